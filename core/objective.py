@@ -1,0 +1,57 @@
+"""What a candidate is scored on: tasks with metric, weight and shots, under a named protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from core.noun import Noun
+
+Metric = Literal["acc", "acc_norm"]
+
+#: The metric each stock task is reported with; any other task uses `acc`.
+DEFAULT_METRICS: dict[str, Metric] = {
+    "arc_challenge": "acc_norm",
+    "arc_easy": "acc_norm",
+    "hellaswag": "acc_norm",
+    "winogrande": "acc",
+}
+
+
+class TaskSpec(Noun):
+    """One benchmark of an objective.
+
+    `metric` defaults to the task's usual one (ARC and HellaSwag `acc_norm`, all others `acc`).
+    """
+
+    task: Annotated[str, Field(min_length=1, max_length=200)]
+    metric: Metric | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    num_fewshot: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @property
+    def metric_name(self) -> Metric:
+        """The metric in force: the one asked for, else the task's default."""
+        return self.metric or DEFAULT_METRICS.get(self.task, "acc")
+
+
+class Objective(Noun):
+    """The weighted mean over tasks that a search maximises."""
+
+    tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1, max_length=32)]
+    protocol: Literal["search"] = "search"
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Objective:
+        names = [spec.task for spec in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each task may appear once, but {twice!r} appears more often: name it once")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each task's part of the macro mean, in task order, summing to 1."""
+        total = sum(spec.weight for spec in self.tasks)
+        return tuple(spec.weight / total for spec in self.tasks)
