@@ -1,0 +1,1 @@
+"""Runnable examples; nothing in the service imports them."""
