@@ -23,7 +23,7 @@
     ├── CancelledError               the step was cancelled
     └── EmbeddedServerError / ServiceUnavailableError    database or broker cannot be had
 
-Each class has a stable `code`. Messages say the rule, the value and the way out. HTTP status codes live in `api/errors.py`.
+Each class has a stable `code`. Messages say rule, value and way out. HTTP status codes live in `api/errors.py`.
 """
 
 from __future__ import annotations

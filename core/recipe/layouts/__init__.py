@@ -1,0 +1,57 @@
+"""Layer layouts: one file each, index arithmetic only."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from core.errors import RecipeError, UnknownLayoutError
+from core.params import IntParam, check_value
+
+
+@dataclass(frozen=True)
+class LayoutPreset:
+    """A preset: its parameters and the pure function from a layer count to source layer indices in output order."""
+
+    name: str
+    summary: str
+    params: tuple[IntParam, ...]
+    indices: Callable[[int, Mapping[str, int]], tuple[int, ...]]
+
+
+@cache
+def presets() -> dict[str, LayoutPreset]:
+    """Every preset by name, scanned in sorted order; a name taken twice is refused."""
+    found: dict[str, LayoutPreset] = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
+        preset: LayoutPreset = importlib.import_module(f"{__name__}.{module}").PRESET
+        if preset.name in found:
+            raise ValueError(f"layout preset {preset.name!r} is defined twice: rename one")
+        found[preset.name] = preset
+    return found
+
+
+def layout_indices(name: str, layers: int, params: Mapping[str, int]) -> tuple[int, ...]:
+    """Source layer indices of a preset over a stack of `layers`.
+
+    Raises:
+        UnknownLayoutError: no such preset.
+        RecipeError: an unknown or illegal parameter.
+        LayoutError: the preset does not fit that many layers.
+    """
+    known = presets()
+    if name not in known:
+        raise UnknownLayoutError.suggest(name, known, where="preset")
+    preset = known[name]
+    unknown = sorted(set(params) - {spec.name for spec in preset.params})
+    if unknown:
+        raise RecipeError(
+            f"layout {name!r} has no parameter {unknown[0]!r}: it takes {[p.name for p in preset.params]!r}"
+        )
+    filled = {
+        s.name: int(check_value(s, params.get(s.name, s.default), where=f"{name}.{s.name}")) for s in preset.params
+    }
+    return preset.indices(layers, filled)

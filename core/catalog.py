@@ -1,0 +1,90 @@
+"""The catalogue: every method, layout, strategy and protocol with its parameters, readable without any room.
+
+`catalog.json` is generated from the registries (`make catalog`); a test compares the two.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from core.errors import UnknownLayoutError, UnknownMethodError, UnknownStrategyError
+from core.noun import Noun
+from core.params import ParamSpec
+
+
+class MethodInfo(Noun):
+    """A merge method as the catalogue knows it.
+
+    Attributes:
+        version: enters every recipe digest; raised when the method's numbers change.
+        needs_base: deltas are taken against a base model.
+        min_sources, max_sources: bounds on the sources besides the base.
+        random: draws masks, so the recipe's seed matters.
+        elementwise: equal bytes on every device (law 3).
+        symmetric: the order of sources does not matter.
+    """
+
+    name: str
+    version: int = 1
+    summary: str
+    needs_base: bool
+    min_sources: int = 1
+    max_sources: int | None = None
+    random: bool = False
+    elementwise: bool = True
+    symmetric: bool = False
+    params: tuple[ParamSpec, ...] = ()
+
+
+class LayoutInfo(Noun):
+    """A layout preset: integer parameters over one source's layer count."""
+
+    name: str
+    summary: str
+    params: tuple[ParamSpec, ...] = ()
+
+
+class StrategyInfo(Noun):
+    """A search strategy."""
+
+    name: str
+    summary: str
+    params: tuple[ParamSpec, ...] = ()
+
+
+class Catalog(Noun):
+    """All registries as data."""
+
+    methods: tuple[MethodInfo, ...]
+    layouts: tuple[LayoutInfo, ...]
+    strategies: tuple[StrategyInfo, ...]
+    protocols: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    def method(self, name: str) -> MethodInfo:
+        """The method of that name, or UnknownMethodError with suggestions."""
+        for info in self.methods:
+            if info.name == name:
+                return info
+        raise UnknownMethodError.suggest(name, (m.name for m in self.methods), where="method")
+
+    def layout(self, name: str) -> LayoutInfo:
+        """The layout preset of that name, or UnknownLayoutError with suggestions."""
+        for info in self.layouts:
+            if info.name == name:
+                return info
+        raise UnknownLayoutError.suggest(name, (m.name for m in self.layouts), where="preset")
+
+    def strategy(self, name: str) -> StrategyInfo:
+        """The strategy of that name, or UnknownStrategyError with suggestions."""
+        for info in self.strategies:
+            if info.name == name:
+                return info
+        raise UnknownStrategyError.suggest(name, (m.name for m in self.strategies), where="strategy")
+
+
+@cache
+def catalog() -> Catalog:
+    """The committed catalogue."""
+    return Catalog.model_validate_json(resources.files("core").joinpath("catalog.json").read_text())

@@ -1,0 +1,159 @@
+"""A registered parent: what its header says, and whether parents fit together (a pure function over headers)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from core.architectures import Architecture, architecture_of
+from core.errors import ParentsDoNotFitError
+from core.noun import Noun
+
+#: Bytes per element of the safetensors dtypes that can be merged.
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+#: torch's names of those dtypes.
+DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class TensorInfo(Noun):
+    """One tensor of a checkpoint: safetensors dtype name and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+class Header(Noun):
+    """What a checkpoint says of itself, without its weights.
+
+    Attributes:
+        model_type: the family (`llama`, `mistral`, ...).
+        config: `config.json` as canonical JSON text.
+        layers: depth of the stack.
+        vocab_size: rows of the embedding.
+        rope_theta: RoPE base, if the family has one.
+        tokenizer_digest: sha256 over the vocabulary, merges and added tokens; None without a tokenizer.
+        tensors: every tensor, sorted by name.
+    """
+
+    model_type: str
+    config: str
+    layers: Annotated[int, Field(ge=1)]
+    vocab_size: int
+    rope_theta: float | None = None
+    tokenizer_digest: str | None = None
+    tensors: tuple[TensorInfo, ...]
+
+    @property
+    def architecture(self) -> Architecture:
+        """Where this family keeps its layers."""
+        return architecture_of(self.model_type)
+
+    @property
+    def config_dict(self) -> dict[str, Any]:
+        """A fresh copy of the parsed `config.json`."""
+        return dict(json.loads(self.config))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape by tensor name."""
+        return {tensor.name: tensor.shape for tensor in self.tensors}
+
+    def layer_suffixes(self, index: int) -> tuple[str, ...]:
+        """Suffixes of one layer's tensors, sorted."""
+        found = (self.architecture.locate(tensor.name) for tensor in self.tensors)
+        return tuple(sorted(place[1] for place in found if place and place[0] == index))
+
+    def embed_tensors(self) -> tuple[str, ...]:
+        """Names of the tensors before the stack."""
+        names = {tensor.name for tensor in self.tensors}
+        return tuple(name for name in self.architecture.embed if name in names)
+
+    def head_tensors(self) -> tuple[str, ...]:
+        """Names of the tensors after the stack (no `lm_head` where it is tied)."""
+        names = {tensor.name for tensor in self.tensors}
+        return tuple(name for name in self.architecture.head if name in names)
+
+
+class Model(Noun):
+    """A parent in the registry.
+
+    Attributes:
+        name: name within the registry or the job.
+        ref: pinned reference: `local:<path>` or `hub:<org>/<name>@<commit>`.
+        weights_digest: sha256 over sorted (name, dtype, shape, sha256 of bytes); independent of sharding.
+        header: its header.
+    """
+
+    name: str
+    ref: str
+    weights_digest: str
+    header: Header
+
+
+def check_fit(models: Sequence[Model], *, same_depth: bool = True) -> None:
+    """Check that parents can be combined tensor by tensor.
+
+    Args:
+        models: the parents; the first one is the measure.
+        same_depth: also require the same number of layers (merging needs it, layouts do not).
+
+    Raises:
+        ParentsDoNotFitError: names the two parents, the rule and the tensor or field that differs.
+    """
+    first, *rest = models
+    for other in rest:
+        _check_pair(first, other, same_depth)
+
+
+def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
+    a, b = first.header, other.header
+    for rule, left, right in (
+        ("the model type", a.model_type, b.model_type),
+        ("the vocabulary size", a.vocab_size, b.vocab_size),
+        ("the RoPE base", a.rope_theta, b.rope_theta),
+        ("the tokenizer's vocabulary", a.tokenizer_digest, b.tokenizer_digest),
+    ):
+        if left != right:
+            raise _misfit(first, other, f"{rule} must be the same, but they have {left!r} and {right!r}")
+    if same_depth and a.layers != b.layers:
+        raise _misfit(first, other, f"merging needs equal depth, but they have {a.layers} and {b.layers} layers")
+    left_shapes, right_shapes = _comparable(a, same_depth), _comparable(b, same_depth)
+    for name in sorted(left_shapes.keys() | right_shapes.keys()):
+        left_shape, right_shape = left_shapes.get(name), right_shapes.get(name)
+        if left_shape != right_shape:
+            raise _misfit(
+                first, other, f"tensor {name!r} must have one shape, but it is {left_shape} and {right_shape}", name
+            )
+
+
+def _comparable(header: Header, same_depth: bool) -> dict[str, tuple[int, ...]]:
+    """Shapes by full name, or with the layer index dropped where depths may differ."""
+    if same_depth:
+        return header.shapes()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor in header.tensors:
+        place = header.architecture.locate(tensor.name)
+        shapes[header.architecture.layer + place[1] if place else tensor.name] = tensor.shape
+    return shapes
+
+
+def _misfit(first: Model, other: Model, reason: str, where: str | None = None) -> ParentsDoNotFitError:
+    return ParentsDoNotFitError(
+        f"{first.name!r} and {other.name!r} do not fit: {reason}; use fine-tunes of one base", where=where
+    )

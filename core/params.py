@@ -1,0 +1,86 @@
+"""Parameter specifications: what a method, layout or strategy can be given, and what a search may vary."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.errors import RecipeError
+from core.noun import Noun
+
+Scope = Literal["recipe", "source", "layer"]
+Scalar = bool | int | float | str
+
+
+class FloatParam(Noun):
+    """A real parameter.
+
+    Attributes:
+        low, high: the legal bounds, inclusive; None is unbounded.
+        search_low, search_high: the interval a search draws from by default.
+        log: search on a log scale.
+        searched: whether a search varies it by default.
+        scope: `recipe` one value, `source` one value per source (and per layer), `layer` one value per layer.
+    """
+
+    kind: Literal["float"] = "float"
+    name: str
+    default: float
+    low: float | None = None
+    high: float | None = None
+    search_low: float
+    search_high: float
+    log: bool = False
+    searched: bool = True
+    scope: Scope = "layer"
+    about: str = ""
+
+
+class IntParam(Noun):
+    """An integer parameter; attributes as in FloatParam."""
+
+    kind: Literal["int"] = "int"
+    name: str
+    default: int
+    low: int | None = None
+    high: int | None = None
+    search_low: int
+    search_high: int
+    log: bool = False
+    searched: bool = True
+    scope: Scope = "recipe"
+    about: str = ""
+
+
+class ChoiceParam(Noun):
+    """One of several values. `searched` says whether a search varies it by default."""
+
+    kind: Literal["choice"] = "choice"
+    name: str
+    default: Scalar
+    choices: tuple[Scalar, ...]
+    searched: bool = False
+    scope: Scope = "recipe"
+    about: str = ""
+
+
+ParamSpec = Annotated[FloatParam | IntParam | ChoiceParam, Field(discriminator="kind")]
+
+
+def check_value(spec: FloatParam | IntParam | ChoiceParam, value: Scalar, *, where: str) -> Scalar:
+    """The value in its canonical type, if it is legal.
+
+    Raises:
+        RecipeError: wrong type or out of bounds; names the parameter, the value and the bounds.
+    """
+    if isinstance(spec, ChoiceParam):
+        if not any(type(value) is type(choice) and value == choice for choice in spec.choices):
+            raise RecipeError(f"{where} must be one of {list(spec.choices)!r}, but got {value!r}", where=where)
+        return value
+    if isinstance(value, bool | str) or (isinstance(spec, IntParam) and int(value) != value):
+        kind = "a whole number" if isinstance(spec, IntParam) else "a number"
+        raise RecipeError(f"{where} must be {kind}, but got {value!r}", where=where)
+    if (spec.low is not None and value < spec.low) or (spec.high is not None and value > spec.high):
+        raise RecipeError(f"{where} must lie in [{spec.low}, {spec.high}], but got {value!r}", where=where)
+    return int(value) if isinstance(spec, IntParam) else float(value)

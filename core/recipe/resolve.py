@@ -1,0 +1,253 @@
+"""From the short form to the resolved one: defaults filled, layouts expanded, one value for every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.catalog import MethodInfo, catalog
+from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, UnknownModelError
+from core.model import Model, check_fit
+from core.noun import canonical_json
+from core.params import FloatParam, Scalar
+from core.recipe.layouts import layout_indices
+from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
+from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source
+from core.recipe.values import Place, pick
+
+SCALE = FloatParam(name="scale", default=1.0, search_low=0.5, search_high=1.5, about="factor on the result")
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A source with what resolution needs to know of it."""
+
+    name: str
+    resolved: ResolvedSource
+    models: tuple[Model, ...]
+    suffixes: tuple[tuple[str, ...], ...]
+    embed: tuple[str, ...]
+    head: tuple[str, ...]
+
+    @property
+    def depth(self) -> int:
+        """Layers of its stack."""
+        return len(self.suffixes)
+
+
+def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
+    """The complete description of the candidate.
+
+    Args:
+        recipe: the short form.
+        models: registered models by the names that the recipe's sources use.
+
+    Raises:
+        UnknownModelError, UnknownMethodError, UnknownLayoutError: a name nobody knows.
+        ParentsDoNotFitError: headers that cannot be combined.
+        LayoutError: layer indices out of range.
+        RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
+    """
+    ingredients = {source.name: _ingredient(source, models) for source in recipe.sources}
+    slices = tuple(_check_slice(s, ingredients) for s in _slices(recipe, ingredients))
+    used = _used(recipe, slices)
+    table = {name: position for position, name in enumerate(used)}
+    chosen = [ingredients[name] for name in used]
+    # Deduplicated by name so that a model reached twice is compared once.
+    parents = list({model.weights_digest: model for item in chosen for model in item.models}.values())
+    check_fit(parents, same_depth=False)
+    stack = [
+        entry
+        for s in slices
+        for entry in (_layer_entry(s, i, ingredients, table) for i in range(len(s.sources[0].indices())))
+    ]
+    random = any(catalog().method(s.method).random for s in slices)
+    donor = recipe.tokenizer or used[0]
+    if donor not in table:
+        raise UnknownModelError.suggest(donor, used, where="tokenizer")
+    return ResolvedRecipe(
+        model_type=chosen[0].models[0].header.model_type,
+        sources=tuple(item.resolved for item in chosen),
+        layers=tuple(stack),
+        embed=_edge_entry(slices[0], "embed", ingredients, table),
+        head=_edge_entry(slices[-1], "head", ingredients, table),
+        tokenizer=table[donor],
+        compute_dtype=recipe.compute_dtype,
+        save_dtype=recipe.save_dtype,
+        seed=recipe.seed if random else 0,
+    )
+
+
+def _ingredient(source: Source, models: Mapping[str, Model]) -> Ingredient:
+    if source.recipe is not None:
+        inner = resolve(source.recipe, models)
+        named = {m.weights_digest: m for m in models.values()}
+        return Ingredient(
+            source.name,
+            ResolvedSource(kind="recipe", recipe=inner),
+            tuple(named[digest] for digest in inner.model_digests()),
+            tuple(_entry_tensors(entry) for entry in inner.layers),
+            _entry_tensors(inner.embed),
+            _entry_tensors(inner.head),
+        )
+    if source.model not in models:
+        raise UnknownModelError.suggest(str(source.model), models, where=f"sources.{source.name}")
+    model = models[str(source.model)]
+    header = model.header
+    suffixes = tuple(header.layer_suffixes(i) for i in range(header.layers))
+    resolved = ResolvedSource(kind="model", weights=model.weights_digest)
+    return Ingredient(source.name, resolved, (model,), suffixes, header.embed_tensors(), header.head_tensors())
+
+
+def _entry_tensors(entry: Entry) -> tuple[str, ...]:
+    return tuple(sorted(tensor for group in entry.groups for tensor in group.tensors))
+
+
+def _slices(recipe: Recipe, ingredients: Mapping[str, Ingredient]) -> tuple[Slice, ...]:
+    """Every form as slices."""
+    if recipe.slices is not None:
+        return recipe.slices
+    if recipe.layout is not None:
+        source = _named(recipe.layout.source, ingredients)
+        layers = layout_indices(recipe.layout.preset, source.depth, recipe.layout.params)
+        return (Slice(sources=(SliceSource(source=source.name, layers=layers),)),)
+    assert recipe.merge is not None
+    return (_merge_slice(recipe, recipe.merge, ingredients),)
+
+
+def _merge_slice(recipe: Recipe, merge: Merge, ingredients: Mapping[str, Ingredient]) -> Slice:
+    """A merge as one slice over the whole stack, the base last among its sources."""
+    info = catalog().method(merge.method)
+    names = merge.sources or tuple(s.name for s in recipe.sources if not (info.needs_base and s.name == merge.base))
+    chosen = [_named(name, ingredients) for name in names]
+    if info.needs_base and merge.base is not None and merge.base not in names:
+        chosen.append(_named(merge.base, ingredients))
+    depths = {item.name: item.depth for item in chosen}
+    if len(set(depths.values())) > 1:
+        raise ParentsDoNotFitError(f"merging needs equal depth, but the sources have {depths!r} layers: use slices")
+    whole = (0, chosen[0].depth)
+    sources = tuple(SliceSource(source=item.name, range=whole) for item in chosen)
+    return Slice(
+        sources=sources, method=merge.method, base=merge.base if info.needs_base else None, params=merge.params
+    )
+
+
+def _named(name: str, ingredients: Mapping[str, Ingredient]) -> Ingredient:
+    if name not in ingredients:
+        raise UnknownModelError.suggest(name, ingredients, where="sources")
+    return ingredients[name]
+
+
+def _check_slice(part: Slice, ingredients: Mapping[str, Ingredient]) -> Slice:
+    """The slice, if its method, sources, base and layer indices are right."""
+    info = catalog().method(part.method)
+    names = [s.source for s in part.sources]
+    if len(set(names)) != len(names):
+        raise RecipeError(
+            f"a slice may name each source once, but got {names!r}: declare the source twice", where="slices"
+        )
+    _check_sources(info, part, names)
+    lengths = {s.source: len(s.indices()) for s in part.sources}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        raise LayoutError(f"the sources of a slice need equally many layers, at least one, but got {lengths!r}")
+    for s in part.sources:
+        depth = _named(s.source, ingredients).depth
+        outside = [i for i in s.indices() if not 0 <= i < depth]
+        if outside:
+            raise LayoutError(
+                f"{s.source!r} has layers 0 to {depth - 1}, but the layout asks for {outside[0]!r}: lower it",
+                where=s.source,
+            )
+    unknown = sorted(set(part.params) - {p.name for p in info.params} - {"scale"})
+    if unknown:
+        takes = [p.name for p in info.params]
+        raise RecipeError(f"{part.method!r} has no parameter {unknown[0]!r}: it takes {takes!r}", where=unknown[0])
+    return part
+
+
+def _check_sources(info: MethodInfo, part: Slice, names: Sequence[str]) -> None:
+    if info.needs_base and part.base is None:
+        raise RecipeError(f"{info.name!r} takes deltas against a base: name one in `base`", where="base")
+    if info.needs_base and part.base not in names:
+        raise UnknownModelError.suggest(str(part.base), names, where="base")
+    others = len(names) - int(info.needs_base)
+    high = info.max_sources
+    if others < info.min_sources or (high is not None and others > high):
+        bounds = f"at least {info.min_sources}" if high is None else f"{info.min_sources} to {high}"
+        raise RecipeError(f"{info.name!r} takes {bounds} sources besides its base, but got {others}", where="sources")
+
+
+def _used(recipe: Recipe, slices: Sequence[Slice]) -> list[str]:
+    """Names of the sources in use, in the order the recipe declares them."""
+    named = {s.source for part in slices for s in part.sources} | ({recipe.tokenizer} if recipe.tokenizer else set())
+    return [source.name for source in recipe.sources if source.name in named]
+
+
+def _layer_entry(part: Slice, step: int, ingredients: Mapping[str, Ingredient], table: Mapping[str, int]) -> Entry:
+    """The entry of the slice's layer number `step`."""
+    count = len(part.sources[0].indices())
+    picked = [(s.source, s.indices()[step]) for s in part.sources]
+    suffixes = {name: ingredients[name].suffixes[layer] for name, layer in picked}
+    _same_tensors(suffixes)
+    places = {t: Place(tensor=t, index=step, count=count) for t in suffixes[picked[0][0]]}
+    return _entry(part, [(table[name], layer) for name, layer in picked], places)
+
+
+def _edge_entry(part: Slice, edge: Any, ingredients: Mapping[str, Ingredient], table: Mapping[str, int]) -> Entry:
+    """The entry of the embedding or the head, combined like the slice next to it."""
+    tensors = {s.source: getattr(ingredients[s.source], edge) for s in part.sources}
+    _same_tensors(tensors)
+    places = {t: Place(tensor=t, part=edge) for t in tensors[part.sources[0].source]}
+    return _entry(part, [(table[s.source], -1) for s in part.sources], places)
+
+
+def _same_tensors(tensors: Mapping[str, tuple[str, ...]]) -> None:
+    (first, names), *rest = tensors.items()
+    for other, others in rest:
+        if set(names) != set(others):
+            odd = sorted(set(names) ^ set(others))[0]
+            raise ParentsDoNotFitError(f"{first!r} and {other!r} do not fit: only one has tensor {odd!r}", where=odd)
+
+
+def _entry(part: Slice, sources: list[tuple[int, int]], places: Mapping[str, Place]) -> Entry:
+    info = catalog().method(part.method)
+    base = [s.source for s in part.sources].index(part.base) if part.base is not None else None
+    groups: dict[str, tuple[list[str], Group]] = {}
+    for tensor in sorted(places):
+        group = _group(info, part, base, places[tensor])
+        groups.setdefault(canonical_json(group.model_dump(exclude={"tensors"})), ([], group))[0].append(tensor)
+    return Entry(
+        sources=tuple(sources),
+        base=base,
+        method=info.name,
+        version=info.version,
+        groups=tuple(group.evolve(tensors=tuple(tensors)) for tensors, group in groups.values()),
+    )
+
+
+def _group(info: MethodInfo, part: Slice, base: int | None, place: Place) -> Group:
+    """The values of one tensor."""
+    params: dict[str, Scalar] = {}
+    per_source: list[dict[str, Scalar]] = [{} for _ in part.sources]
+    for spec in info.params:
+        value = part.params.get(spec.name)
+        if spec.scope == "source":
+            for position, source in enumerate(part.sources):
+                if position != base:
+                    per_source[position][spec.name] = pick(spec, value, place, source.source)
+        elif spec.name != "scale":
+            params[spec.name] = pick(spec, value, place)
+    _check_weights(params, per_source, place)
+    scale = float(pick(SCALE, part.params.get("scale"), place))
+    return Group(tensors=(place.tensor,), params=params, source_params=tuple(per_source), scale=scale)
+
+
+def _check_weights(params: Mapping[str, Scalar], per_source: Sequence[Mapping[str, Scalar]], place: Place) -> None:
+    weights = [float(values["weight"]) for values in per_source if "weight" in values]
+    if params.get("normalize") is True and weights and abs(sum(weights)) < 1e-12:
+        raise RecipeError(
+            f"weights must not sum to 0 under normalize, but tensor {place.tensor!r} gets {weights!r}: "
+            "change a weight or set normalize to false",
+            where="weight",
+        )

@@ -1,0 +1,99 @@
+"""The resolved form: the complete, default-free description of one candidate, over which the digest is taken."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.catalog import catalog
+from core.noun import Noun, digest_of
+from core.params import Scalar
+from core.recipe.short import Dtype
+
+
+class ResolvedSource(Noun):
+    """An ingredient by content: a registered model's weights, or the result of another resolved recipe."""
+
+    kind: Literal["model", "recipe"]
+    weights: str | None = None
+    recipe: ResolvedRecipe | None = None
+
+    @property
+    def source_digest(self) -> str:
+        """The weights digest of a model, the recipe digest of a recipe."""
+        return self.weights if self.weights is not None else self.recipe.digest()  # type: ignore[union-attr]
+
+
+class Group(Noun):
+    """The tensors of an entry that get equal values.
+
+    Attributes:
+        tensors: suffixes within a layer (full names in embed and head), sorted.
+        params: values that hold for the whole tensor, by parameter name.
+        source_params: values per source, in the order of the entry's sources.
+        scale: factor on the result.
+    """
+
+    tensors: Annotated[tuple[str, ...], Field(min_length=1)]
+    params: dict[str, Scalar] = Field(default_factory=dict)
+    source_params: tuple[dict[str, Scalar], ...] = ()
+    scale: float = 1.0
+
+
+class Entry(Noun):
+    """One output layer (or the embedding, or the head).
+
+    Attributes:
+        sources: (index into the recipe's sources, layer index there) pairs; the layer index is -1 in embed and head.
+        base: position in `sources` of the base the deltas are taken against; None where the method has none.
+        method, version: the kernel.
+        groups: values for every tensor, ordered by first suffix.
+    """
+
+    sources: Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+    base: int | None = None
+    method: str
+    version: int
+    groups: tuple[Group, ...]
+
+
+class ResolvedRecipe(Noun):
+    """Everything that decides the bytes of a candidate, and nothing else (no names, no paths)."""
+
+    format: Literal[1] = 1
+    model_type: str
+    sources: tuple[ResolvedSource, ...]
+    layers: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    embed: Entry
+    head: Entry
+    tokenizer: int
+    compute_dtype: Literal["float32"] = "float32"
+    save_dtype: Dtype
+    seed: int
+
+    def entry_key(self, entry: Entry) -> str:
+        """The key of a layer's content: equal keys mean equal bytes, wherever in a stack the layer stands."""
+        return digest_of(
+            {
+                **entry.model_dump(mode="json"),
+                "sources": [[self.sources[source].source_digest, layer] for source, layer in entry.sources],
+                "save_dtype": self.save_dtype,
+                "seed": self.seed if catalog().method(entry.method).random else 0,
+            }
+        )
+
+    def layer_keys(self) -> tuple[str, ...]:
+        """One key per output layer."""
+        return tuple(self.entry_key(entry) for entry in self.layers)
+
+    def model_digests(self) -> tuple[str, ...]:
+        """Weights digests of every model in it, nested recipes included, in order of first use."""
+        found: dict[str, None] = {}
+        for source in self.sources:
+            digests = (source.weights,) if source.weights is not None else source.recipe.model_digests()  # type: ignore[union-attr]
+            found.update(dict.fromkeys(d for d in digests if d is not None))
+        return tuple(found)
+
+
+ResolvedSource.model_rebuild()

@@ -1,0 +1,118 @@
+"""The short form of a recipe: what people write and what a search fills in.
+
+    {"sources": [{"name": "base", "model": "base"}, {"name": "a", "model": "a"}, {"name": "b", "model": "b"}],
+     "merge": {"method": "ties", "base": "base", "params": {"weight": {"a": 1.0, "b": [0.2, 0.8]}, "density": 0.5}},
+     "save_dtype": "bfloat16", "seed": 7}
+
+Exactly one of `merge` (every layer with its namesake), `layout` (a preset over one source), `slices` is given.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from core.noun import Noun
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Source(Noun):
+    """A named ingredient: a registered model (by name), or another recipe whose result is the ingredient."""
+
+    name: Name
+    model: str | None = None
+    recipe: Recipe | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Source:
+        if (self.model is None) == (self.recipe is None):
+            raise ValueError(f"source {self.name!r} must have either `model` or `recipe`: give one of them")
+        return self
+
+
+class Merge(Noun):
+    """One method over all sources, layer by layer.
+
+    `params` maps a parameter to a value in any form of `core.recipe.values`. `sources` defaults to all sources
+    of the recipe (without the base where the method takes deltas).
+    """
+
+    method: str
+    base: str | None = None
+    sources: tuple[str, ...] | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Layout(Noun):
+    """A layout preset over the layers of one source."""
+
+    preset: str
+    source: str
+    params: dict[str, int] = Field(default_factory=dict)
+
+
+class SliceSource(Noun):
+    """Which layers of which source enter a slice: a half-open `range` or explicit `layers`."""
+
+    source: str
+    range: tuple[int, int] | None = None
+    layers: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> SliceSource:
+        if (self.range is None) == (self.layers is None):
+            raise ValueError(f"slice of {self.source!r} must have either `range` or `layers`: give one of them")
+        return self
+
+    def indices(self) -> tuple[int, ...]:
+        """The layer indices in order."""
+        return tuple(range(*self.range)) if self.range is not None else self.layers or ()
+
+
+class Slice(Noun):
+    """Layers taken side by side from each source (equally many) and combined by one method."""
+
+    sources: Annotated[tuple[SliceSource, ...], Field(min_length=1)]
+    method: str = "passthrough"
+    base: str | None = None
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recipe(Noun):
+    """The short form. See `core.recipe.resolve.resolve` for what every tensor gets."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=64)]
+    merge: Merge | None = None
+    layout: Layout | None = None
+    slices: tuple[Slice, ...] | None = None
+    tokenizer: str | None = None
+    compute_dtype: Literal["float32"] = "float32"
+    save_dtype: Dtype = "bfloat16"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _shape(self) -> Recipe:
+        given = [name for name in ("merge", "layout", "slices") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a recipe has exactly one of merge, layout and slices, but got {given!r}")
+        names = [source.name for source in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"source names must be unique, but got {names!r}: rename one")
+        if self.slices == ():
+            raise ValueError("slices must not be empty: give at least one")
+        return self
+
+
+def identity(name: str, *, save_dtype: Dtype) -> Recipe:
+    """The recipe that is one model, unchanged but for the rounding to `save_dtype`."""
+    return Recipe(
+        sources=(Source(name=name, model=name),),
+        merge=Merge(method="passthrough", sources=(name,)),
+        save_dtype=save_dtype,
+    )
+
+
+Source.model_rebuild()

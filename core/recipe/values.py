@@ -1,0 +1,110 @@
+"""The forms a parameter's value may take, and the one number each tensor gets from them.
+
+    0.5                                        the same everywhere
+    [0.0, 0.3, 1.0]                            a layer gradient: piecewise linear over the stack
+    {"groups": [0.2, 0.9]}                     piecewise constant: the stack cut into equal groups
+    {"a": 0.5, "b": [0.1, 0.9]}                per source; each value again in any form
+    [{"filter": "mlp", "value": 1.0},
+     {"value": 0.5}]                           by tensor name; the first entry whose filter is a substring wins
+
+Lookup and gradients follow mergekit: a gradient runs over the layers of its slice (a single layer takes the last
+value); embedding, final norm and head take the gradient's first value. Groups are ours: the embedding belongs to the
+first group, final norm and head to the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import RecipeError
+from core.params import ChoiceParam, FloatParam, IntParam, Scalar, check_value
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor sits: layer `index` of `count` in its slice, or before (`embed`) or after (`head`) the stack."""
+
+    tensor: str
+    index: int = 0
+    count: int = 1
+    part: Literal["embed", "layer", "head"] = "layer"
+
+
+def pick(spec: FloatParam | IntParam | ChoiceParam, value: Any, place: Place, source: str | None = None) -> Scalar:
+    """The one legal number a tensor gets.
+
+    Args:
+        spec: the parameter.
+        value: in any of the forms above; None takes the default.
+        place: the tensor and its position.
+        source: the source it is for, where the parameter has one value per source.
+
+    Raises:
+        RecipeError: a malformed value, an unmatched filter, a missing source or a number out of bounds.
+    """
+    where = f"{spec.name}[{source}]" if source else spec.name
+    if value is None:
+        return spec.default
+    scalar = _scalar(value, place, source, where)
+    return spec.default if scalar is None else check_value(spec, scalar, where=where)
+
+
+def _scalar(value: Any, place: Place, source: str | None, where: str) -> Scalar | None:
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return _from_mapping(value, place, source, where)
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(entry, dict) for entry in value):
+            return _from_filters(value, place, source, where)
+        if all(isinstance(entry, int | float) and not isinstance(entry, bool) for entry in value):
+            return _gradient(value, place)
+    raise RecipeError(
+        f"{where} must be a number, a gradient, groups, per-source values or filters, but got {value!r}", where=where
+    )
+
+
+def _from_mapping(value: dict[str, Any], place: Place, source: str | None, where: str) -> Scalar | None:
+    if set(value) == {"groups"}:
+        return _grouped(value["groups"], place, where)
+    if source is None:
+        raise RecipeError(f"{where} has one value for all sources, but got {value!r}: give a number", where=where)
+    if source not in value:
+        raise RecipeError(f"{where} is missing among {sorted(value)!r}: give every source a value", where=where)
+    return _scalar(value[source], place, None, where)
+
+
+def _from_filters(entries: Any, place: Place, source: str | None, where: str) -> Scalar | None:
+    for entry in entries:
+        if not set(entry) <= {"filter", "value"} or "value" not in entry:
+            raise RecipeError(f"{where}: a filter entry has `filter` and `value`, but got {entry!r}", where=where)
+        wanted = entry.get("filter")
+        if wanted in (None, "*") or str(wanted) in place.tensor:
+            return _scalar(entry["value"], place, source, where)
+    return None
+
+
+def _gradient(values: Any, place: Place) -> float:
+    if place.part != "layer":
+        return float(values[0])
+    position = place.index / (place.count - 1) if place.count > 1 else 1.0
+    scaled = position * (len(values) - 1)
+    left = min(int(scaled), len(values) - 2) if len(values) > 1 else 0
+    right = min(left + 1, len(values) - 1)
+    return float(values[left] + (values[right] - values[left]) * (scaled - left))
+
+
+def _grouped(values: Any, place: Place, where: str) -> Scalar | None:
+    if not isinstance(values, list | tuple) or not values:
+        raise RecipeError(f"{where}: groups must be a list of numbers, but got {values!r}", where=where)
+    if place.part == "embed":
+        return _scalar(values[0], place, None, where)
+    if place.part == "head":
+        return _scalar(values[-1], place, None, where)
+    return _scalar(values[group_of(place.index, place.count, len(values))], place, None, where)
+
+
+def group_of(layer: int, layers: int, groups: int) -> int:
+    """The group of a layer when the stack is cut into equal contiguous groups."""
+    return min(layer * groups // layers, groups - 1)
