@@ -46,8 +46,8 @@ class TaskContent(Noun):
 
 
 def normalise(text: str) -> str:
-    """Lower-cased letters and digits only, so that twins and repeated contexts collide."""
-    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+    """Lower-cased letters and digits (of any script) only, so that twins and repeated contexts collide."""
+    return re.sub(r"[\W_]+", " ", text.lower()).strip()
 
 
 def side_of(text: str) -> Side:
