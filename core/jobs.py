@@ -1,0 +1,148 @@
+"""What a user posts: a job, by kind."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from core.catalog import catalog
+from core.errors import BudgetError, UnknownModelError, UnknownTaskError
+from core.noun import Noun
+from core.objective import Objective
+from core.recipe.short import Dtype, Name
+from core.space import SearchSpace, SpaceSpec
+
+LOCAL_REF = re.compile(r"^local:(?P<path>[^\x00]+)$")
+HUB_REF = re.compile(r"^hub:(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
+
+
+class ModelRef(Noun):
+    """A model under the name the job calls it by.
+
+    `ref` is `local:<path under a configured root>`, `hub:<org>/<name>@<commit>`, or the name of a registered model.
+    """
+
+    name: Name
+    ref: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Strategy(Noun):
+    """The sampler that proposes, by catalogue name (`auto` picks one and says which)."""
+
+    name: str = "auto"
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Budget(Noun):
+    """Limits of a search; whichever is reached first ends it. At least one must be given.
+
+    Attributes:
+        trials: candidates proposed (parents not counted).
+        item_evaluations: items scored in the search, parents included; confirmation is not counted.
+        seconds: wall time since the job started running.
+    """
+
+    trials: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    item_evaluations: Annotated[int, Field(ge=0)] | None = None
+    seconds: Annotated[float, Field(ge=0)] | None = None
+
+
+class ExportSpec(Noun):
+    """What happens to the winner.
+
+    Attributes:
+        save_dtype: the dtype candidates are rounded to before they are scored and in which the winner is saved.
+        when: `gain` exports only a proven winner, `always` the best candidate whatever the verdict, `never` none.
+        max_shard_bytes: size limit of one safetensors file.
+    """
+
+    save_dtype: Dtype = "bfloat16"
+    when: Literal["gain", "always", "never"] = "gain"
+    max_shard_bytes: Annotated[int, Field(ge=1024)] = 5 * 2**30
+
+
+class Racing(Noun):
+    """Rungs of items per task, and the share (1/eta) that is promoted from each.
+
+    `rungs` None takes the default 50, 200, 1000; every rung is cut to the number of search items there are, and a
+    last rung of all search items is added.
+    """
+
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    eta: Annotated[int, Field(ge=2, le=10)] = 3
+    finalists: Annotated[int, Field(ge=1, le=10)] = 3
+
+
+class SearchJob(Noun):
+    """A search over recipes for the best score, its proof on held-out items, and its export."""
+
+    kind: Literal["search"] = "search"
+    name: Annotated[str, Field(max_length=200)] = ""
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=32)]
+    space: SpaceSpec
+    objective: Objective
+    strategy: Strategy = Strategy()
+    budget: Budget
+    parallel: Annotated[int, Field(ge=1, le=256)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    racing: Racing = Racing()
+    max_consecutive_failures: Annotated[int, Field(ge=1)] = 20
+    export: ExportSpec = ExportSpec()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> SearchJob:
+        names = [model.name for model in self.models]
+        if len(set(names)) != len(names):
+            raise ValueError(f"model names must be unique, but got {names!r}: rename one")
+        return self
+
+    def search_space(self, depth: int) -> SearchSpace:
+        """The compiled space over parents of `depth` layers."""
+        return SearchSpace(
+            self.space,
+            [model.name for model in self.models],
+            depth=depth,
+            save_dtype=self.export.save_dtype,
+            seed=self.seed,
+        )
+
+
+#: Every job kind; a new kind joins the union here.
+Job = SearchJob
+
+
+def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None) -> None:
+    """Check what can be checked without headers.
+
+    Args:
+        job: the job.
+        tasks: known task names; None skips that check.
+
+    Raises:
+        BudgetError, UnknownTaskError, UnknownMethodError, UnknownLayoutError, UnknownStrategyError,
+        UnknownModelError, SpaceError: the rule that is broken.
+    """
+    budget = job.budget
+    limits = (budget.trials, budget.item_evaluations, budget.seconds)
+    if all(limit is None for limit in limits) or any(limit is not None and limit <= 0 for limit in limits):
+        raise BudgetError(f"a budget needs at least one limit above 0, but got {budget!r}: set trials", where="budget")
+    if job.strategy.name != "auto":
+        catalog().strategy(job.strategy.name)
+    for spec in job.objective.tasks:
+        if tasks is not None and spec.task not in tasks:
+            raise UnknownTaskError.suggest(spec.task, tasks, where="objective.tasks")
+    # A depth that no preset rejects: real depths are known only once headers are.
+    job.search_space(depth=1024)
+
+
+def check_names(job: SearchJob, known: frozenset[str] | set[str]) -> None:
+    """Check that model references which are neither local nor hub are registered names.
+
+    Raises:
+        UnknownModelError: with suggestions.
+    """
+    for model in job.models:
+        if not (LOCAL_REF.match(model.ref) or HUB_REF.match(model.ref)) and model.ref not in known:
+            raise UnknownModelError.suggest(model.ref, known, where=f"models.{model.name}")

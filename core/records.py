@@ -1,0 +1,197 @@
+"""Records: frozen snapshots of rows, what rooms and doors hand one another. Times are aware, in UTC."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+
+from core.jobs import SearchJob
+from core.model import Header
+from core.noun import Noun
+from core.params import Scalar
+from core.recipe.resolved import ResolvedRecipe
+from core.recipe.short import Recipe
+from core.states import JobState, StepState, TrialState
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def new_id(prefix: str) -> str:
+    """A sortable id: prefix, 48 bits of milliseconds and 80 random bits in Crockford base 32 (a ULID)."""
+    value = (int(time.time() * 1000) & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
+    text = "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
+    return f"{prefix}_{text}"
+
+
+class StepKind(StrEnum):
+    """Kinds of work."""
+
+    INSPECT_MODEL = "inspect_model"
+    INSPECT_TASK = "inspect_task"
+    ADVANCE = "advance"
+    RUN_TRIAL = "run_trial"
+    REFINE = "refine"
+    CONFIRM = "confirm"
+    EXPORT = "export"
+    EVALUATE = "evaluate"
+    STATISTICS = "statistics"
+    TRAIN_GENERATOR = "train_generator"
+    EXPLAIN = "explain"
+
+
+class Device(StrEnum):
+    """What a step needs: `none` runs on a control worker."""
+
+    NONE = "none"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Failure(Noun):
+    """Why something failed: an error's stable code, its message and the place it names."""
+
+    code: str
+    message: str
+    where: str | None = None
+
+
+class ModelRecord(Noun):
+    """A registered model. `header` and `weights_digest` are None until it was inspected."""
+
+    id: str
+    name: str
+    ref: str
+    state: str  # "registered" | "ready" | "failed"
+    weights_digest: str | None = None
+    header: Header | None = None
+    failure: Failure | None = None
+    created_at: AwareDatetime
+
+
+class Score(Noun):
+    """A task's score, derived from outcomes: mean of correctness, its standard error, and how many items."""
+
+    task: str
+    metric: str
+    value: float
+    stderr: float
+    n: int
+
+
+class TrialRecord(Noun):
+    """A candidate of a job.
+
+    Attributes:
+        number: 0, 1, ... within the job.
+        origin: `parent` (a model as it is), `enqueued` (a known good start) or `proposed`.
+        label: a name for people (the parent's name, `uniform linear`, ...).
+        values: the space's values; None for a parent.
+        digest: the resolved recipe's digest.
+        target_items: items per task it may be scored on so far (a rung).
+        scored_items: items per task it has been scored on.
+        scores: per task on its search items.
+        macro: weighted mean of `scores`; optimistic, as the search chose by it.
+        heldout: per task on held-out items, after confirmation.
+        told: whether the sampler has heard the result.
+        seconds: device seconds spent (build + scoring).
+    """
+
+    id: str
+    job_id: str
+    number: int
+    optuna_number: int | None = None
+    origin: str
+    label: str = ""
+    state: TrialState
+    values: dict[str, Scalar] | None = None
+    recipe: Recipe
+    resolved: ResolvedRecipe
+    digest: str
+    rung: int = 0
+    target_items: int
+    scored_items: int = 0
+    scores: tuple[Score, ...] = ()
+    macro: float | None = None
+    heldout: tuple[Score, ...] = ()
+    macro_heldout: float | None = None
+    weights_digest: str | None = None
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    failure: Failure | None = None
+    told: bool = False
+    seconds: float = 0.0
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+
+
+class JobRecord(Noun):
+    """A job. `verdict` holds the confirmation's result; `progress` what the dashboard shows."""
+
+    id: str
+    kind: str
+    name: str
+    state: JobState
+    request: SearchJob
+    verdict: dict[str, Any] | None = None
+    failure: Failure | None = None
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    heldout_reads: int = 0
+    items_scored: int = 0
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+
+
+class StepRecord(Noun):
+    """A leased unit of work; `fence` rises with every claim and guards every later write."""
+
+    id: str
+    job_id: str | None
+    trial_id: str | None
+    kind: StepKind
+    device: Device
+    payload: dict[str, Any] = Field(default_factory=dict)
+    priority: int = 0
+    state: StepState
+    owner: str | None = None
+    fence: int = 0
+    lease_until: AwareDatetime | None = None
+    attempts: int = 0
+    infra_restarts: int = 0
+    not_before: AwareDatetime | None = None
+    failure: Failure | None = None
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+
+
+class ArtifactRecord(Noun):
+    """Kept files: a folder under the artifact root with a manifest of hashes written last."""
+
+    id: str
+    job_id: str | None
+    trial_id: str | None
+    kind: str  # "checkpoint" | "report"
+    path: str
+    digest: str | None = None
+    files: tuple[dict[str, Any], ...] = ()
+    bytes: int = 0
+    created_at: AwareDatetime
+
+
+class EventRecord(Noun):
+    """Something that happened to a job; ids rise."""
+
+    id: int
+    job_id: str
+    kind: str
+    payload: dict[str, Any]
+    created_at: AwareDatetime
+
+
+def utc(moment: datetime) -> str:
+    """RFC 3339 with a Z."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,374 @@
+"""The search space: a recipe with holes. `fill` and `read` are inverse.
+
+Holes are conditional: `family` decides which of `merge.*` and `layout.*` exist, `merge.method` which parameters do.
+Names read like paths: `merge.ties.weight.a.g0` is the weight of source `a` in the first layer group under `ties`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from core.catalog import Catalog, MethodInfo, catalog
+from core.errors import SpaceError, UnknownModelError
+from core.noun import Noun
+from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar
+from core.recipe.short import Dtype, Layout, Merge, Recipe, Source
+
+Values = Mapping[str, Scalar]
+
+
+class Interval(Noun):
+    """Bounds that replace a parameter's default search interval."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class MergeFamily(Noun):
+    """Merges of the job's models.
+
+    Attributes:
+        methods: which methods to choose from.
+        base: the base of methods that take deltas.
+        sources: the models merged; by default all but the base.
+        layer_groups: how many groups of layers get their own values.
+        params: per parameter either an interval to search or a fixed value.
+    """
+
+    family: Literal["merge"] = "merge"
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    base: str | None = None
+    sources: tuple[str, ...] | None = None
+    layer_groups: Annotated[int, Field(ge=1, le=64)] = 1
+    params: dict[str, Interval | Scalar] = Field(default_factory=dict)
+
+
+class LayoutFamily(Noun):
+    """Layout presets over the layers of one of the sources."""
+
+    family: Literal["layout"] = "layout"
+    presets: Annotated[tuple[str, ...], Field(min_length=1)]
+    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+Family = Annotated[MergeFamily | LayoutFamily, Field(discriminator="family")]
+
+
+class SpaceSpec(Noun):
+    """The families a study mixes."""
+
+    families: Annotated[tuple[Family, ...], Field(min_length=1, max_length=2)]
+
+
+class Hole(Noun):
+    """One searched parameter: it exists where every condition (name, allowed value) holds."""
+
+    name: str
+    spec: ParamSpec
+    when: tuple[tuple[str, Scalar], ...] = ()
+
+    def active(self, values: Values) -> bool:
+        """Whether the hole exists given the values so far."""
+        return all(values.get(name) == wanted for name, wanted in self.when)
+
+    def admits(self, value: Scalar) -> bool:
+        """Whether a value lies in the searched interval."""
+        if isinstance(self.spec, ChoiceParam):
+            return value in self.spec.choices
+        return not isinstance(value, str) and self.spec.search_low <= value <= self.spec.search_high
+
+
+class SearchSpace:
+    """A compiled space: an ordered tuple of holes over a job's models.
+
+    Args:
+        spec: the families.
+        models: names of the job's models, in order.
+        depth: layers of the parents (bounds the layout parameters).
+        save_dtype, seed: copied into every recipe.
+
+    Raises:
+        UnknownModelError, UnknownMethodError, UnknownLayoutError, SpaceError: the spec is wrong.
+    """
+
+    def __init__(
+        self, spec: SpaceSpec, models: Sequence[str], *, depth: int, save_dtype: Dtype = "bfloat16", seed: int = 0
+    ) -> None:
+        self.spec = spec
+        self.models = tuple(models)
+        self.depth = depth
+        self.save_dtype: Dtype = save_dtype
+        self.seed = seed
+        self._families = {family.family: family for family in spec.families}
+        if len(self._families) != len(spec.families):
+            raise SpaceError("each family may appear once: join the two into one", where="families")
+        self.holes: tuple[Hole, ...] = tuple(self._compile())
+
+    def active(self, values: Values) -> Iterator[Hole]:
+        """The holes that exist under `values`, in order (conditions only look backwards)."""
+        return (hole for hole in self.holes if hole.active(values))
+
+    def check(self, values: Values) -> None:
+        """Check that `values` names exactly the active holes and lies inside them.
+
+        Raises:
+            SpaceError: a value is missing, superfluous or outside.
+        """
+        active = list(self.active(values))
+        for hole in active:
+            if hole.name not in values:
+                raise SpaceError(f"{hole.name!r} has no value: give it one", where=hole.name)
+            if not hole.admits(values[hole.name]):
+                raise SpaceError(f"{hole.name!r} = {values[hole.name]!r} lies outside {hole.spec!r}", where=hole.name)
+        extra = sorted(set(values) - {hole.name for hole in active})
+        if extra:
+            raise SpaceError(f"{extra[0]!r} is not a parameter under these values: leave it out", where=extra[0])
+
+    def fill(self, values: Values) -> Recipe:
+        """The recipe with every active hole filled."""
+        self.check(values)
+        family = str(values.get("family", self.spec.families[0].family))
+        return self._fill_merge(values) if family == "merge" else self._fill_layout(values)
+
+    def read(self, recipe: Recipe) -> dict[str, Scalar]:
+        """The values that `fill` turns into `recipe`.
+
+        Raises:
+            SpaceError: the recipe is not in the space.
+        """
+        values = self._read_merge(recipe) if recipe.merge is not None else self._read_layout(recipe)
+        ordered = {hole.name: values[hole.name] for hole in self.holes if hole.name in values}
+        try:
+            again = self.fill(ordered)
+        except SpaceError:
+            again = None
+        if again != recipe:
+            raise SpaceError("the recipe cannot be expressed in this space: add its method, sources or range")
+        return ordered
+
+    def uniform(self) -> list[Recipe]:
+        """The uniform merge of each method: every weight is 1/n, every other value its default."""
+        found = []
+        for method in self._methods():
+            values: dict[str, Scalar] = {"family": "merge", "merge.method": method.name}
+            for hole in self.holes:
+                if not hole.active(values) or hole.name in values:
+                    continue
+                values[hole.name] = self._uniform_value(method, hole)
+            known = {hole.name for hole in self.holes}
+            values = {name: value for name, value in values.items() if name in known}
+            found.append(self.fill(values))
+        return found
+
+    # -- compiling -------------------------------------------------------------------------------------------------
+
+    def _compile(self) -> Iterator[Hole]:
+        names = tuple(self._families)
+        if len(names) > 1:
+            yield Hole(name="family", spec=ChoiceParam(name="family", default=names[0], choices=names, searched=True))
+        for family in self.spec.families:
+            when: tuple[tuple[str, Scalar], ...] = (("family", family.family),) if len(names) > 1 else ()
+            yield from (
+                self._merge_holes(family, when) if isinstance(family, MergeFamily) else self._layout_holes(family, when)
+            )
+
+    def _merge_holes(self, family: MergeFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
+        for name in (*(family.sources or ()), *((family.base,) if family.base else ())):
+            self._known_model(name)
+        methods = self._methods()
+        if len(methods) > 1:
+            choices = tuple(m.name for m in methods)
+            spec = ChoiceParam(name="method", default=choices[0], choices=choices, searched=True)
+            yield Hole(name="merge.method", spec=spec, when=when)
+        for method in methods:
+            inner = (*when, ("merge.method", method.name)) if len(methods) > 1 else when
+            yield from self._method_holes(family, method, inner)
+        used = {spec.name for method in methods for spec in method.params}
+        unknown = sorted(set(family.params) - used)
+        if unknown:
+            raise SpaceError(
+                f"no chosen method has a parameter {unknown[0]!r}: they take {sorted(used)!r}", where=unknown[0]
+            )
+
+    def _method_holes(
+        self, family: MergeFamily, method: MethodInfo, when: tuple[tuple[str, Scalar], ...]
+    ) -> Iterator[Hole]:
+        if method.needs_base and family.base is None:
+            raise SpaceError(f"{method.name!r} takes deltas against a base: name one in `base`", where="base")
+        sources = self._sources(family)
+        if len(sources) < method.min_sources:
+            raise SpaceError(
+                f"{method.name!r} needs {method.min_sources} sources, but the family has {list(sources)!r}"
+            )
+        pairs = self._pairs(method, sources)
+        if len(pairs) > 1:
+            spec = ChoiceParam(name="pair", default=pairs[0], choices=pairs, searched=True)
+            yield Hole(name=f"merge.{method.name}.pair", spec=spec, when=when)
+        for spec_ in method.params:
+            searched = _searched(spec_, family.params.get(spec_.name))
+            if searched is None:
+                continue
+            for suffix in self._suffixes(spec_, sources if not pairs else ("",), family.layer_groups):
+                yield Hole(name=f"merge.{method.name}.{spec_.name}{suffix}", spec=searched, when=when)
+
+    def _layout_holes(self, family: LayoutFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
+        for name in family.sources:
+            self._known_model(name)
+        infos = [catalog().layout(name) for name in family.presets]
+        for key, choices in (("preset", family.presets), ("source", family.sources)):
+            if len(choices) > 1:
+                spec = ChoiceParam(name=key, default=choices[0], choices=choices, searched=True)
+                yield Hole(name=f"layout.{key}", spec=spec, when=when)
+        for info in infos:
+            inner = (*when, ("layout.preset", info.name)) if len(infos) > 1 else when
+            for spec_ in info.params:
+                assert isinstance(spec_, IntParam)
+                # More than half of the stack off each copy would remove layers altogether, so the search stays below.
+                high = max(spec_.search_low, min(spec_.search_high, self.depth // 2))
+                default = min(max(spec_.default, spec_.search_low), high)
+                yield Hole(
+                    name=f"layout.{info.name}.{spec_.name}",
+                    spec=spec_.evolve(search_high=high, default=default),
+                    when=inner,
+                )
+
+    # -- filling and reading ---------------------------------------------------------------------------------------
+
+    def _fill_merge(self, values: Values) -> Recipe:
+        family = self._family(MergeFamily)
+        methods = self._methods()
+        method = catalog().method(str(values.get("merge.method", methods[0].name)))
+        sources = self._sources(family)
+        pairs = self._pairs(method, sources)
+        if pairs:
+            sources = tuple(str(values.get(f"merge.{method.name}.pair", pairs[0])).split("|"))
+        params: dict[str, Any] = {}
+        for spec in method.params:
+            fixed = family.params.get(spec.name)
+            if _searched(spec, fixed) is not None:
+                params[spec.name] = self._fill_param(
+                    values, f"merge.{method.name}.{spec.name}", spec, sources, bool(pairs)
+                )
+            elif fixed is not None:
+                params[spec.name] = fixed
+        names = ((family.base,) if method.needs_base and family.base else ()) + sources
+        return Recipe(
+            sources=tuple(Source(name=n, model=n) for n in names),
+            merge=Merge(
+                method=method.name, base=family.base if method.needs_base else None, sources=sources, params=params
+            ),
+            save_dtype=self.save_dtype,
+            seed=self.seed,
+        )
+
+    def _fill_param(self, values: Values, prefix: str, spec: Any, sources: Sequence[str], paired: bool) -> Any:
+        groups = self._family(MergeFamily).layer_groups
+
+        def grouped(stem: str) -> Any:
+            if groups == 1 or spec.scope == "recipe":
+                return values[stem]
+            return {"groups": [values[f"{stem}.g{g}"] for g in range(groups)]}
+
+        if spec.scope == "source" and not paired:
+            return {source: grouped(f"{prefix}.{source}") for source in sources}
+        return grouped(prefix)
+
+    def _fill_layout(self, values: Values) -> Recipe:
+        family = self._family(LayoutFamily)
+        preset = str(values.get("layout.preset", family.presets[0]))
+        source = str(values.get("layout.source", family.sources[0]))
+        params = {s.name: int(values[f"layout.{preset}.{s.name}"]) for s in catalog().layout(preset).params}
+        return Recipe(
+            sources=(Source(name=source, model=source),),
+            layout=Layout(preset=preset, source=source, params=params),
+            save_dtype=self.save_dtype,
+            seed=self.seed,
+        )
+
+    def _read_merge(self, recipe: Recipe) -> dict[str, Scalar]:
+        assert recipe.merge is not None
+        merge, values = recipe.merge, {"family": "merge", "merge.method": recipe.merge.method}
+        read: dict[str, Scalar] = dict(values)
+        if merge.sources:
+            read[f"merge.{merge.method}.pair"] = "|".join(merge.sources)
+        for name, value in merge.params.items():
+            stem = f"merge.{merge.method}.{name}"
+            per_source = isinstance(value, Mapping) and set(value) != {"groups"}
+            for suffix, inner in ((f".{s}", v) for s, v in value.items()) if per_source else (("", value),):
+                if isinstance(inner, Mapping) and set(inner) == {"groups"}:
+                    read.update({f"{stem}{suffix}.g{g}": v for g, v in enumerate(inner["groups"])})
+                else:
+                    read[stem + suffix] = inner
+        return read
+
+    def _read_layout(self, recipe: Recipe) -> dict[str, Scalar]:
+        if recipe.layout is None:
+            raise SpaceError("free slices cannot be expressed in a search space: use a layout preset")
+        layout = recipe.layout
+        fixed: dict[str, Scalar] = {"family": "layout", "layout.preset": layout.preset, "layout.source": layout.source}
+        return fixed | {f"layout.{layout.preset}.{name}": value for name, value in layout.params.items()}
+
+    # -- small questions -------------------------------------------------------------------------------------------
+
+    def _methods(self) -> list[MethodInfo]:
+        family = self._families.get("merge")
+        known: Catalog = catalog()
+        return [known.method(name) for name in family.methods] if isinstance(family, MergeFamily) else []
+
+    def _sources(self, family: MergeFamily) -> tuple[str, ...]:
+        return family.sources or tuple(name for name in self.models if name != family.base)
+
+    def _pairs(self, method: MethodInfo, sources: Sequence[str]) -> tuple[str, ...]:
+        """Ordered choices of two sources as `a|b`, for methods that take exactly two."""
+        if method.max_sources != 2:
+            return ()
+        return tuple("|".join(pair) for pair in itertools.combinations(sources, 2))
+
+    def _suffixes(self, spec: Any, sources: Sequence[str], groups: int) -> list[str]:
+        per_source = [f".{s}" if s else "" for s in sources] if spec.scope == "source" else [""]
+        per_group = [f".g{g}" for g in range(groups)] if groups > 1 and spec.scope != "recipe" else [""]
+        return [a + b for a in per_source for b in per_group]
+
+    def _uniform_value(self, method: MethodInfo, hole: Hole) -> Scalar:
+        spec = hole.spec
+        if isinstance(spec, ChoiceParam):
+            return spec.default
+        value: float = spec.default
+        if spec.name == "weight":
+            value = 1 / len(self._sources(self._family(MergeFamily)))
+        value = min(max(value, spec.search_low), spec.search_high)
+        return round(value) if isinstance(spec, IntParam) else value
+
+    def _family(self, kind: type) -> Any:
+        for family in self.spec.families:
+            if isinstance(family, kind):
+                return family
+        raise SpaceError(f"the space has no {kind.__name__}: add one to `families`", where="families")
+
+    def _known_model(self, name: str) -> None:
+        if name not in self.models:
+            raise UnknownModelError.suggest(name, self.models, where="space")
+
+
+def _searched(
+    spec: FloatParam | IntParam | ChoiceParam, wish: Interval | Scalar | None
+) -> FloatParam | IntParam | ChoiceParam | None:
+    """The spec as searched: its default interval, the wished one, or None where it stays fixed."""
+    if isinstance(wish, Interval):
+        if isinstance(spec, ChoiceParam):
+            raise SpaceError(
+                f"{spec.name!r} is a choice of {list(spec.choices)!r}: fix it or leave it out", where=spec.name
+            )
+        low, high = (round(wish.low), round(wish.high)) if isinstance(spec, IntParam) else (wish.low, wish.high)
+        legal_low, legal_high = spec.low, spec.high
+        if low > high or (legal_low is not None and low < legal_low) or (legal_high is not None and high > legal_high):
+            raise SpaceError(
+                f"{spec.name!r} may be searched within [{legal_low}, {legal_high}], but got [{low}, {high}]"
+            )
+        return spec.evolve(search_low=low, search_high=high, log=wish.log)
+    return None if wish is not None or not spec.searched else spec
