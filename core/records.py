@@ -91,7 +91,7 @@ class TrialRecord(Noun):
         origin: `parent` (a model as it is), `enqueued` (a known good start) or `proposed`.
         label: a name for people (the parent's name, `uniform linear`, ...).
         values: the space's values; None for a parent.
-        digest: the resolved recipe's digest.
+        recipe_digest: the resolved recipe's digest.
         target_items: items per task it may be scored on so far (a rung).
         scored_items: items per task it has been scored on.
         scores: per task on its search items.
@@ -111,7 +111,7 @@ class TrialRecord(Noun):
     values: dict[str, Scalar] | None = None
     recipe: Recipe
     resolved: ResolvedRecipe
-    digest: str
+    recipe_digest: str
     rung: int = 0
     target_items: int
     scored_items: int = 0
@@ -129,7 +129,15 @@ class TrialRecord(Noun):
 
 
 class JobRecord(Noun):
-    """A job. `verdict` holds the confirmation's result; `progress` what the dashboard shows."""
+    """A job.
+
+    Attributes:
+        verdict: the confirmation's result.
+        contents: content digest of every task, by task name, once inspected.
+        fingerprints: scoring fingerprint of every task, fixed by the first runner that scored for the job.
+        heldout_reads: candidates of this job scored on held-out items.
+        items_scored: items scored in the search so far (reused outcomes not counted).
+    """
 
     id: str
     kind: str
@@ -138,6 +146,7 @@ class JobRecord(Noun):
     request: SearchJob
     verdict: dict[str, Any] | None = None
     failure: Failure | None = None
+    contents: dict[str, str] = Field(default_factory=dict)
     fingerprints: dict[str, str] = Field(default_factory=dict)
     heldout_reads: int = 0
     items_scored: int = 0
@@ -163,6 +172,7 @@ class StepRecord(Noun):
     attempts: int = 0
     infra_restarts: int = 0
     not_before: AwareDatetime | None = None
+    result: dict[str, Any] | None = None
     failure: Failure | None = None
     created_at: AwareDatetime
     finished_at: AwareDatetime | None = None
@@ -176,7 +186,7 @@ class ArtifactRecord(Noun):
     trial_id: str | None
     kind: str  # "checkpoint" | "report"
     path: str
-    digest: str | None = None
+    weights_digest: str | None = None
     files: tuple[dict[str, Any], ...] = ()
     bytes: int = 0
     created_at: AwareDatetime
