@@ -1,0 +1,262 @@
+"""Where evaluation tasks come from: the pinned harness's own YAML, registered folders, and local Parquet data.
+
+A task object is always lm-eval's `ConfigurableTask`, so prompts, metrics and versions stay the harness's. Only the way
+its documents are read differs: local Parquet and JSON files are read straight into memory, so that no cache is written, no
+stale cache is read and no network is asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.tasks
+import pyarrow.parquet as pq
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.utils import load_yaml_config
+
+from core.errors import TaskError, UnknownTaskError
+from core.tasks import Side
+
+#: Stock tasks that a datasets folder can hold: the hub is not asked for these when the folder is set.
+LOCAL_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande")
+
+#: The seed `lm_eval.simple_evaluate` gives every task's stream of few-shot draws.
+FEWSHOT_SEED = 1234
+
+_TASK_NAME = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'\[\]#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
+_FILE_BUILDERS = ("parquet", "json")
+
+
+@dataclass(frozen=True)
+class TaskFolders:
+    """Where to look for tasks and their documents.
+
+    Attributes:
+        datasets: holds `<name>/<split>.parquet` for the stock tasks of `LOCAL_TASKS`; None means the hub.
+        registered: folders with lm-eval YAML tasks, searched with their subfolders.
+    """
+
+    datasets: Path | None = None
+    registered: tuple[Path, ...] = ()
+
+
+class FileTask(ConfigurableTask):  # type: ignore[misc]
+    """lm-eval's task over documents that are read from local files where its configuration names local files.
+
+    Attributes:
+        forbids_shots: its YAML says `num_fewshot: 0`, which the harness lets nobody override.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config=config)
+        self.forbids_shots = self.config.num_fewshot == 0
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        """Fill `self.dataset`: from local Parquet or JSON files without any cache, else as the harness does.
+
+        Raises:
+            TaskError: a file is absent or unreadable, or the hub cannot be reached.
+        """
+        files = (dataset_kwargs or {}).get("data_files")
+        if self.DATASET_PATH in _FILE_BUILDERS and isinstance(files, Mapping):
+            self.dataset = {split: _read(self.DATASET_PATH, names) for split, names in files.items()}
+            return
+        _refuse_shadowing(str(self.DATASET_PATH))
+        try:
+            super().download(dataset_kwargs)
+        except Exception as error:
+            # The harness lets through whatever `datasets`, the hub's client and their HTTP library raise.
+            raise TaskError(
+                f"the documents of task {self.config.task!r} could not be had from {self.DATASET_PATH!r} ({error}): "
+                "set HUARIZO_DATASETS to a folder with its Parquet files, or let this machine reach the hub",
+                where=self.config.task,
+            ) from error
+
+
+def known_tasks(folders: TaskFolders) -> tuple[str, ...]:
+    """The names of the harness's stock tasks and of every registered one, sorted."""
+    return tuple(sorted({**_stock(), **_registered(folders.registered)}))
+
+
+def load_task(name: str, folders: TaskFolders, *, num_fewshot: int = 0, split: Side | None = None) -> FileTask:
+    """A fresh task object whose few-shot stream stands at the beginning, as `simple_evaluate` would set it up.
+
+    Args:
+        name: a stock or a registered task.
+        folders: where tasks and documents are.
+        num_fewshot: examples before each question.
+        split: for a task whose metadata names `search_split` and `heldout_split`, the one to evaluate on; None keeps
+            the stock evaluation split.
+
+    Raises:
+        UnknownTaskError: no such task.
+        TaskError: the documents cannot be had, or the task is of a kind that cannot be scored.
+    """
+    config = _configuration(name, folders)
+    kind = config.get("output_type", "generate_until")
+    if kind != "multiple_choice":
+        raise TaskError(
+            f"only multiple_choice tasks can be scored, but {name!r} is {kind!r}: choose a multiple-choice task",
+            where=name,
+        )
+    task = _construct(name, config)
+    _set_shots(task, num_fewshot)
+    if split is not None:
+        _turn_to(task, split_names(task)[split])
+    return task
+
+
+def split_names(task: FileTask) -> dict[Side, str]:
+    """The splits that the task's metadata names for the two sides, or nothing.
+
+    Raises:
+        TaskError: only one of the two is named, both are one split, or a split does not exist.
+    """
+    metadata = task.config.metadata if isinstance(task.config.metadata, dict) else {}
+    keys: dict[Side, str] = {"search": "search_split", "heldout": "heldout_split"}
+    names: dict[Side, str] = {side: str(metadata[key]) for side, key in keys.items() if metadata.get(key)}
+    if not names:
+        return {}
+    if len(set(names.values())) != 2 or any(split not in task.dataset for split in names.values()):
+        raise TaskError(
+            f"metadata of task {task.config.task!r} must name search_split and heldout_split, two different splits of "
+            f"its data, but names {names!r}; the data has {sorted(task.dataset)!r}",
+            where=task.config.task,
+        )
+    return names
+
+
+def _construct(name: str, config: dict[str, Any]) -> FileTask:
+    try:
+        return FileTask(config=config)
+    except TaskError:
+        raise
+    except Exception as error:
+        # A YAML can fail in any way: a split that is not there, a template that names no column, functions of its own.
+        raise TaskError(
+            f"task {name!r} could not be set up ({type(error).__name__}: {error}): correct its YAML or its data",
+            where=name,
+        ) from error
+
+
+def _set_shots(task: FileTask, num_fewshot: int) -> None:
+    if num_fewshot and task.forbids_shots:
+        raise TaskError(
+            f"task {task.config.task!r} sets num_fewshot: 0 itself, so {num_fewshot!r} shots cannot be had: ask for 0",
+            where=task.config.task,
+        )
+    task.set_config("num_fewshot", num_fewshot)
+    task.set_fewshot_seed(FEWSHOT_SEED)
+
+
+def _turn_to(task: FileTask, split: str) -> None:
+    # The harness evaluates on test_split if there is one, else on validation_split. The example pool was drawn up when
+    # the task was constructed, so it stays the stock one.
+    key = "test_split" if task.has_test_docs() else "validation_split"
+    if task.get_config(key) != split:
+        task.set_config(key, split)
+        task.task_docs = task.eval_docs
+
+
+def _configuration(name: str, folders: TaskFolders) -> dict[str, Any]:
+    registered = _registered(folders.registered)
+    if name in registered:
+        if name in _stock():
+            raise TaskError(
+                f"{registered[name]} registers {name!r}, the name of a stock task: choose another name", where=name
+            )
+        return _with_near_files(load_yaml_config(str(registered[name])), registered[name].parent)
+    if name not in _stock():
+        raise UnknownTaskError.suggest(name, known_tasks(folders), where=name)
+    config: dict[str, Any] = load_yaml_config(str(_stock()[name]))
+    if folders.datasets is not None and name in LOCAL_TASKS:
+        return _with_local_data(config, folders.datasets / name)
+    return config
+
+
+def _with_local_data(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    splits = {config.get(key) for key in ("training_split", "validation_split", "test_split", "fewshot_split")} - {None}
+    needed = {config.get("training_split"), config.get("test_split") or config.get("validation_split")} - {None}
+    files = {str(split): folder / f"{split}.parquet" for split in splits}
+    missing = sorted(str(files[str(split)]) for split in needed if not files[str(split)].is_file())
+    if missing:
+        raise TaskError(
+            f"task {config['task']!r} needs the file {missing[0]!r}: put the split there as Parquet with the columns "
+            "of the hub's data set, or unset HUARIZO_DATASETS to use the hub",
+            where=config["task"],
+        )
+    present = {split: str(file) for split, file in sorted(files.items()) if file.is_file()}
+    return {**config, "dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": present}}
+
+
+def _with_near_files(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    # lm-eval reads relative file names from wherever the process was started; beside the YAML is what its author meant.
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if config.get("dataset_path") not in _FILE_BUILDERS or not isinstance(files, Mapping):
+        return config
+    near = {split: [str(folder / name) for name in _names(names)] for split, names in files.items()}
+    return {**config, "dataset_kwargs": {**config["dataset_kwargs"], "data_files": near}}
+
+
+def _names(names: Any) -> list[str]:
+    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
+
+
+def _read(builder: str, names: Any) -> datasets.Dataset:
+    parts = [_read_file(builder, Path(name)) for name in _names(names)]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def _read_file(builder: str, file: Path) -> datasets.Dataset:
+    try:
+        if builder == "parquet":
+            return datasets.Dataset(pq.read_table(file))
+        text = file.read_text(encoding="utf-8")
+        is_list = text.lstrip().startswith("[")
+        return datasets.Dataset.from_list(
+            json.loads(text) if is_list else [json.loads(r) for r in text.splitlines() if r]
+        )
+    except FileNotFoundError as error:
+        raise TaskError(f"the data file {str(file)!r} does not exist: correct data_files or put it there") from error
+    except Exception as error:
+        raise TaskError(f"the data file {str(file)!r} cannot be read as {builder} ({error}): write it anew") from error
+
+
+def _refuse_shadowing(path: str) -> None:
+    # `datasets` takes a folder of a hub data set's name in the working directory for the data set itself.
+    if not os.path.isabs(path) and Path(path).is_dir():
+        raise TaskError(f"a folder {path!r} in the working directory hides the hub's data set: start from elsewhere")
+
+
+@functools.cache
+def _stock() -> dict[str, Path]:
+    return _index(Path(lm_eval.tasks.__file__).parent)
+
+
+def _registered(folders: tuple[Path, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for name, file in _index(folder).items():
+            if name in found:
+                raise TaskError(f"task {name!r} is registered in {found[name]} and {file}: rename one", where=name)
+            found[name] = file
+    return found
+
+
+def _index(folder: Path) -> dict[str, Path]:
+    """Task names and their files. Looking for one line per file takes a tenth of the time of the harness's own index."""
+    found: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*.yaml")):
+        text = file.read_text(encoding="utf-8")
+        match = _TASK_NAME.search(text)
+        if match and not re.search(r"^class:", text, re.MULTILINE):
+            found[match[1]] = file
+    return found

@@ -1,0 +1,114 @@
+"""Our language model for lm-eval itself: the harness's whole run over the same fast reading as the scorer's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from lm_eval.api.model import TemplateLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from core.errors import TaskError
+from evaluation.encoding import Encoder, default_max_length
+from evaluation.likelihood import LikelihoodReader
+from evaluation.scorer import never
+from evaluation.trees import TokenRequest, grow, shared_length
+
+#: Requests in one trie at most: bounds how long planning takes.
+_REQUESTS_PER_TREE = 64
+
+
+class HuarizoLM(TemplateLM):  # type: ignore[misc]
+    """An `LM` for `lm_eval.simple_evaluate(HuarizoLM(model, tokenizer), tasks=...)`.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        max_length: tokens the model may read; None takes what lm-eval's own model would.
+        add_bos: whether the tokenizer adds its special tokens.
+        batch_tokens: tokens of one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int | None = None,
+        add_bos: bool = False,
+        batch_tokens: int | None = None,
+    ) -> None:
+        super().__init__()
+        length = max_length or default_max_length(model.config, tokenizer)
+        self.model = model
+        self.encoder = Encoder(tokenizer, length, add_bos=add_bos)
+        self.reader = LikelihoodReader(torch.device(model.device), batch_tokens)
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token that ends a text."""
+        return int(self.encoder.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands for an empty context."""
+        return self.encoder.prefix_token
+
+    def tok_encode(self, string: str, **_: Any) -> list[int]:
+        """Token ids of one text."""
+        return self.encoder.encode([string])[0]
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether it is the greedy continuation) of each request, in order.
+
+        Raises:
+            TaskError: a continuation is empty or longer than `max_length`.
+        """
+        answers = self._read(self.encoder.requests([request.args for request in requests]))
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return answers
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+        return self._read([self.encoder.truncate(begin, end, str(pair)) for pair, begin, end in requests])
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> NoReturn:
+        """Not offered.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError("rolling log-likelihoods (perplexity tasks) cannot be scored: choose a multiple-choice task")
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> NoReturn:
+        """Not offered.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError("generated answers (generate_until tasks) cannot be scored: choose a multiple-choice task")
+
+    def _read(self, requests: list[TokenRequest]) -> list[tuple[float, bool]]:
+        groups = _families(requests)
+        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        trees = [grow([requests[index] for index in group]) for group in groups]
+        for group, found in zip(groups, self.reader.read(self.model, trees, cancelled=never), strict=True):
+            for index, total, greedy in zip(group, found.sums, found.greedy, strict=True):
+                answers[index] = float(total), bool(greedy)
+        return answers
+
+
+def _families(requests: list[TokenRequest]) -> list[list[int]]:
+    """Indices of requests grouped so that neighbours in a group share at least half of the shorter text."""
+    reads = [request.read.tolist() for request in requests]
+    groups: list[list[int]] = []
+    for index in sorted(range(len(requests)), key=reads.__getitem__):
+        last = groups[-1][-1] if groups else index
+        shared = shared_length(requests[last].read, requests[index].read)
+        near = 2 * shared >= min(len(reads[last]), len(reads[index]))
+        if groups and near and len(groups[-1]) < _REQUESTS_PER_TREE:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups

@@ -1,0 +1,203 @@
+"""What is common to all candidates, made once: prompts, tokens, tries and answer rules of every canonical document."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from core.errors import TaskError
+from core.noun import digest_of
+from core.objective import TaskSpec
+from core.tasks import TaskContent
+from evaluation.answers import AnswerRule, answer_rule, check_metric
+from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders
+from evaluation.documents import canonical_parts
+from evaluation.encoding import Encoder, default_max_length
+from evaluation.inspect import describe
+from evaluation.trees import TokenTree, grow
+
+#: Libraries whose versions can change a prompt, a token or a score.
+FINGERPRINTED = ("lm_eval", "transformers", "tokenizers", "torch", "datasets")
+
+#: Documents encoded in one call of the tokenizer.
+_ENCODED_TOGETHER = 256
+
+
+@dataclass(frozen=True)
+class Document:
+    """One canonical document, ready to be scored: the trie of its requests and the rule that judges it."""
+
+    tree: TokenTree
+    rule: AnswerRule
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task made ready for one tokenizer.
+
+    Attributes:
+        content: what `inspect_task` says about it.
+        spec: metric and shots in force.
+        documents: by canonical number.
+        prompts_digest: sha256 over every (context, continuation) in canonical order.
+        add_bos, max_length: how prompts were encoded.
+        largest_token: the highest token id, which the model's vocabulary must hold.
+    """
+
+    content: TaskContent
+    spec: TaskSpec
+    documents: tuple[Document, ...]
+    prompts_digest: str
+    add_bos: bool
+    max_length: int
+    largest_token: int
+
+    def fingerprint(self, dtype: str, device_kind: str) -> str:
+        """The sha256 over all that shapes an outcome besides weights and tokenizer, which the recipe's digest covers.
+
+        Args:
+            dtype: the forward pass's, such as "float32".
+            device_kind: "cpu" or "cuda".
+        """
+        return digest_of(
+            {
+                "content": self.content.content_digest,
+                "prompts": self.prompts_digest,
+                "metric": self.spec.metric_name,
+                "num_fewshot": self.spec.num_fewshot,
+                "fewshot_seed": FEWSHOT_SEED,
+                "add_bos": self.add_bos,
+                "max_length": self.max_length,
+                "dtype": dtype,
+                "device": device_kind,
+                "versions": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Every task of an objective, by name."""
+
+    tasks: dict[str, PreparedTask]
+
+
+def prepare(
+    specs: Sequence[TaskSpec],
+    tokenizer_folder: Path,
+    folders: TaskFolders,
+    *,
+    max_length: int | None,
+    add_bos: bool = False,
+) -> Prepared:
+    """Build every request of every task and encode it.
+
+    Args:
+        specs: tasks with metric and shots, each task once.
+        tokenizer_folder: a model's or tokenizer's folder.
+        folders: where tasks and documents are.
+        max_length: tokens the model may read; None takes what lm-eval would (configuration, tokenizer, 2048).
+        add_bos: whether the tokenizer adds its special tokens.
+
+    Raises:
+        UnknownTaskError: no such task.
+        TaskError: documents, metric, examples or tokens do not allow scoring.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    length = max_length or default_max_length(_model_config(tokenizer_folder), tokenizer)
+    return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=add_bos)
+
+
+def prepare_with(
+    specs: Sequence[TaskSpec],
+    tokenizer: PreTrainedTokenizerBase,
+    folders: TaskFolders,
+    *,
+    max_length: int,
+    add_bos: bool = False,
+) -> Prepared:
+    """As `prepare`, with a tokenizer at hand."""
+    encoder = Encoder(tokenizer, max_length, add_bos=add_bos)
+    return Prepared({spec.task: _prepare_task(spec, encoder, folders) for spec in specs})
+
+
+def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
+    """The (context, continuation) pairs of every document, in document and choice order, from the harness itself.
+
+    Few-shot examples are one stream of draws in document order, so all documents are built at once, by one process,
+    whichever of them will be scored.
+
+    Raises:
+        TaskError: there are fewer examples than shots.
+    """
+    task.set_fewshot_seed(FEWSHOT_SEED)
+    try:
+        with _without_progress_bars():
+            task.build_all_requests(limit=None, rank=0, world_size=1)
+    except ValueError as error:
+        raise TaskError(
+            f"the prompts of task {task.config.task!r} with {task.config.num_fewshot} shots cannot be built ({error}): "
+            "lower num_fewshot or give the training split more rows",
+            where=task.config.task,
+        ) from error
+    # The harness numbers a document's requests by choice; each of them carries (task, document, repeats).
+    grouped = groupby(task.instances, key=lambda instance: instance.metadata[1])
+    return [[request.args for request in sorted(group, key=lambda r: r.idx)] for _, group in grouped]
+
+
+def _prepare_task(spec: TaskSpec, encoder: Encoder, folders: TaskFolders) -> PreparedTask:
+    parts = canonical_parts(spec.task, folders, num_fewshot=spec.num_fewshot)
+    check_metric(parts[0].task, spec.metric_name)
+    pairs = [document for part in parts for document in build_requests(part.task)]
+    rules = [answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents]
+    trees = list(_trees(pairs, encoder, spec.task))
+    return PreparedTask(
+        content=describe(spec.task, parts),
+        spec=spec,
+        documents=tuple(Document(tree, rule) for tree, rule in zip(trees, rules, strict=True)),
+        prompts_digest=_digest(pairs),
+        add_bos=encoder.add_bos,
+        max_length=encoder.max_length,
+        largest_token=max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees),
+    )
+
+
+def _trees(documents: list[list[tuple[str, str]]], encoder: Encoder, task: str) -> Iterator[TokenTree]:
+    for start in range(0, len(documents), _ENCODED_TOGETHER):
+        group = documents[start : start + _ENCODED_TOGETHER]
+        try:
+            requests = iter(encoder.requests([pair for pairs in group for pair in pairs]))
+        except TaskError as error:
+            raise TaskError(f"task {task!r}: {error.message}", where=task) from error
+        for pairs in group:
+            yield grow([next(requests) for _ in pairs])
+
+
+def _digest(documents: list[list[tuple[str, str]]]) -> str:
+    hashed = hashlib.sha256()
+    for pairs in documents:
+        hashed.update(json.dumps(pairs).encode())
+    return hashed.hexdigest()
+
+
+def _model_config(folder: Path) -> dict[str, Any]:
+    file = Path(folder) / "config.json"
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return config
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    # The harness draws a bar per task on stderr, whatever the log level.
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,108 @@
+"""The resident scoring loop: one candidate's outcomes on some canonical documents of a prepared task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from core.errors import CancelledError, NonFiniteWeightsError, TaskError
+from core.outcomes import Outcomes
+from evaluation.likelihood import LikelihoodReader, Likelihoods
+from evaluation.prepare import Prepared, PreparedTask
+
+
+def never() -> bool:
+    """The default of `cancelled`: go on."""
+    return False
+
+
+class Scorer:
+    """Scores any candidate of one tokenizer and vocabulary; holds no state of a candidate.
+
+    Args:
+        prepared: the tasks, made ready once.
+        device: where the candidate's weights are.
+        dtype: the type of its weights, and so of the forward pass; log-probabilities are always float32.
+        batch_tokens: tokens of one forward pass; lowered by itself when the device runs out of memory.
+    """
+
+    def __init__(
+        self, prepared: Prepared, *, device: torch.device, dtype: torch.dtype, batch_tokens: int | None = None
+    ) -> None:
+        self.prepared, self.device, self.dtype = prepared, device, dtype
+        self.reader = LikelihoodReader(device, batch_tokens)
+
+    def score(
+        self,
+        model: PreTrainedModel,
+        task: str,
+        numbers: Sequence[int],
+        *,
+        cancelled: Callable[[], bool] = never,
+        on_block: Callable[[Outcomes], None] | None = None,
+        block_items: int = 128,
+    ) -> Outcomes:
+        """Outcomes of `model` on the documents `numbers` of `task`.
+
+        Args:
+            model: a causal language model on the scorer's device and of its dtype.
+            task: a name in `prepared`.
+            numbers: canonical document numbers, each once, in the order to score them in.
+            cancelled: asked between batches.
+            on_block: called with each block's outcomes as soon as they are there.
+            block_items: documents of a block.
+
+        Raises:
+            CancelledError: `cancelled()` returned true; blocks already handed to `on_block` stand.
+            NonFiniteWeightsError: a log-likelihood is NaN or infinite.
+            OutOfMemoryError: not even one document fits the device.
+            TaskError: the model's vocabulary lacks a token of the prompts.
+            ValueError: numbers outside the task or named twice, or a model of another dtype.
+        """
+        prepared = self.prepared.tasks[task]
+        self._check(model, prepared, numbers)
+        found = []
+        for start in range(0, len(numbers), block_items):
+            if cancelled():
+                raise CancelledError("scoring was cancelled between two blocks: score the missing documents later")
+            block = self._block(model, prepared, numbers[start : start + block_items], cancelled)
+            found.extend(block.items())
+            if on_block is not None:
+                on_block(block)
+        return Outcomes.of(found)
+
+    def _block(
+        self, model: PreTrainedModel, prepared: PreparedTask, numbers: Sequence[int], cancelled: Callable[[], bool]
+    ) -> Outcomes:
+        documents = [prepared.documents[number] for number in numbers]
+        answers = self.reader.read(model, [document.tree for document in documents], cancelled=cancelled)
+        _refuse_non_finite(answers, numbers, prepared.spec.task)
+        judged = [document.rule.judge(answer.sums) for document, answer in zip(documents, answers, strict=True)]
+        return Outcomes.of((number, correct, margin) for number, (correct, margin) in zip(numbers, judged, strict=True))
+
+    def _check(self, model: PreTrainedModel, prepared: PreparedTask, numbers: Sequence[int]) -> None:
+        count = prepared.content.documents
+        if len(set(numbers)) != len(numbers) or any(not 0 <= number < count for number in numbers):
+            raise ValueError(f"numbers must be among 0 to {count - 1}, each once: take them from the task's content")
+        if model.dtype != self.dtype:
+            raise ValueError(f"the scorer was made for {self.dtype} but the model is {model.dtype}: cast the model")
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        if prepared.largest_token >= vocabulary:
+            raise TaskError(
+                f"the prompts hold token {prepared.largest_token} but the model's vocabulary has {vocabulary} entries: "
+                "prepare with the model's own tokenizer",
+                where=prepared.spec.task,
+            )
+
+
+def _refuse_non_finite(answers: Sequence[Likelihoods], numbers: Sequence[int], task: str) -> None:
+    for number, answer in zip(numbers, answers, strict=True):
+        if not np.isfinite(answer.sums).all():
+            raise NonFiniteWeightsError(
+                f"log-likelihoods must be finite, but document {number} of task {task!r} has {answer.sums.tolist()!r}: "
+                "the candidate's weights overflow; lower its scale or coefficients",
+                where=f"{task}:{number}",
+            )
