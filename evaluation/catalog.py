@@ -1,14 +1,15 @@
 """Where evaluation tasks come from: the pinned harness's own YAML, registered folders, and local Parquet data.
 
 A task object is always lm-eval's `ConfigurableTask`, so prompts, metrics and versions stay the harness's. Only the way
-its documents are read differs: local Parquet and JSON files are read straight into memory, so that no cache is written, no
-stale cache is read and no network is asked.
+its documents are read differs: local Parquet and JSON files are read straight into memory, so that no cache is written,
+no stale cache is read and no network is asked.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +34,9 @@ FEWSHOT_SEED = 1234
 
 _TASK_NAME = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'\[\]#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 _FILE_BUILDERS = ("parquet", "json")
+
+# The harness tells on a root handler of its own about every prompt it builds.
+logging.getLogger("lm-eval").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -220,10 +224,9 @@ def _read_file(builder: str, file: Path) -> datasets.Dataset:
         if builder == "parquet":
             return datasets.Dataset(pq.read_table(file))
         text = file.read_text(encoding="utf-8")
-        is_list = text.lstrip().startswith("[")
-        return datasets.Dataset.from_list(
-            json.loads(text) if is_list else [json.loads(r) for r in text.splitlines() if r]
-        )
+        if text.lstrip().startswith("["):
+            return datasets.Dataset.from_list(json.loads(text))
+        return datasets.Dataset.from_list([json.loads(line) for line in text.splitlines() if line.strip()])
     except FileNotFoundError as error:
         raise TaskError(f"the data file {str(file)!r} does not exist: correct data_files or put it there") from error
     except Exception as error:
@@ -252,7 +255,7 @@ def _registered(folders: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def _index(folder: Path) -> dict[str, Path]:
-    """Task names and their files. Looking for one line per file takes a tenth of the time of the harness's own index."""
+    """Task names and their files. One line per file is looked for: a tenth of the time of the harness's own index."""
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")

@@ -84,12 +84,13 @@ def default_max_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
         config: the model's configuration as an object or a mapping; None where there is none.
         tokenizer: the model's tokenizer.
     """
-    values = config if isinstance(config, dict) else {name: getattr(config, name, None) for name in _LENGTH_ATTRIBUTES}
     for name in _LENGTH_ATTRIBUTES:
-        if values.get(name):
-            return int(values[name])
+        value = config.get(name) if isinstance(config, dict) else getattr(config, name, None)
+        if value:
+            return int(value)
+    known = int(tokenizer.model_max_length)
     # transformers marks "no limit known" with an integer near 1e30.
-    return tokenizer.model_max_length if tokenizer.model_max_length < 10**12 else _DEFAULT_MAX_LENGTH
+    return known if known < 10**12 else _DEFAULT_MAX_LENGTH
 
 
 def _move_blanks(context: str, continuation: str) -> tuple[str | None, str]:
