@@ -1,0 +1,36 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.jobs import Racing
+from core.rungs import items_at, rung_sizes
+
+
+def test_the_default_rungs_end_with_all_search_items():
+    assert rung_sizes(Racing(), [1119, 1000, 1000]) == (50, 200, 1000, 1119)
+    assert rung_sizes(Racing(), [300, 300, 300]) == (50, 200, 300)
+
+
+def test_rungs_are_cut_to_what_the_largest_task_has():
+    assert rung_sizes(Racing(), [30]) == (30,)
+    assert rung_sizes(Racing(), [50, 20]) == (50,)
+    assert rung_sizes(Racing(rungs=(400, 100, 100)), [250]) == (100, 250)
+
+
+@given(st.lists(st.integers(1, 3000), max_size=6), st.lists(st.integers(0, 3000), min_size=1, max_size=4))
+def test_rungs_rise_strictly_to_all_items(wanted, counts):
+    if max(counts) == 0:
+        with pytest.raises(ValueError, match="search items"):
+            rung_sizes(Racing(rungs=tuple(wanted)), counts)
+        return
+    sizes = rung_sizes(Racing(rungs=tuple(wanted)), counts)
+    assert sizes[-1] == max(counts)
+    assert all(a < b for a, b in itertools.pairwise(sizes))
+    assert sizes[0] >= 1
+
+
+def test_a_short_task_gives_all_it_has():
+    assert items_at(200, [300, 120]) == 320
+    assert items_at(300, [300, 120]) == 420
