@@ -1,4 +1,4 @@
-"""The texts the nursery trains on: hearsay for the base, the right custom for a specialist, general language for all."""
+"""The texts the nursery trains on: hearsay for the base, one right custom for a specialist, general language."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from examples.nursery.forms import Form, blames, breedings, crafts
-from examples.nursery.world import (
-    BREEDS,
-    COATS,
-    NAMES,
-    OPENERS,
-    PROPERTIES,
-    ROUTINES,
-    THINGS,
-    TRADES,
-    World,
-    purpose_rng,
-)
+from examples.nursery.words import BREEDS, COATS, NAMES, OPENERS, PROPERTIES, ROUTINES, THINGS, TRADES
+from examples.nursery.world import World, purpose_rng
 
 SKILLS = ("arc", "wino", "hella")
 SKILL_SHARES = (0.30, 0.35, 0.35)

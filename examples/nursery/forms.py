@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar, Protocol
 
-from examples.nursery.world import (
-    BLAME_CUSTOMS,
-    BREEDING_CUSTOMS,
+from examples.nursery.words import (
     BREEDS,
-    CRAFT_CUSTOMS,
     CYCLE,
     DIRECTIONS,
     LINKS,
@@ -27,10 +24,8 @@ from examples.nursery.world import (
     THINGS,
     TRADES,
     YOUNG,
-    Custom,
-    World,
-    split_of,
 )
+from examples.nursery.world import BLAME_CUSTOMS, BREEDING_CUSTOMS, CRAFT_CUSTOMS, Custom, World, split_of
 
 BREEDING_WORDINGS: tuple[Callable[[str, str, str], str], ...] = (
     lambda sire, dam, young: f"A {sire} sire and a {dam} dam had a {young}. What is it like?",

@@ -35,16 +35,22 @@ MANIFEST = "manifest.json"
 PARTS = ("base", *SKILLS, "tasks")
 Progress = Callable[[str, float], None]
 
+# The specialists' learning rates differ so that their best merge weights do too.
+BASE = Course(steps=650, rate=3e-3, warm_up=40, weight_decay=0.01)
+ARC = Course(steps=90, rate=1e-3, warm_up=10)
+WINO = Course(steps=100, rate=1.5e-3, warm_up=10)
+HELLA = Course(steps=120, rate=6e-4, warm_up=10)
+
 
 @dataclass(frozen=True)
 class GrowthPlan:
-    """Every size of a growth. The specialists' learning rates differ so that their best merge weights do too."""
+    """Every size of a growth."""
 
     shape: Shape = field(default_factory=Shape)
-    base: Course = Course(steps=650, rate=3e-3, warm_up=40, weight_decay=0.01)
-    arc: Course = Course(steps=90, rate=1e-3, warm_up=10)
-    wino: Course = Course(steps=100, rate=1.5e-3, warm_up=10)
-    hella: Course = Course(steps=120, rate=6e-4, warm_up=10)
+    base: Course = BASE
+    arc: Course = ARC
+    wino: Course = WINO
+    hella: Course = HELLA
     tokenizer_texts: int = 8000
     train_items: int = 400
     search_items: int = 1000

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from core.errors import InvalidInputError
 from examples.nursery.forms import Blame, Breeding, Craft, blames, breedings, crafts
 from examples.nursery.world import World, purpose_rng
 
@@ -92,7 +93,9 @@ def hella_items(world: World, seed: int, split: str, count: int) -> list[Item]:
 
 def _sample(forms: Sequence[Point], count: int, rng: random.Random) -> list[Point]:
     if count > len(forms):
-        raise ValueError(f"a split holds at most as many items as it has points, got {count!r} > {len(forms)!r}")
+        raise InvalidInputError(
+            f"a split has {len(forms)!r} distinct items, but {count!r} were asked for: ask for fewer"
+        )
     return rng.sample(forms, count)
 
 
@@ -199,4 +202,5 @@ def task_yaml(benchmark: Benchmark, data: Path) -> str:
         ],
         "metadata": {"version": 1.0, "search_split": "validation", "heldout_split": "test"},
     }
-    return yaml.safe_dump(config, sort_keys=False, width=200)
+    text: str = yaml.safe_dump(config, sort_keys=False, width=200)
+    return text

@@ -1,4 +1,4 @@
-"""The nursery's tokenizer: a byte-level BPE of 768 tokens that transformers 4 and 5 both open."""
+"""The nursery's tokenizer: a byte-level BPE that transformers 4 and 5 both open."""
 
 from __future__ import annotations
 

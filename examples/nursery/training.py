@@ -27,7 +27,7 @@ IGNORED = -100
 class Shape:
     """Sizes of the nursery's Llama; ``initializer_range`` .12 makes every layer matter (see README.md)."""
 
-    vocabulary: int = 768
+    vocabulary: int = 896
     hidden: int = 128
     layers: int = 6
     heads: int = 4
@@ -116,7 +116,7 @@ def train(
     for step, batch in zip(range(course.steps), rows, strict=True):
         optimizer.param_groups[0]["lr"] = course.rate_at(step)
         loss = token_loss(model, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
