@@ -19,6 +19,7 @@
     │   ├── NonFiniteWeightsError / OutOfMemoryError / TrialTimeoutError
     │   └── OutcomeConflictError     a document would be scored twice
     ├── NotFoundError / ConflictError    what the API answers 404 and 409 to
+    ├── DiskFullError                no space is left for an export
     ├── LeaseLostError               another worker holds the step now
     ├── CancelledError               the step was cancelled
     └── EmbeddedServerError / ServiceUnavailableError    database or broker cannot be had
@@ -224,6 +225,12 @@ class ConflictError(HuarizoError):
     """The thing is not in a state that allows this."""
 
     code = "conflict"
+
+
+class DiskFullError(HuarizoError):
+    """No space is left where an export or an artifact should go."""
+
+    code = "disk_full"
 
 
 class LeaseLostError(HuarizoError):

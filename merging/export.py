@@ -1,0 +1,175 @@
+"""Writing a candidate to disk, one tensor at a time, as a checkpoint that transformers 4 and 5 both open."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.checkpoint import INDEX, combine_digests
+from core.errors import ConflictError, DiskFullError, OutOfMemoryError
+from core.model import TensorInfo
+from core.recipe.output import output_config, output_tensors
+from core.recipe.resolved import ResolvedRecipe
+from merging.compute import compute, peak_bytes
+from merging.plan import TensorPlan, plan
+from merging.shards import ExportedFile, ShardWriter, cut, index_text, shard_names
+from merging.sources import Parents, tensor_bytes
+from merging.tokenizer_files import copy_tokenizer
+
+#: Called with the number of tensors written and the number of all; may raise to stop the export.
+Progress = Callable[[int, int], None]
+GENERATION_CONFIG = "generation_config.json"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What an export wrote.
+
+    Attributes:
+        files: every file, sorted by name.
+        weights_digest: as `core.model.Model.weights_digest`.
+        parameters: number of weights (a shared layer counts under each of its indices).
+    """
+
+    files: tuple[ExportedFile, ...]
+    weights_digest: str
+    parameters: int
+
+
+def export(
+    recipe: ResolvedRecipe,
+    parents: Parents,
+    out: Path,
+    *,
+    max_shard_bytes: int = 5 * 2**30,
+    tokenizer_folder: Path,
+    progress: Progress | None = None,
+    max_memory: int | None = None,
+) -> ExportInfo:
+    """Write the candidate to the folder `out`, which appears complete or not at all.
+
+    Args:
+        recipe: the candidate.
+        parents: its open checkpoints.
+        out: the folder to make; a half-written `<out>.partial` of an earlier try is replaced.
+        max_shard_bytes: weights files are cut at this size.
+        tokenizer_folder: the checkpoint whose tokenizer and generation config are copied.
+        progress: told after every tensor.
+        max_memory: bytes the arithmetic may hold at once besides what the parents keep.
+
+    Raises:
+        ConflictError: `out` exists.
+        DiskFullError: no space is left for it.
+        OutOfMemoryError: one of its tensors needs more than `max_memory`.
+        NonFiniteWeightsError, NonFiniteCheckpointError: a tensor holds NaN or infinity; names it.
+    """
+    if out.exists():
+        raise ConflictError(f"an export makes its own folder, but {str(out)!r} exists: choose another name")
+    plans = plan(recipe, parents.headers)
+    _check_memory(plans, max_memory)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        info = _write(recipe, plans, parents, partial, max_shard_bytes, tokenizer_folder, progress)
+        os.rename(partial, out)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"no space is left for {str(out)!r}: free some or choose another disk") from error
+        raise
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return info
+
+
+def _write(
+    recipe: ResolvedRecipe,
+    plans: tuple[TensorPlan, ...],
+    parents: Parents,
+    folder: Path,
+    max_shard_bytes: int,
+    tokenizer_folder: Path,
+    progress: Progress | None,
+) -> ExportInfo:
+    tensors = output_tensors(recipe, parents.headers)
+    files, digest = _write_weights(plans, tensors, parents, folder, max_shard_bytes, progress)
+    config = output_config(recipe, parents.headers)
+    _write_json(folder / "config.json", config)
+    _write_json(folder / GENERATION_CONFIG, _generation_config(tokenizer_folder, config))
+    others = ["config.json", GENERATION_CONFIG, *copy_tokenizer(tokenizer_folder, folder)]
+    if (folder / INDEX).is_file():
+        others.append(INDEX)
+    files = [*files, *(_exported(folder / name) for name in others)]
+    return ExportInfo(
+        files=tuple(sorted(files, key=lambda file: file.name)),
+        weights_digest=digest,
+        parameters=sum(info.elements for info in tensors),
+    )
+
+
+def _write_weights(
+    plans: tuple[TensorPlan, ...],
+    tensors: tuple[TensorInfo, ...],
+    parents: Parents,
+    folder: Path,
+    max_shard_bytes: int,
+    progress: Progress | None,
+) -> tuple[list[ExportedFile], str]:
+    """Stream every tensor into its shard; returns the files and the weights digest."""
+    by_name = {planned.name: planned for planned in plans}
+    shards = cut(tensors, max_shard_bytes)
+    files: list[ExportedFile] = []
+    entries: list[tuple[str, str, tuple[int, ...], str]] = []
+    for name, shard in zip(shard_names(len(shards)), shards, strict=True):
+        with ShardWriter(folder / name, shard) as writer:
+            for info in shard:
+                data = tensor_bytes(compute(by_name[info.name], parents, keep=False))
+                writer.write(data)
+                entries.append((info.name, info.dtype, info.shape, hashlib.sha256(data).hexdigest()))
+                if progress is not None:
+                    progress(len(entries), len(tensors))
+        files.append(writer.written)
+    if len(shards) > 1:
+        (folder / INDEX).write_text(index_text(shards), encoding="utf-8")
+    return files, combine_digests(entries)
+
+
+def _check_memory(plans: tuple[TensorPlan, ...], max_memory: int | None) -> None:
+    """Refuse before the first byte what cannot fit."""
+    largest = max(plans, key=peak_bytes)
+    needed = peak_bytes(largest)
+    if max_memory is not None and needed > max_memory:
+        raise OutOfMemoryError(
+            f"an export must stay within max_memory, but tensor {largest.name!r} needs {needed} bytes and it is "
+            f"{max_memory!r}: raise it",
+            where=largest.name,
+        )
+
+
+def _generation_config(donor: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The donor's own, or one made of the config's token ids."""
+    path = donor / GENERATION_CONFIG
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {key: value for key, value in found.items() if key != "transformers_version"}
+    ids = {key: config[key] for key in TOKEN_IDS if config.get(key) is not None}
+    return {"_from_model_config": True, **ids}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _exported(path: Path) -> ExportedFile:
+    data = path.read_bytes()
+    return ExportedFile(path.name, len(data), hashlib.sha256(data).hexdigest())

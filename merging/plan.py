@@ -1,0 +1,147 @@
+"""Everything that can be decided about a candidate before a single tensor is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from core.architectures import Architecture, architecture_of
+from core.errors import CheckpointError
+from core.model import DTYPE_NAMES, Header
+from core.noun import digest_of
+from core.params import Scalar
+from core.recipe.output import OutputTensor, output_tensors, walk
+from core.recipe.resolved import ResolvedRecipe
+from merging.methods import method_of
+from merging.randomness import MaskKey, mask_key
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A tensor of a parent, as it lies in its checkpoint."""
+
+    digest: str
+    name: str
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one output tensor comes about.
+
+    Attributes:
+        name, shape: of the output tensor.
+        method, version: the kernel.
+        sources: parents' tensors, or plans of nested recipes, in the order of the entry's sources.
+        base: position of the base among them, if the method takes deltas.
+        params, source_params, scale: the recipe's values for this tensor.
+        keys: what keys each source's mask.
+        dtype: the dtype the result is rounded to, once.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    method: str
+    version: int
+    sources: tuple[Leaf | TensorPlan, ...]
+    base: int | None
+    params: Mapping[str, Scalar]
+    source_params: tuple[Mapping[str, Scalar], ...]
+    scale: float
+    keys: tuple[MaskKey, ...]
+    dtype: torch.dtype
+
+    @property
+    def copies(self) -> bool:
+        """Whether the result is its source, at most rounded: no arithmetic."""
+        return self.method == "passthrough" and self.scale == 1.0
+
+    @property
+    def shared(self) -> Leaf | None:
+        """The parent's tensor that this one is, byte for byte, if it is one."""
+        source = self.sources[0]
+        return source if self.copies and isinstance(source, Leaf) and source.dtype == self.dtype else None
+
+    @cached_property
+    def key(self) -> str:
+        """The key of the tensor's content: equal keys mean equal bytes, whatever the tensor is called."""
+        content = [[s.digest, s.name] if isinstance(s, Leaf) else s.key for s in self.sources]
+        if self.copies:
+            return digest_of([content, str(self.dtype)])
+        keys = [[key.index, key.state] for key in self.keys]
+        values = [self.method, self.version, self.base, dict(self.params), [dict(p) for p in self.source_params]]
+        return digest_of([content, str(self.dtype), *values, self.scale, keys])
+
+
+def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorPlan, ...]:
+    """The plan of every output tensor: the embedding, the layers in order, the head.
+
+    A nested recipe becomes nested plans, each rounded to that recipe's own `save_dtype`, as if it had been exported
+    and loaded again.
+
+    Raises:
+        MissingCheckpointError: no header for one of its models.
+        ParentsDoNotFitError: a source lacks a tensor, or its shape differs; names the tensor.
+        UnknownMethodError: no such merge method.
+        CheckpointError: the recipe was resolved for another version of a method.
+    """
+    tables = [_table(source.weights, source.recipe, headers) for source in recipe.sources]
+    architecture = architecture_of(recipe.model_type)
+    dtype: torch.dtype = getattr(torch, recipe.save_dtype)
+    infos = output_tensors(recipe, headers)
+    return tuple(
+        _plan(recipe, tensor, info.shape, dtype, architecture, tables)
+        for tensor, info in zip(walk(recipe), infos, strict=True)
+    )
+
+
+def _table(
+    weights: str | None, inner: ResolvedRecipe | None, headers: Mapping[str, Header]
+) -> dict[str, Leaf | TensorPlan]:
+    """What an ingredient has to offer, by tensor name."""
+    if inner is not None:
+        return {item.name: item for item in plan(inner, headers)}
+    digest = str(weights)
+    tensors = headers[digest].tensors
+    return {info.name: Leaf(digest, info.name, getattr(torch, DTYPE_NAMES[info.dtype])) for info in tensors}
+
+
+def _plan(
+    recipe: ResolvedRecipe,
+    tensor: OutputTensor,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    architecture: Architecture,
+    tables: list[dict[str, Leaf | TensorPlan]],
+) -> TensorPlan:
+    entry, group = tensor.entry, tensor.group
+    info = method_of(entry.method).info
+    if info.version != entry.version:
+        raise CheckpointError(
+            f"the recipe asks for version {entry.version!r} of {entry.method!r}, but this is version "
+            f"{info.version!r}: resolve it again or use the release that wrote it"
+        )
+    names = [tensor.source_name(position, architecture) for position in range(len(entry.sources))]
+    sources = tuple(tables[source][name] for (source, _), name in zip(entry.sources, names, strict=True))
+    digests = [recipe.sources[source].source_digest for source, _ in entry.sources] if info.random else []
+    planned = TensorPlan(
+        name=tensor.name,
+        shape=shape,
+        method=entry.method,
+        version=entry.version,
+        sources=sources,
+        base=entry.base,
+        params=group.params,
+        source_params=group.source_params,
+        scale=group.scale,
+        keys=tuple(mask_key(recipe.seed, *pair) for pair in zip(digests, names, strict=False)),
+        dtype=dtype,
+    )
+    inner = sources[0]
+    # A nested result passed through in its own dtype is that result, and may in turn be a parent's tensor.
+    if planned.copies and isinstance(inner, TensorPlan) and inner.dtype == dtype:
+        return replace(inner, name=tensor.name)
+    return planned

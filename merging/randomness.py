@@ -1,0 +1,77 @@
+"""Masks that any worker draws alike: one counter-based hash per element, no generator state.
+
+The hash is a 32-bit mix with two multiplications in wrapping int32 arithmetic, so CPU and GPU agree. Its key comes from
+sha256(recipe seed, source digest, tensor name): the first 32 bits are xored into the element's index, the next 32 bits
+into the state between the multiplications, so that two tensors never see shifted copies of one sequence. Indices beyond
+2^32 mix their high word into the key. The top 24 bits of an element's hash are compared with density * 2^24, so a mask
+of a lower density lies inside the mask of a higher one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+
+FIRST, SECOND = 0x7FEB352D, 0x846CA68B
+WORD = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class MaskKey:
+    """The two 32-bit words that key a tensor's mask."""
+
+    index: int
+    state: int
+
+
+def mask_key(seed: int, source: str, tensor: str) -> MaskKey:
+    """The key of a source's tensor under a recipe's seed."""
+    digest = hashlib.sha256(f"{seed}:{source}:{tensor}".encode()).digest()
+    return MaskKey(int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little"))
+
+
+def keep_mask(key: MaskKey, start: int, stop: int, density: float, device: torch.device) -> torch.Tensor:
+    """Which elements from `start` to `stop` are kept: float32 ones and zeros, shape (stop - start,).
+
+    The range must not cross a multiple of 2^32.
+    """
+    draws = hash24(key, start, stop, device).to(torch.float32)
+    # 24 bits are exact in float32, and so is the threshold: a whole number is below x if it is below ceil(x).
+    return torch.lt(draws, float(math.ceil(density * 2**24)), out=draws)
+
+
+def hash24(key: MaskKey, start: int, stop: int, device: torch.device) -> torch.Tensor:
+    """The top 24 bits of the hash of every index from `start` to `stop`: int32, shape (stop - start,)."""
+    high, low = start >> 32, start & WORD
+    state = torch.arange(stop - start, dtype=torch.int32, device=device)
+    state.add_(_signed(low)).bitwise_xor_(_signed(key.index ^ mix(high)))
+    spare = torch.empty_like(state)
+    _fold(state, 16, spare)
+    state.mul_(FIRST).bitwise_xor_(_signed(key.state))
+    _fold(state, 15, spare)
+    state.mul_(_signed(SECOND))
+    _fold(state, 16, spare)
+    return state.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
+
+
+def mix(word: int) -> int:
+    """The unkeyed hash of one 32-bit word, on the host; 0 stays 0."""
+    word ^= word >> 16
+    word = word * FIRST & WORD
+    word ^= word >> 15
+    word = word * SECOND & WORD
+    return word ^ word >> 16
+
+
+def _fold(state: torch.Tensor, bits: int, spare: torch.Tensor) -> None:
+    """state ^= state >> bits, where the shift brings in zeros (int32's own shift brings in the sign)."""
+    torch.bitwise_right_shift(state, bits, out=spare)
+    state.bitwise_xor_(spare.bitwise_and_((1 << 32 - bits) - 1))
+
+
+def _signed(word: int) -> int:
+    """The int32 with the same bits."""
+    return word - (1 << 32) if word >> 31 else word

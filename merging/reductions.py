@@ -1,0 +1,60 @@
+"""Sums whose bytes depend on nothing but the numbers: no thread count, device or block size enters.
+
+A vector is cut into fixed blocks of 65,536 elements; a block is summed in float64 by a halving tree of element-wise
+adds (the last block padded with zeros), and the sums of the blocks are added in order, on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+#: Elements of one tree.
+TREE = 65_536
+#: Trees summed side by side; bounds the memory, does not change the result.
+SIDE_BY_SIDE = 16
+
+Terms = Callable[[int, int], torch.Tensor]
+
+
+def ordered_sum(elements: int, terms: Terms) -> float:
+    """The sum of `terms(start, stop)` over all elements.
+
+    Args:
+        elements: how many terms there are.
+        terms: gives the float64 terms from `start` to `stop`, 1-D.
+    """
+    total = 0.0
+    for start in range(0, elements, TREE * SIDE_BY_SIDE):
+        stop = min(start + TREE * SIDE_BY_SIDE, elements)
+        for block in _trees(terms(start, stop)):
+            total += block
+    return total
+
+
+def dot(left: torch.Tensor, right: torch.Tensor) -> float:
+    """The inner product of two flat tensors."""
+    return ordered_sum(left.numel(), lambda start, stop: left[start:stop].double() * right[start:stop].double())
+
+
+def squared_norm(tensor: torch.Tensor) -> float:
+    """The sum of squares of a flat tensor."""
+    return dot(tensor, tensor)
+
+
+def l1_norm(tensor: torch.Tensor) -> float:
+    """The sum of absolute values of a flat tensor."""
+    return ordered_sum(tensor.numel(), lambda start, stop: tensor[start:stop].double().abs())
+
+
+def _trees(terms: torch.Tensor) -> list[float]:
+    """One sum per block of TREE terms."""
+    blocks = -(-terms.numel() // TREE)
+    level = torch.nn.functional.pad(terms, (0, blocks * TREE - terms.numel())).view(blocks, TREE)
+    half = TREE // 2
+    while half:
+        level = level[:, :half] + level[:, half:]
+        half //= 2
+    sums: list[float] = level[:, 0].tolist()
+    return sums

@@ -1,0 +1,95 @@
+"""Models without weights: the modules of an output config, ready to be handed tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from core.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model whose parameters are yet to be set.
+
+    Attributes:
+        model: in eval mode; every layer is a module of its own with its own `layer_idx`, so that layers which share
+            tensors never share a place in the key-value cache.
+        places: the modules and attributes that hold each tensor, by name (two where the embedding is tied).
+    """
+
+    model: PreTrainedModel
+    places: Mapping[str, tuple[tuple[torch.nn.Module, str], ...]]
+
+    def fill(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        """Set every parameter, without a copy.
+
+        Raises:
+            CheckpointError: a tensor the model has no place for, or a place without a tensor.
+        """
+        odd = sorted(parameters.keys() ^ self.places.keys())
+        if odd:
+            raise CheckpointError(
+                f"the tensors must be those of {type(self.model).__name__}, but {odd[0]!r} is only in one of them: "
+                "export the parent again",
+                where=odd[0],
+            )
+        for name, parameter in parameters.items():
+            for module, attribute in self.places[name]:
+                module._parameters[attribute] = parameter
+
+    def empty(self) -> None:
+        """Let go of every tensor: the model fails if it is used before it is filled again."""
+        for places in self.places.values():
+            for module, attribute in places:
+                held = module._parameters[attribute]
+                assert held is not None
+                module._parameters[attribute] = torch.nn.Parameter(held.data.to("meta"), requires_grad=False)
+
+
+def build_skeleton(
+    config: Mapping[str, Any], dtype: torch.dtype, device: torch.device, attn_implementation: str
+) -> Skeleton:
+    """The model of a `config.json`, its parameters on the meta device and its buffers on `device`.
+
+    Raises:
+        CheckpointError: a buffer that cannot be computed from the config.
+    """
+    fields = {key: value for key, value in config.items() if key not in ("model_type", "torch_dtype")}
+    typed = AutoConfig.for_model(config["model_type"], **fields)
+    # On the meta device transformers ties what is tied and initialises nothing.
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(typed, dtype=dtype, attn_implementation=attn_implementation)
+    _compute_buffers(model, device)
+    return Skeleton(model.eval(), _places(model))
+
+
+def _compute_buffers(model: PreTrainedModel, device: torch.device) -> None:
+    """Buffers are computed on the CPU, as loading from a folder does, and then moved."""
+    for module in model.modules():
+        if not module._buffers:
+            continue
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.full_like(buffer, float("nan"), device="cpu")
+        model._init_weights(module)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not bool(torch.isfinite(buffer).all()):
+                raise CheckpointError(f"buffer {name!r} of {type(module).__name__} cannot be computed from the config")
+        module.to(device)
+
+
+def _places(model: PreTrainedModel) -> dict[str, tuple[tuple[torch.nn.Module, str], ...]]:
+    """Every parameter's places by its first name; tied parameters are one."""
+    names: dict[int, str] = {}
+    places: dict[str, list[tuple[torch.nn.Module, str]]] = {}
+    for prefix, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                name = names.setdefault(id(parameter), f"{prefix}.{attribute}")
+                places.setdefault(name, []).append((module, attribute))
+    return {name: tuple(found) for name, found in places.items()}

@@ -1,0 +1,150 @@
+"""The parents' tensors: safetensors files mapped once, kept on the device as far as they fit."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from core.checkpoint import StoredTensor, stored_tensors
+from core.errors import CheckpointError, MissingCheckpointError, NonFiniteCheckpointError
+from core.model import DTYPE_NAMES, Header, TensorInfo
+from core.recipe.output import SAVE_DTYPES
+
+#: Share of the memory free at the start that kept tensors may fill.
+KEPT_SHARE = 0.6
+
+
+class Parents:
+    """Checkpoint folders opened once, by weights digest.
+
+    Args:
+        folders: where each model's checkpoint lies.
+        headers: what was registered of each model; the files must agree with it.
+        device: where tensors are wanted.
+        keep_bytes: how much of them may stay on the device; by default a share of what is free now.
+
+    Raises:
+        MissingCheckpointError, TruncatedCheckpointError, PickleCheckpointError, QuantisedCheckpointError: see
+            `core.checkpoint.read_header`.
+        CheckpointError: the files hold other tensors than the header says.
+    """
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        headers: Mapping[str, Header],
+        device: torch.device | str = "cpu",
+        *,
+        keep_bytes: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.headers = dict(headers)
+        self._stored = {digest: _open(folder, self.headers, digest) for digest, folder in folders.items()}
+        self._files: dict[Path, mmap.mmap] = {}
+        self._kept: dict[tuple[str, str], torch.Tensor] = {}
+        self._room = _free_bytes(self.device) if keep_bytes is None else keep_bytes
+        self._finite: set[tuple[str, str]] = set()
+
+    def tensor(self, digest: str, name: str, *, keep: bool = True) -> torch.Tensor:
+        """A model's tensor in its own dtype, on the device. Never write into it.
+
+        Args:
+            digest: the model's weights digest.
+            name: the tensor's name there.
+            keep: hold it on the device for the next call, if there is room.
+
+        Raises:
+            MissingCheckpointError: no such model or tensor.
+            NonFiniteCheckpointError: the tensor holds NaN or infinity.
+        """
+        kept = self._kept.get((digest, name))
+        if kept is not None:
+            return kept
+        tensor = self._read(digest, name)
+        if (digest, name) not in self._finite:
+            if not is_finite(tensor):
+                raise NonFiniteCheckpointError(
+                    f"parents must be finite, but tensor {name!r} of {digest!r} is not: repair that checkpoint",
+                    where=name,
+                )
+            self._finite.add((digest, name))
+        if keep and tensor.nbytes <= self._room:
+            self._room -= tensor.nbytes
+            # A mapped tensor may lie at any address; a kept one is aligned like any other.
+            tensor = self._kept[digest, name] = tensor.clone() if self.device.type == "cpu" else tensor
+        return tensor
+
+    def _read(self, digest: str, name: str) -> torch.Tensor:
+        if digest not in self._stored:
+            raise MissingCheckpointError(f"the model with weights {digest!r} is not open: give its folder")
+        stored = self._stored[digest].get(name)
+        if stored is None:
+            raise MissingCheckpointError(f"the model with weights {digest!r} has no tensor {name!r}", where=name)
+        return self._mapped(stored).to(self.device)
+
+    def _mapped(self, stored: StoredTensor) -> torch.Tensor:
+        """A view of the file's bytes; the mapping is private, so that no write could ever reach the file."""
+        info = stored.info
+        dtype = torch_dtype(info)
+        if stored.file not in self._files:
+            with stored.file.open("rb") as handle:
+                self._files[stored.file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapped = self._files[stored.file]
+        if not info.elements:
+            return torch.empty(info.shape, dtype=dtype)
+        if stored.start % dtype.itemsize:
+            data = bytearray(mapped[stored.start : stored.stop])
+            return torch.frombuffer(data, dtype=dtype).view(info.shape)
+        return torch.frombuffer(mapped, dtype=dtype, count=info.elements, offset=stored.start).view(info.shape)
+
+
+def torch_dtype(info: TensorInfo) -> torch.dtype:
+    """torch's dtype of a stored tensor."""
+    dtype: torch.dtype = getattr(torch, DTYPE_NAMES[info.dtype])
+    return dtype
+
+
+def safetensors_dtype(dtype: torch.dtype) -> str:
+    """safetensors' name of one of torch's dtypes."""
+    return SAVE_DTYPES[str(dtype).removeprefix("torch.")]
+
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """A tensor's bytes, little-endian and row-major, on the host."""
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    data: memoryview = flat.view(torch.uint8).numpy().data
+    return data
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite: one pass, no temporaries, independent of order."""
+    if not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _open(folder: Path, headers: Mapping[str, Header], digest: str) -> dict[str, StoredTensor]:
+    """Where each tensor of a checkpoint lies, checked against its header."""
+    stored = {item.info.name: item for item in stored_tensors(folder)}
+    if digest not in headers:
+        raise MissingCheckpointError(f"no header for the model with weights {digest!r}: register it first")
+    for info in headers[digest].tensors:
+        if info.name not in stored or stored[info.name].info != info:
+            raise CheckpointError(
+                f"tensor {info.name!r} must be as registered, but {folder.name!r} differs: register the model again",
+                where=info.name,
+            )
+    return stored
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free = int(torch.cuda.mem_get_info(device)[0])
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(free * KEPT_SHARE)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from core.errors import CheckpointError, NonFiniteCheckpointError, NonFiniteWeightsError
+from merging import resident as resident_module
+from merging.resident import Resident, weights_digest
+
+LAYOUTS = {
+    "depth up-scaling": (0, 1, 2, 1, 2, 3),
+    "interlocked": (0, 1, 1, 2, 2, 3),
+    "the same layer three times": (2, 2, 2),
+    "a free order": (3, 0, 2, 1, 0),
+}
+
+
+def storage_bytes(model: PreTrainedModel) -> int:
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
+    return sum(storages.values())
+
+
+def rebuilt(folder: Path, layers: tuple[int, ...]) -> PreTrainedModel:
+    """The re-stacked model made the obvious way: a deeper model into which layers are physically copied."""
+    source = AutoModelForCausalLM.from_pretrained(folder)
+    config = source.config.__class__(**{**source.config.to_dict(), "num_hidden_layers": len(layers)})
+    deep = AutoModelForCausalLM.from_config(config).to(source.dtype).eval()
+    state = {}
+    for name, tensor in source.state_dict().items():
+        if not name.startswith("model.layers."):
+            state[name] = tensor
+            continue
+        _, _, index, rest = name.split(".", 3)
+        for place, layer in enumerate(layers):
+            if layer == int(index):
+                state[f"model.layers.{place}.{rest}"] = tensor.clone()
+    deep.load_state_dict(state)
+    return deep
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("layers", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_a_restacked_candidate_computes_what_physically_copied_layers_compute(family, tokens, layers, use_cache):
+    built = Resident(family.parents()).build(family.stack("a", layers))
+    expected = rebuilt(family.folder / "a", layers)
+    with torch.no_grad():
+        assert torch.equal(
+            built.model(tokens, use_cache=use_cache).logits, expected(tokens, use_cache=use_cache).logits
+        )
+
+
+@pytest.mark.parametrize("layers", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_a_restacked_candidate_continues_from_its_cache_as_if_it_had_read_everything(family, tokens, layers):
+    model = Resident(family.parents()).build(family.stack("a", layers)).model
+    with torch.no_grad():
+        whole = model(tokens, use_cache=False).logits
+        first = model(tokens[:, :3], use_cache=True)
+        rest = model(tokens[:, 3:], past_key_values=first.past_key_values, use_cache=True).logits
+    torch.testing.assert_close(rest, whole[:, 3:], rtol=0, atol=1e-5)
+    assert [layer.self_attn.layer_idx for layer in model.model.layers] == list(range(len(layers)))
+
+
+def test_a_deeper_layout_of_a_parent_takes_no_memory_beyond_the_parent(family):
+    parents = family.parents()
+    built = Resident(parents).build(family.stack("a", (0, 1, 2, 3) * 5))
+    digest = family.models["a"].weights_digest
+    theirs = {parents.tensor(digest, t.name).data_ptr() for t in family.models["a"].header.tensors}
+    assert {p.data_ptr() for p in built.model.parameters()} == theirs
+    assert storage_bytes(built.model) == sum(4 * t.elements for t in family.models["a"].header.tensors)
+
+
+def test_merged_layers_with_one_key_share_their_tensors(family):
+    source = {"sources": [{"source": s, "layers": [1, 2, 1]} for s in ("a", "b")], "method": "linear"}
+    built = Resident(family.parents()).build(family.recipe(slices=(source,), save_dtype="float32"))
+    first, second, third = built.model.model.layers
+    assert built.layer_keys[0] == built.layer_keys[2] != built.layer_keys[1]
+    assert first.self_attn.q_proj.weight is third.self_attn.q_proj.weight
+    assert first.self_attn.q_proj.weight is not second.self_attn.q_proj.weight
+
+
+def test_a_tied_head_stays_tied(half_family, tokens):
+    model = Resident(half_family.parents()).build(half_family.merge("linear", save_dtype="bfloat16")).model
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.config.tie_word_embeddings
+
+
+def test_the_model_is_in_the_save_dtype_in_eval_mode_and_without_gradients(family):
+    model = Resident(family.parents()).build(family.merge("linear", save_dtype="bfloat16")).model
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not model.training
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_building_never_writes_into_a_parent(family):
+    parents = family.parents()
+    resident = Resident(parents)
+    before = {
+        (m.weights_digest, t.name): parents.tensor(m.weights_digest, t.name).clone()
+        for m in family.models.values()
+        for t in m.header.tensors
+    }
+    recipes = [
+        family.stack("a", (0, 1, 2, 3)),
+        family.merge("linear"),
+        family.stack("b", (3, 2, 1)),
+        family.merge("task_arithmetic"),
+    ]
+    for recipe in recipes + recipes[::-1]:
+        resident.build(recipe)
+        for (digest, name), tensor in before.items():
+            assert torch.equal(parents.tensor(digest, name), tensor), name
+
+
+def test_builds_in_any_order_give_the_bytes_of_a_fresh_build(family):
+    recipes = [
+        family.merge("linear"),
+        family.merge("linear", weight={"a": 0.2, "b": 0.7, "c": [0.1, 0.9]}),
+        family.stack("a", (0, 1, 2, 1, 2, 3)),
+        family.merge("task_arithmetic", save_dtype="bfloat16"),
+        family.stack("b", (1, 0), save_dtype="bfloat16"),
+    ]
+    fresh = [weights_digest(Resident(family.parents()).build(recipe)) for recipe in recipes]
+    resident = Resident(family.parents())
+    for index in (0, 1, 2, 3, 4, 3, 1, 0, 4, 2, 0, 0, 1):
+        assert weights_digest(resident.build(recipes[index])) == fresh[index]
+
+
+def test_only_tensors_whose_content_changed_are_computed_again(family, monkeypatch):
+    computed: list[str] = []
+    real = resident_module.compute
+    monkeypatch.setattr(resident_module, "compute", lambda p, *a, **k: (computed.append(p.name), real(p, *a, **k))[1])
+    resident = Resident(family.parents())
+    resident.build(family.merge("linear", weight={"a": 0.5, "b": 0.5, "c": {"groups": [0.1, 0.1, 0.1, 0.1]}}))
+    assert len(computed) == len(family.models["a"].header.tensors)
+    computed.clear()
+    resident.build(family.merge("linear", weight={"a": 0.5, "b": 0.5, "c": {"groups": [0.1, 0.1, 0.6, 0.1]}}))
+    assert computed
+    assert all(name.startswith("model.layers.2.") for name in computed)
+
+
+def test_slots_are_written_again_in_place(family):
+    resident = Resident(family.parents())
+    first = {p.data_ptr() for p in resident.build(family.merge("linear")).model.parameters()}
+    second = {p.data_ptr() for p in resident.build(family.merge("task_arithmetic")).model.parameters()}
+    assert first == second
+
+
+def test_a_model_that_was_replaced_by_one_of_another_shape_can_no_longer_be_used(family, tokens):
+    resident = Resident(family.parents())
+    old = resident.build(family.stack("a", (0, 1))).model
+    resident.build(family.stack("a", (0, 1, 2)))
+    assert {p.device.type for p in old.parameters()} == {"meta"}
+
+
+def test_a_parent_with_a_nan_is_refused_by_the_name_of_the_tensor(family, rewrite: Callable[..., Path]):
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = float("nan")
+
+    broken = _with_changed(family, rewrite(family.folder / "a", spoil))
+    for recipe in (broken.merge("linear", ("changed", "b")), broken.stack("changed", (0, 1, 2, 3))):
+        with pytest.raises(NonFiniteCheckpointError) as caught:
+            Resident(broken.parents()).build(recipe)
+        assert caught.value.where == "model.layers.2.mlp.up_proj.weight"
+
+
+def test_a_result_that_overflows_is_refused_by_name_and_the_next_build_is_sound(family):
+    resident = Resident(family.parents())
+    sound = weights_digest(resident.build(family.merge("linear")))
+    huge = {"a": [{"filter": "up_proj", "value": 1e39}, {"value": 1.0}], "b": 1.0, "c": 1.0}
+    with pytest.raises(NonFiniteWeightsError) as caught:
+        resident.build(family.merge("task_arithmetic", weight=huge))
+    assert caught.value.where == "model.layers.0.mlp.up_proj.weight"
+    assert weights_digest(resident.build(family.merge("linear"))) == sound
+
+
+def test_float16_overflow_is_refused(family):
+    with pytest.raises(NonFiniteWeightsError):
+        Resident(family.parents()).build(family.merge("linear", save_dtype="float16", scale=1e7))
+
+
+def test_files_that_changed_since_registration_are_refused(family, rewrite: Callable[..., Path]):
+    def drop(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].double()
+
+    changed = rewrite(family.folder / "a", drop)
+    digest = family.models["a"].weights_digest
+    from merging.sources import Parents
+
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
+        Parents({digest: changed}, {digest: family.models["a"].header})
+
+
+def _with_changed(family, folder: Path):
+    """The family with one more model that lies elsewhere."""
+    import shutil
+
+    here = folder.parent / "family"
+    here.mkdir()
+    for name in family.models:
+        (here / name).symlink_to(family.folder / name)
+    shutil.move(folder, here / folder.name)
+    return type(family)(here, (*family.models, folder.name))
