@@ -128,6 +128,51 @@ class TrialRecord(Noun):
     finished_at: AwareDatetime | None = None
 
 
+class TrialSummary(Noun):
+    """A trial without its recipe: what lists and charts need, cheap to read by the thousand.
+
+    Attributes:
+        family: `merge`, `layout` or `slices`.
+        method: the merge method, the layout preset, or `slices`.
+        (the others): as in TrialRecord.
+    """
+
+    id: str
+    job_id: str
+    number: int
+    origin: str
+    label: str = ""
+    state: TrialState
+    family: str
+    method: str
+    rung: int = 0
+    target_items: int
+    scored_items: int = 0
+    scores: tuple[Score, ...] = ()
+    macro: float | None = None
+    heldout: tuple[Score, ...] = ()
+    macro_heldout: float | None = None
+    seconds: float = 0.0
+    failure: Failure | None = None
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None = None
+
+
+class JobTally(Noun):
+    """A job's candidates (parents not counted) in a few numbers.
+
+    Attributes:
+        states: how many candidates are in each state.
+        best: the highest macro among the candidates scored on most items; None before the first score.
+        parent: the highest macro among the parents.
+    """
+
+    job_id: str
+    states: dict[str, int] = Field(default_factory=dict)
+    best: float | None = None
+    parent: float | None = None
+
+
 class JobRecord(Noun):
     """A job.
 
