@@ -1,0 +1,267 @@
+"""The one door to Optuna: ask for values, tell what came of them.
+
+A study lives in Optuna's own storage (schema `optuna` of the service's database) and can be rebuilt from our rows.
+Optuna's trial numbers are the study's own; parents, which have no values, are no trials of it. Every telling is
+idempotent, so whoever is unsure whether it was heard says it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, urlencode
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from core.noun import canonical_json
+from core.params import Scalar
+from core.records import TrialRecord
+from core.space import SearchSpace
+from core.states import TrialState
+from search.strategies import make_sampler
+from search.suggest import distributions, draw, suggest
+
+log = logging.getLogger(__name__)
+
+#: How often a proposal that repeats an earlier one is replaced; the second half of the tries are uniform draws.
+TRIES = 16
+
+# Optuna announces every study and trial on stderr; its warnings go where ours go.
+optuna.logging.disable_default_handler()
+optuna.logging.enable_propagation()
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class Proposal(NamedTuple):
+    """Values to try.
+
+    Attributes:
+        number: the trial's number in Optuna.
+        values: one per active hole.
+        enqueued: whether the values were enqueued rather than drawn.
+        repeats: number of an earlier trial with the same values, when nothing new could be drawn; else None.
+    """
+
+    number: int
+    values: dict[str, Scalar]
+    enqueued: bool = False
+    repeats: int | None = None
+
+
+def storage_url(database_url: str) -> str:
+    """The service's database as Optuna is to see it: schema `optuna`, and no waiting for the disk on every commit.
+
+    Optuna commits once per suggested value. What a crash of the server may lose is told again from our rows.
+    """
+    address, _, query = database_url.partition("?")
+    scheme, mark, rest = address.partition("://")
+    driver = "postgresql+psycopg" if scheme in {"postgres", "postgresql"} else scheme
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    ours = "-csearch_path=optuna -csynchronous_commit=off"
+    given["options"] = f"{given['options']} {ours}" if given.get("options") else ours
+    return f"{driver}{mark}{rest}?{urlencode(given, quote_via=quote, safe='/')}"
+
+
+class Proposer:
+    """A study with its sampler. Only one per study may ask at a time (the caller holds the lock).
+
+    Args:
+        space: the compiled search space.
+        strategy: a strategy's name (`auto` must have been resolved, see `search.auto`).
+        storage: Optuna storage, a URL as from `storage_url`, or None for memory.
+        study_name: the job's id.
+        seed: the study's seed.
+        params: parameters of the strategy.
+        history: see `search.strategy.Make`.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        strategy: str,
+        *,
+        storage: BaseStorage | str | None = None,
+        study_name: str,
+        seed: int,
+        params: Mapping[str, Any] | None = None,
+        history: Sequence[TrialRecord] = (),
+    ) -> None:
+        self.space = space
+        self.seed = seed
+        sampler = make_sampler(strategy, space, seed=seed, params=params, history=history)
+        self._owned: RDBStorage | None = None
+        if isinstance(storage, str):
+            storage = self._owned = RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+        self._storage: BaseStorage = InMemoryStorage() if storage is None else storage
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=study_name,
+            sampler=sampler,
+            pruner=optuna.pruners.NopPruner(),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        self._study_id: int = self._storage.get_study_id_from_name(study_name)
+        self._seen: dict[int, str] = {}
+        self._first: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Give back the database connections, where this proposer opened them."""
+        if self._owned is not None:
+            self._owned.remove_session()
+            self._owned.engine.dispose()
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def enqueue(self, values: Mapping[str, Scalar], *, again: bool = False) -> bool:
+        """Queue values to be proposed before anything is drawn; in order, each once unless `again`.
+
+        Returns:
+            Whether they were queued (False: the study has them already).
+
+        Raises:
+            SpaceError: they lie outside the space.
+        """
+        self.space.check(values)
+        if not again and canonical_json(dict(values)) in self._known():
+            return False
+        self._study.enqueue_trial(dict(values), {"origin": "enqueued"})
+        return True
+
+    def ask(self) -> Proposal:
+        """The next values to try: enqueued ones first, then the sampler's.
+
+        A proposal that repeats an earlier one is closed as failed (with the attribute `repeats`) and another is
+        drawn, at the end uniformly: a small discrete space must not have the same candidate built again and again.
+        """
+        for attempt in range(TRIES):
+            if attempt >= TRIES // 2:
+                uniform = draw(self.space, self.seed, len(self._trials()))
+                self._study.enqueue_trial(uniform, {"origin": "uniform"})
+            proposal = self._ask()
+            if proposal.repeats is None or proposal.enqueued or attempt == TRIES - 1:
+                break
+            self._storage.set_trial_user_attr(self._trial_id(proposal.number), "repeats", proposal.repeats)
+            self.tell_failed(proposal.number)
+        return proposal
+
+    def _ask(self) -> Proposal:
+        known = self._known()
+        trial = self._study.ask()
+        values = suggest(trial, self.space)
+        return Proposal(
+            number=trial.number,
+            values=values,
+            enqueued=trial.user_attrs.get("origin") == "enqueued",
+            repeats=known.get(canonical_json(values)),
+        )
+
+    # -- telling ---------------------------------------------------------------------------------------------------
+
+    def tell_scored(self, number: int, value: float, *, items: int) -> None:
+        """A candidate was scored on all rungs: `value` over `items` items."""
+        self._finish(number, OptunaState.COMPLETE, value, items)
+
+    def tell_stopped(self, number: int, value: float, rung_items: int) -> None:
+        """A candidate was stopped at a rung: told as pruned, the step being the number of items.
+
+        TPE ranks pruned trials by the deepest step and the value there, behind all complete ones.
+        """
+        self._finish(number, OptunaState.PRUNED, value, rung_items)
+
+    def tell_failed(self, number: int) -> None:
+        """A candidate failed or was cancelled: samplers leave it out."""
+        self._finish(number, OptunaState.FAIL, None, None)
+
+    def told(self, numbers: Iterable[int]) -> dict[int, str]:
+        """States in Optuna (waiting, running, complete, pruned or fail); unknown numbers are left out."""
+        states = {trial.number: trial.state.name.lower() for trial in self._trials()}
+        return {number: states[number] for number in numbers if number in states}
+
+    def _finish(self, number: int, state: OptunaState, value: float | None, items: int | None) -> None:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"a score must be finite, but trial {number} got {value!r}: tell it as failed")
+        if self.told([number]).get(number) in {"complete", "pruned", "fail"}:
+            return
+        if value is not None and items is not None:
+            self._storage.set_trial_intermediate_value(self._trial_id(number), items, float(value))
+        complete = state == OptunaState.COMPLETE
+        self._study.tell(number, value if complete else None, state=state, skip_if_finished=True)
+
+    # -- recovery --------------------------------------------------------------------------------------------------
+
+    def abandon(self, known: Collection[int]) -> list[int]:
+        """Close running trials that no row of ours names: their proposer died between asking and committing.
+
+        Values that had been enqueued are enqueued again.
+
+        Returns:
+            The numbers closed.
+        """
+        orphans = [t for t in self._trials() if t.state == OptunaState.RUNNING and t.number not in set(known)]
+        for orphan in orphans:
+            self.tell_failed(orphan.number)
+            if orphan.user_attrs.get("origin") == "enqueued":
+                self._study.enqueue_trial(orphan.system_attrs["fixed_params"], {"origin": "enqueued"})
+        return [orphan.number for orphan in orphans]
+
+    def rebuild(self, rows: Iterable[TrialRecord]) -> int:
+        """Fill an empty study from our own rows, each under its old number; numbers nobody knows become failed ones.
+
+        Returns:
+            How many rows entered.
+
+        Raises:
+            ValueError: the study has trials already.
+        """
+        if self._trials():
+            raise ValueError(f"study {self._study.study_name!r} is not empty: only a lost study can be rebuilt")
+        mine = {row.optuna_number: row for row in rows if row.optuna_number is not None and row.values is not None}
+        for number in range(max(mine, default=-1) + 1):
+            row = mine.get(number)
+            self._study.add_trial(
+                _frozen(row, self.space) if row else optuna.trial.create_trial(state=OptunaState.FAIL)
+            )
+        return len(mine)
+
+    # -- small questions -------------------------------------------------------------------------------------------
+
+    def _trials(self) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)
+        return trials
+
+    def _trial_id(self, number: int) -> int:
+        trial_id: int = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        return trial_id
+
+    def _known(self) -> dict[str, int]:
+        """Number of the first trial with given values, whatever became of it."""
+        for trial in self._trials():
+            values = trial.system_attrs.get("fixed_params", trial.params)
+            if trial.number not in self._seen and values:
+                self._seen[trial.number] = canonical_json(values)
+                self._first.setdefault(self._seen[trial.number], trial.number)
+        return self._first
+
+
+def _frozen(row: TrialRecord, space: SearchSpace) -> FrozenTrial:
+    assert row.values is not None
+    state = {
+        TrialState.SCORED: OptunaState.COMPLETE,
+        TrialState.STOPPED: OptunaState.PRUNED,
+        TrialState.FAILED: OptunaState.FAIL,
+        TrialState.CANCELLED: OptunaState.FAIL,
+    }.get(row.state, OptunaState.RUNNING)
+    heard = state in {OptunaState.COMPLETE, OptunaState.PRUNED} and row.macro is not None
+    return optuna.trial.create_trial(
+        state=state,
+        value=row.macro if heard else None,
+        params=dict(row.values),
+        distributions=distributions(space, row.values),
+        intermediate_values={row.scored_items: row.macro} if heard else {},
+    )
