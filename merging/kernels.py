@@ -12,7 +12,7 @@ from core.params import Scalar
 from merging.randomness import MaskKey
 
 #: Elements handled at once. A multiple of 65,536 and a divisor of 2^32; bounds the memory, does not change the bytes.
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)

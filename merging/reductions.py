@@ -13,7 +13,7 @@ import torch
 #: Elements of one tree.
 TREE = 65_536
 #: Trees summed side by side; bounds the memory, does not change the result.
-SIDE_BY_SIDE = 16
+SIDE_BY_SIDE = 4
 
 Terms = Callable[[int, int], torch.Tensor]
 
@@ -50,11 +50,20 @@ def l1_norm(tensor: torch.Tensor) -> float:
 
 def _trees(terms: torch.Tensor) -> list[float]:
     """One sum per block of TREE terms."""
-    blocks = -(-terms.numel() // TREE)
-    level = torch.nn.functional.pad(terms, (0, blocks * TREE - terms.numel())).view(blocks, TREE)
-    half = TREE // 2
-    while half:
+    whole = terms.numel() // TREE * TREE
+    sums = _halve(terms[:whole].view(-1, TREE)) if whole else []
+    rest = terms.numel() - whole
+    if rest:
+        # Adding zeros changes nothing, so the short block needs them only up to the next power of two.
+        padded = torch.nn.functional.pad(terms[whole:], (0, (1 << (rest - 1).bit_length()) - rest))
+        sums += _halve(padded.view(1, -1))
+    return sums
+
+
+def _halve(level: torch.Tensor) -> list[float]:
+    """Sum each row, whose length is a power of two, by adding its right half to its left half again and again."""
+    while level.shape[1] > 1:
+        half = level.shape[1] // 2
         level = level[:, :half] + level[:, half:]
-        half //= 2
     sums: list[float] = level[:, 0].tolist()
     return sums

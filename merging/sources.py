@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from collections.abc import Mapping
@@ -124,8 +125,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Whether no element is NaN or infinite: one pass, no temporaries, independent of order."""
     if not tensor.numel():
         return True
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+    return all(math.isfinite(bound) for bound in torch.stack(torch.aminmax(tensor)).tolist())
 
 
 def _open(folder: Path, headers: Mapping[str, Header], digest: str) -> dict[str, StoredTensor]:

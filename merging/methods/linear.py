@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 
 from core.catalog import MethodInfo
-from core.params import ChoiceParam, FloatParam
 from merging.kernels import Combine, Inputs, Method, divided, weighted_sum
+from merging.specs import WEIGHT, normalize
 
 
 def kernel(inputs: Inputs) -> Combine:
@@ -34,19 +34,7 @@ METHOD = Method(
         summary="Weighted average.",
         needs_base=False,
         symmetric=True,
-        params=(
-            FloatParam(
-                name="weight",
-                default=1.0,
-                search_low=0.0,
-                search_high=1.0,
-                scope="source",
-                about="weight of a source",
-            ),
-            ChoiceParam(
-                name="normalize", default=True, choices=(True, False), about="divide by the sum of the weights"
-            ),
-        ),
+        params=(WEIGHT, normalize(default=True)),
     ),
     kernel=kernel,
 )

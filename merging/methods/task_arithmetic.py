@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 
 from core.catalog import MethodInfo
-from core.params import ChoiceParam, FloatParam
 from merging.kernels import Combine, Inputs, Method, divided, scaled, weighted_sum
+from merging.specs import LAMBDA, TASK_WEIGHT, normalize
 
 
 def kernel(inputs: Inputs) -> Combine:
@@ -37,27 +37,7 @@ METHOD = Method(
         summary="Base plus weighted task vectors.",
         needs_base=True,
         symmetric=True,
-        params=(
-            FloatParam(
-                name="weight",
-                default=1.0,
-                search_low=0.0,
-                search_high=1.5,
-                scope="source",
-                about="weight of a source",
-            ),
-            FloatParam(
-                name="lambda",
-                default=1.0,
-                search_low=0.3,
-                search_high=2.0,
-                searched=False,
-                about="factor on the merged task vector",
-            ),
-            ChoiceParam(
-                name="normalize", default=False, choices=(True, False), about="divide by the sum of the weights"
-            ),
-        ),
+        params=(TASK_WEIGHT, LAMBDA, normalize(default=False)),
     ),
     kernel=kernel,
 )
