@@ -1,0 +1,195 @@
+import subprocess
+import sys
+
+import pytest
+from families import family, model
+
+from core.errors import (
+    LayoutError,
+    ParentsDoNotFitError,
+    RecipeError,
+    UnknownLayoutError,
+    UnknownMethodError,
+    UnknownModelError,
+)
+from core.recipe import Layout, Merge, Recipe, Slice, SliceSource, Source, identity, resolve
+
+FAMILY = family("base", "a", "b")
+
+
+def recipe(names=("base", "a", "b"), **parts):
+    return Recipe(sources=tuple(Source(name=n, model=n) for n in names), **parts)
+
+
+def ties(**params):
+    return recipe(merge=Merge(method="ties", base="base", params=params))
+
+
+def group_of(entry, suffix):
+    return next(group for group in entry.groups if suffix in group.tensors)
+
+
+def test_every_tensor_of_every_layer_gets_one_value():
+    resolved = resolve(ties(weight={"a": 1.0, "b": [0.0, 0.9]}), FAMILY)
+    for index, entry in enumerate(resolved.layers):
+        tensors = [t for group in entry.groups for t in group.tensors]
+        assert sorted(tensors) == sorted(FAMILY["a"].header.layer_suffixes(index))
+        group = group_of(entry, "mlp.up_proj.weight")
+        by_source = {
+            resolved.sources[s].weights: values
+            for (s, _), values in zip(entry.sources, group.source_params, strict=True)
+        }
+        assert by_source["digest-of-a"]["weight"] == 1.0
+        assert by_source["digest-of-b"]["weight"] == pytest.approx(0.3 * index)
+        assert by_source["digest-of-base"] == {}
+        assert resolved.sources[entry.sources[entry.base][0]].weights == "digest-of-base"
+
+
+def test_filters_part_a_layer_into_groups():
+    entry = resolve(ties(density=[{"filter": "mlp", "value": 0.3}, {"value": 0.6}]), FAMILY).layers[0]
+    assert group_of(entry, "mlp.up_proj.weight").source_params[0]["density"] == 0.3
+    assert group_of(entry, "self_attn.q_proj.weight").source_params[0]["density"] == 0.6
+
+
+def test_defaults_are_filled_so_that_saying_them_changes_nothing():
+    assert resolve(ties(), FAMILY).digest() == resolve(ties(density=1.0, **{"lambda": 1.0}), FAMILY).digest()
+
+
+def test_names_and_unused_sources_do_not_enter_the_digest():
+    plain = recipe(names=("a",), merge=Merge(method="passthrough"))
+    renamed = Recipe(
+        sources=(Source(name="base", model="base"), Source(name="x", model="a")),
+        merge=Merge(method="passthrough", sources=("x",)),
+    )
+    assert resolve(plain, FAMILY).digest() == resolve(renamed, FAMILY).digest()
+
+
+def test_a_seed_counts_only_where_something_is_drawn():
+    def digest(method, seed):
+        return resolve(recipe(merge=Merge(method=method, base="base"), seed=seed), FAMILY).digest()
+
+    assert digest("ties", 1) == digest("ties", 2)
+    assert digest("dare_ties", 1) != digest("dare_ties", 2)
+
+
+def test_save_dtype_enters_the_digest():
+    digests = {resolve(identity("a", save_dtype=d), FAMILY).digest() for d in ("float32", "float16", "bfloat16")}
+    assert len(digests) == 3
+
+
+def test_layers_with_equal_content_share_a_key_wherever_they_stand():
+    keys = resolve(recipe(names=("a",), layout=Layout(preset="dus", source="a", params={"m": 1})), FAMILY).layer_keys()
+    # 0 1 2 | 1 2 3
+    assert keys[1] == keys[3] and keys[2] == keys[4]
+    assert len(set(keys)) == 4
+
+
+def test_a_layout_over_a_merge_takes_layers_of_the_merge():
+    inner = ties()
+    outer = Recipe(sources=(Source(name="m", recipe=inner),), layout=Layout(preset="dus", source="m", params={"m": 1}))
+    resolved = resolve(outer, FAMILY)
+    assert [entry.sources for entry in resolved.layers] == [((0, i),) for i in (0, 1, 2, 1, 2, 3)]
+    assert resolved.sources[0].recipe.digest() == resolve(inner, FAMILY).digest()
+    assert set(resolved.model_digests()) == {"digest-of-base", "digest-of-a", "digest-of-b"}
+
+
+def test_free_slices_stack_layers_of_several_models():
+    resolved = resolve(
+        recipe(
+            slices=(
+                Slice(sources=(SliceSource(source="a", range=(0, 2)),)),
+                Slice(sources=(SliceSource(source="b", layers=(3, 3, 1)),)),
+            )
+        ),
+        FAMILY,
+    )
+    stack = [(resolved.sources[entry.sources[0][0]].weights[-1], entry.sources[0][1]) for entry in resolved.layers]
+    assert stack == [("a", 0), ("a", 1), ("b", 3), ("b", 3), ("b", 1)]
+    assert resolved.sources[resolved.embed.sources[0][0]].weights == "digest-of-a"
+    assert resolved.sources[resolved.head.sources[0][0]].weights == "digest-of-b"
+
+
+def test_the_resolved_form_survives_json():
+    resolved = resolve(ties(weight={"a": 0.1, "b": 1 / 3}), FAMILY)
+    assert type(resolved).model_validate_json(resolved.model_dump_json()).digest() == resolved.digest()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        (Merge(method="tise", base="base"), UnknownMethodError, "did you mean 'ties'"),
+        (Merge(method="ties", base="bas"), UnknownModelError, "did you mean 'base'"),
+        (Merge(method="ties"), RecipeError, "base"),
+        (Merge(method="ties", base="base", params={"densty": 1}), RecipeError, "densty"),
+        (Merge(method="ties", base="base", params={"density": 1.5}), RecipeError, "1.5"),
+        (Merge(method="linear", params={"weight": {"base": 1, "a": -1, "b": 0}}), RecipeError, "sum to 0"),
+        (Merge(method="linear", params={"weight": {"a": 1, "b": 1}}), RecipeError, "base"),
+        (Merge(method="slerp"), RecipeError, "2"),
+        (Merge(method="slerp", sources=("a",)), RecipeError, "2"),
+    ],
+)
+def test_wrong_merges_are_named(wrong, error, says):
+    with pytest.raises(error, match=says):
+        resolve(recipe(merge=wrong), FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"layout": Layout(preset="duss", source="a")}, UnknownLayoutError),
+        ({"layout": Layout(preset="dus", source="a", params={"m": 4})}, LayoutError),
+        ({"layout": Layout(preset="dus", source="a", params={"m": 0})}, RecipeError),
+        ({"layout": Layout(preset="dus", source="a", params={"k": 1})}, RecipeError),
+        ({"layout": Layout(preset="idus", source="a", params={"m": 1, "block": 9})}, LayoutError),
+        ({"slices": (Slice(sources=(SliceSource(source="a", range=(2, 5)),)),)}, LayoutError),
+        ({"slices": (Slice(sources=(SliceSource(source="a", layers=(-1,)),)),)}, LayoutError),
+        ({"slices": (Slice(sources=(SliceSource(source="a", range=(2, 2)),)),)}, LayoutError),
+        (
+            {
+                "slices": (
+                    Slice(
+                        method="linear",
+                        sources=(SliceSource(source="a", range=(0, 2)), SliceSource(source="b", range=(0, 3))),
+                    ),
+                )
+            },
+            LayoutError,
+        ),
+    ],
+)
+def test_layouts_out_of_range_are_refused(wrong, error):
+    with pytest.raises(error):
+        resolve(recipe(**wrong), FAMILY)
+
+
+def test_merging_parents_of_unequal_depth_is_refused():
+    models = {"a": model("a", layers=4), "b": model("b", layers=5)}
+    with pytest.raises(ParentsDoNotFitError, match="depth"):
+        resolve(recipe(names=("a", "b"), merge=Merge(method="linear")), models)
+
+
+def test_stacking_parents_of_unequal_depth_is_fine():
+    models = {"a": model("a", layers=2), "b": model("b", layers=5)}
+    slices = (
+        Slice(sources=(SliceSource(source="a", range=(0, 2)),)),
+        Slice(sources=(SliceSource(source="b", range=(2, 5)),)),
+    )
+    assert len(resolve(recipe(names=("a", "b"), slices=slices), models).layers) == 5
+
+
+def test_the_digest_is_the_same_under_every_hash_seed():
+    script = (
+        "import sys; sys.path[:0] = ['tests/core']\n"
+        "from families import family\n"
+        "from core.recipe import *\n"
+        "r = Recipe(sources=tuple(Source(name=n, model=n) for n in ('base', 'a', 'b')),"
+        " merge=Merge(method='dare_ties', base='base', params={'weight': {'a': .3, 'b': .7}, 'density': .5}), seed=3)\n"
+        "print(resolve(r, family('base', 'a', 'b')).digest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
