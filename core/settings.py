@@ -15,37 +15,41 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HUARIZO_", frozen=True, extra="ignore")
 
-    database_url: str | None = Field(None, description="SQLAlchemy URL of Postgres; unset embeds a server.")
-    broker_url: str | None = Field(None, description="URL of Redis or Valkey; unset embeds a server.")
-    home: Path | None = Field(None, description="Data folder; unset is keyed by the checkout.")
-    host: str = Field("127.0.0.1", description="Address the API listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port of API and dashboard; 0 takes a free one.")
-    api_url: str = Field("http://127.0.0.1:8000", description="Where the CLI finds the API.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL of Postgres; unset embeds a server.")
+    broker_url: str | None = Field(default=None, description="URL of Redis or Valkey; unset embeds a server.")
+    home: Path | None = Field(default=None, description="Data folder; unset is keyed by the checkout.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port of API and dashboard; 0 takes a free one.")
+    api_url: str = Field(default="http://127.0.0.1:8000", description="Where the CLI finds the API.")
     datasets: Path | None = Field(
-        None, description="Folder of stock task data, <name>/<split>.parquet; unset is the hub."
+        default=None, description="Folder of stock task data, <name>/<split>.parquet; unset is the hub."
     )
     task_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders with lm-eval YAML tasks, separated by the path separator."
+        default=(), description="Folders with lm-eval YAML tasks, separated by the path separator."
     )
     model_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders under which `local:` models may lie, separated by the path separator."
+        default=(), description="Folders under which `local:` models may lie, separated by the path separator."
     )
-    artifacts: Path | None = Field(None, description="Folder of exported checkpoints; unset is <home>/artifacts.")
-    hub_allow: str = Field(r"^[\w.-]+/[\w.-]+$", description="Pattern of hub ids that may be fetched.")
-    device: str = Field("auto", description="Device of a device worker: auto, cpu, cuda or cuda:<n>.")
-    threads: int = Field(0, ge=0, description="Threads of a CPU runner; 0 is the number of cores.")
-    batch_tokens: int = Field(0, ge=0, description="Token budget of one forward pass; 0 finds one.")
-    lease_seconds: float = Field(60.0, gt=0, description="A step without a heartbeat for so long is taken back.")
-    ring_seconds: float = Field(30.0, gt=0, description="A queued step is rung again after so long.")
-    reconcile_seconds: float = Field(5.0, gt=0, description="Period of the reconciler.")
-    max_attempts: int = Field(2, ge=1, description="Tries of a step that fails by its own doing.")
-    max_infra_restarts: int = Field(5, ge=1, description="Restarts of a step whose worker died.")
-    step_timeout_seconds: float = Field(3600.0, gt=0, description="Longest time one step may run.")
-    drain_seconds: float = Field(30.0, gt=0, description="Longest wait for running steps when stopping.")
-    max_body_bytes: int = Field(1_000_000, gt=0, description="Largest request body.")
-    page_size: int = Field(50, gt=0, le=200, description="Default page length of lists.")
-    poll_seconds: float = Field(2.0, gt=0, description="Polling period of the dashboard.")
-    log_level: str = Field("INFO", description="Log level of every process.")
+    artifacts: Path | None = Field(
+        default=None, description="Folder of exported checkpoints; unset is <home>/artifacts."
+    )
+    hub_allow: str = Field(default=r"^[\w.-]+/[\w.-]+$", description="Pattern of hub ids that may be fetched.")
+    device: str = Field(default="auto", description="Device of a device worker: auto, cpu, cuda or cuda:<n>.")
+    threads: int = Field(default=0, ge=0, description="Threads of a CPU runner; 0 is the number of cores.")
+    batch_tokens: int = Field(default=0, ge=0, description="Token budget of one forward pass; 0 finds one.")
+    lease_seconds: float = Field(
+        default=60.0, gt=0, description="A step without a heartbeat for so long is taken back."
+    )
+    ring_seconds: float = Field(default=30.0, gt=0, description="A queued step is rung again after so long.")
+    reconcile_seconds: float = Field(default=5.0, gt=0, description="Period of the reconciler.")
+    max_attempts: int = Field(default=2, ge=1, description="Tries of a step that fails by its own doing.")
+    max_infra_restarts: int = Field(default=5, ge=1, description="Restarts of a step whose worker died.")
+    step_timeout_seconds: float = Field(default=3600.0, gt=0, description="Longest time one step may run.")
+    drain_seconds: float = Field(default=30.0, gt=0, description="Longest wait for running steps when stopping.")
+    max_body_bytes: int = Field(default=1_000_000, gt=0, description="Largest request body.")
+    page_size: int = Field(default=50, gt=0, le=200, description="Default page length of lists.")
+    poll_seconds: float = Field(default=2.0, gt=0, description="Polling period of the dashboard.")
+    log_level: str = Field(default="INFO", description="Log level of every process.")
 
     @field_validator("task_folders", "model_roots", mode="before")
     @classmethod
