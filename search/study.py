@@ -96,8 +96,8 @@ class Proposer:
         sampler = make_sampler(strategy, space, seed=seed, params=params, history=history)
         self._owned: RDBStorage | None = None
         if isinstance(storage, str):
-            storage = self._owned = RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
-        self._storage: BaseStorage = InMemoryStorage() if storage is None else storage
+            self._owned = RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+        self._storage: BaseStorage = self._owned or storage or InMemoryStorage()
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=study_name,
