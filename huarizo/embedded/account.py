@@ -37,9 +37,14 @@ class Account:
     def give(self, folder: Path) -> None:
         """Make a folder, or the one that is there, this account's own, closed to everybody else."""
         folder.mkdir(mode=0o700, exist_ok=True)
-        if self.switched:
-            os.chown(folder, self.uid, self.gid, follow_symlinks=False)
-        folder.chmod(0o700)
+        # By descriptor, so that no link put in its place can lead root to another folder.
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if self.switched:
+                os.fchown(descriptor, self.uid, self.gid)
+            os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
 
     def _test(self, flag: str, paths: Sequence[Path]) -> bool:
         if not self.switched:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from core.errors import EmbeddedServerError
 from huarizo.embedded import binaries, lifeline
@@ -15,7 +17,7 @@ from huarizo.embedded.account import Account
 from huarizo.embedded.connection import write_private
 from huarizo.embedded.server import NotReadyError, ServerProcess
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 1.0
 
 
 class BrokerServer(ServerProcess):
@@ -56,10 +58,12 @@ class BrokerServer(ServerProcess):
 
     def probe(self) -> None:
         client = redis.Redis(
+            host="127.0.0.1",
             port=self.port,
             password=self.password(),
             socket_connect_timeout=CONNECT_SECONDS,
             socket_timeout=CONNECT_SECONDS,
+            retry=Retry(NoBackoff(), 0),  # whoever starts the server asks again, and looks whether it still lives
         )
         try:
             client.ping()

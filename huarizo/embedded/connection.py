@@ -78,7 +78,7 @@ def forget_state(data_dir: Path) -> None:
 def write_private(path: Path, text: str, *, owner: tuple[int, int] | None = None) -> None:
     """Write a file that only its owner (default: we) can read; readers see the old text or the new, never a part."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as file:
         if owner is not None:
             os.fchown(descriptor, *owner)

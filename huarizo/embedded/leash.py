@@ -32,7 +32,10 @@ def main(arguments: list[str]) -> NoReturn:
     command = arguments[split + 1 :]
     parent, death_signal = int(options["parent"]), int(options["signal"])
     libc = ctypes.CDLL(None, use_errno=True)
-    _drop_privileges(int(options["uid"]), int(options["gid"]))
+    if options["uid"]:
+        os.setgroups([])
+        os.setgid(int(options["gid"]))
+        os.setuid(int(options["uid"]))
     if options["pipe"]:
         _post_watchdog(int(options["pipe"]), death_signal, float(options["grace"]))
     elif libc.prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0) != 0:
@@ -45,14 +48,6 @@ def main(arguments: list[str]) -> NoReturn:
     except OSError as error:
         print(f"cannot execute {command[0]!r} as uid {os.getuid()}: {error.strerror}", file=sys.stderr)  # noqa: T201
         os._exit(CANNOT_EXECUTE)
-
-
-def _drop_privileges(uid: int, gid: int) -> None:
-    if uid < 0:
-        return
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
 
 
 def _reset_signals(death_signal: int) -> None:

@@ -71,9 +71,9 @@ def popen(
     command = [str(word) for word in argv]
     if shutil.which(command[0], path=(os.environ if env is None else env).get("PATH")) is None and not user:
         raise FileNotFoundError(f"a command must name an executable file; got {command[0]!r}")
-    uid, gid = _identity(user, group)
+    identity = _identity(user, group)
     pipe = os.pipe() if (means or default_means()) == "watchdog" else None
-    leash = _leash(command, death_signal, uid, gid, None if pipe is None else pipe[0], grace)
+    leash = _leash(command, death_signal, identity, None if pipe is None else pipe[0], grace)
 
     def start() -> subprocess.Popen[Any]:
         return subprocess.Popen(
@@ -103,7 +103,10 @@ def popen(
     return process
 
 
-def _leash(command: list[str], death_signal: int, uid: int, gid: int, pipe: int | None, grace: float) -> list[str]:
+def _leash(
+    command: list[str], death_signal: int, identity: tuple[int, int] | None, pipe: int | None, grace: float
+) -> list[str]:
+    uid, gid = identity or ("", "")
     options = {
         "parent": os.getpid(),
         "signal": int(death_signal),
@@ -116,16 +119,16 @@ def _leash(command: list[str], death_signal: int, uid: int, gid: int, pipe: int 
     return [sys.executable, "-I", "-S", str(_LEASH), *words, "--", *command]
 
 
-def _identity(user: str | int | None, group: int | None) -> tuple[int, int]:
-    """(uid, gid) to change to, or (-1, -1) to stay what we are."""
+def _identity(user: str | int | None, group: int | None) -> tuple[int, int] | None:
+    """(uid, gid) to change to, or None to stay what we are."""
     if user is None:
-        return -1, -1
+        return None
     uid = user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
     if uid == os.geteuid():
-        return -1, -1
+        return None
     if os.geteuid() != 0:
         raise PermissionError(
-            f"only root can start a process as another user; asked for {user!r} as uid {os.geteuid()}"
+            f"only root can start a process as another user; asked for {user!r} as uid {os.geteuid()!r}"
         )
     return uid, group if group is not None else pwd.getpwuid(uid).pw_gid
 

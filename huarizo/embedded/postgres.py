@@ -109,7 +109,7 @@ class PostgresServer(ServerProcess):
 
     def _initialise(self) -> None:
         """Run initdb beside the final place and rename, so that an interrupted run leaves nothing half made."""
-        fresh = self.folder / "data.part"
+        fresh = self.unfinished
         shutil.rmtree(fresh, ignore_errors=True)
         self.account.give(fresh)
         with tempfile.NamedTemporaryFile("w", dir=self.folder, prefix="password.") as secret:

@@ -48,6 +48,7 @@ class ServerProcess(ABC):
         self.folder = folder
         self.account = account
         self.data = folder / "data"
+        self.unfinished = folder / "data.part"
         self.port = 0
         self._means = means
         self._process: subprocess.Popen[Any] | None = None
@@ -109,8 +110,12 @@ class ServerProcess(ABC):
             EmbeddedServerError: as `start`.
         """
         self.clear_remains()
-        if not self._launch(ready_seconds):
-            raise self._ended()
+        try:
+            if not self._launch(ready_seconds):
+                raise self._ended()
+        except EmbeddedServerError:
+            self.stop()  # one that lives but does not answer would never be started again
+            raise
 
     def abandon(self) -> None:
         """Make a `start` or `restart` under way in another thread end with an error soon."""
@@ -141,7 +146,8 @@ class ServerProcess(ABC):
 
     def _lives_here(self, process: psutil.Process) -> bool:
         try:
-            return process.name() in self.process_names and process.cwd() == str(self.data.resolve())
+            homes = (str(self.data.resolve()), str(self.unfinished.resolve()))
+            return process.name() in self.process_names and process.cwd() in homes
         except (psutil.Error, OSError):
             return False
 
@@ -180,7 +186,7 @@ class ServerProcess(ABC):
                 self.probe()
                 return True
             except NotReadyError as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline and self.alive():
                     raise EmbeddedServerError(
                         f"{self.name} must answer within {ready_seconds!r} s of its start; last answer: {error}. "
                         f"{self._log_tail()}"
@@ -196,7 +202,7 @@ class ServerProcess(ABC):
         return self.folder / "server.log"
 
     def _open_log(self) -> Any:
-        return open(self._log_file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
+        return open(self._log_file, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600))
 
     def _rotate_log(self) -> None:
         if self._log_file.exists() and self._log_file.stat().st_size > LOG_BYTES:

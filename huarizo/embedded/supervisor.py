@@ -60,15 +60,20 @@ class EmbeddedServers:
             EmbeddedServerError: no server program, a folder in use, closed or of another version, or a server that
                 does not start.
         """
-        account = account_for(self.data_dir / "postgres" / "data")
-        places.open_home(self.data_dir, account)
-        self._lock.acquire()
+        try:
+            account = account_for(self.data_dir / "postgres" / "data")
+            places.open_home(self.data_dir, account)
+            self._lock.acquire()
+        except OSError as error:
+            raise _closed_files(self.data_dir, error) from error
         self._stopping.clear()
         self._failure = None
         try:
             self._start_both(account)
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError):
+                raise _closed_files(self.data_dir, error) from error
             raise
         return self
 
@@ -103,10 +108,11 @@ class EmbeddedServers:
             server.abandon()
         for watcher in self._watchers:
             watcher.join()
-        self._watchers = []
+        # Forgotten before the lock is: a second `stop` must not touch the servers of whoever starts here next.
+        servers, self._servers, self._watchers = self._servers, None, []
         try:
-            if self._servers is not None:
-                _in_parallel(*(server.stop for server in self._servers))
+            if servers is not None:
+                _in_parallel(*(server.stop for server in servers))
         finally:
             self._lock.release()
 
@@ -164,13 +170,15 @@ class EmbeddedServers:
 
     def _watch(self, server: ServerProcess) -> None:
         """Start `server` again whenever it dies, until told to stop or it has died too often."""
-        deaths: deque[float] = deque(maxlen=MAX_RESTARTS + 1)
+        deaths: deque[float] = deque()
         last_error: EmbeddedServerError | None = None
         while not self._stopping.is_set():
             if not server.wait(WATCH_SECONDS):
                 continue
             deaths.append(time.monotonic())
-            if len(deaths) > MAX_RESTARTS and deaths[-1] - deaths[0] < RESTART_WINDOW_SECONDS:
+            while deaths[-1] - deaths[0] > RESTART_WINDOW_SECONDS:
+                deaths.popleft()
+            if len(deaths) > MAX_RESTARTS:
                 self._failure = _given_up(server, last_error)
                 return
             backoff = min(FIRST_BACKOFF_SECONDS * 2 ** (len(deaths) - 1), LONGEST_BACKOFF_SECONDS)
@@ -181,6 +189,13 @@ class EmbeddedServers:
                 self._write_state()
             except EmbeddedServerError as error:
                 last_error = error
+
+
+def _closed_files(data_dir: Path, error: OSError) -> EmbeddedServerError:
+    return EmbeddedServerError(
+        f"every file under the data folder {str(data_dir)!r} must be open to uid {os.geteuid()!r}; {error}. "
+        f"Run as the user that made it, or set {places.HOME_VARIABLE} to another folder"
+    )
 
 
 def _given_up(server: ServerProcess, last: EmbeddedServerError | None) -> EmbeddedServerError:
