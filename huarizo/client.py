@@ -11,7 +11,7 @@ Answers are the API's JSON, as plain dictionaries. Refusals are `ApiProblem`s; a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import httpx
 
-from core.errors import CheckpointError, ServiceUnavailableError
+from core.errors import ServiceUnavailableError, TruncatedCheckpointError
 
 Json = dict[str, Any]
 PAGE = 200
@@ -35,15 +35,25 @@ class ApiProblem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         code: the stable error code, see `core.errors`; `http_<status>` where the answer was no problem document.
         title, detail: what went wrong, in general and here.
         where: the field or tensor that is to blame, if one is known.
+        errors: every field that breaks a rule, as (where, message), if there are several.
     """
 
-    def __init__(self, status: int, code: str, title: str, detail: str = "", where: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        detail: str = "",
+        where: str | None = None,
+        errors: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(detail or title)
         self.status = status
         self.code = code
         self.title = title
         self.detail = detail
         self.where = where
+        self.errors = tuple(errors)
 
     @property
     def passing(self) -> bool:
@@ -62,12 +72,14 @@ class ApiProblem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             text = " ".join(answer.text.split())[:200]
             return cls(answer.status_code, fallback, answer.reason_phrase or fallback, text)
         where = body.get("where")
+        errors = [error for error in body.get("errors") or () if isinstance(error, dict)]
         return cls(
             answer.status_code,
             str(body.get("code") or fallback),
             str(body.get("title") or answer.reason_phrase or fallback),
             str(body.get("detail") or ""),
             None if where is None else str(where),
+            [(str(error.get("where") or ""), str(error.get("message") or "")) for error in errors],
         )
 
 
@@ -163,7 +175,7 @@ class Client:
         `seen` is called with the number of bytes of each piece.
 
         Raises:
-            CheckpointError: the answer ended before it was complete.
+            TruncatedCheckpointError: the answer ended before it was complete.
         """
         digest = hashlib.sha256()
         address = f"/v1/artifacts/{_segment(artifact_id)}/files/{quote(name, safe='/')}"
@@ -177,7 +189,7 @@ class Client:
                     file.write(piece)
                     seen(len(piece))
         except httpx.RemoteProtocolError as error:
-            raise CheckpointError(
+            raise TruncatedCheckpointError(
                 f"{name!r} of {artifact_id!r} came only in part ({error}): download it again"
             ) from error
         except httpx.TransportError as error:
@@ -223,7 +235,7 @@ class Client:
             items = _items(page)
             yield from items if left is None else items[:left]
             left = None if left is None else left - len(items)
-            cursor = page.get("next_cursor")
+            cursor = page.get("next")
             if not cursor:
                 return
 

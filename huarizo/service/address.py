@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.errors import ConflictError
+from core.errors import ConflictError, ServiceUnavailableError
 from core.settings import Settings
+from huarizo.embedded import connection
 from huarizo.embedded.connection import write_private
 from huarizo.embedded.places import data_home
 
@@ -60,6 +61,23 @@ def api_url(settings: Settings) -> str:
         return settings.api_url
     here = running(data_home())
     return here.url if here is not None else settings.api_url
+
+
+def server_urls(settings: Settings) -> tuple[str, str | None]:
+    """Database and broker: the configured ones, else those of the `huarizo up` that runs over this data folder.
+
+    Raises:
+        ServiceUnavailableError: no database is known.
+    """
+    embedded = None
+    if settings.database_url is None or settings.broker_url is None:
+        embedded = connection.running(data_home())
+    database_url = settings.database_url or (embedded.database_url if embedded else None)
+    if database_url is None:
+        raise ServiceUnavailableError(
+            "this needs a database: set HUARIZO_DATABASE_URL, or start `huarizo up`, which brings its own"
+        )
+    return database_url, settings.broker_url or (embedded.broker_url if embedded else None)
 
 
 @contextmanager

@@ -19,8 +19,7 @@ from core.errors import ConflictError, ServiceUnavailableError
 from core.settings import Settings
 from huarizo.client import ApiProblem, Client
 from huarizo.embedded import lifeline
-from huarizo.embedded.account import account_for
-from huarizo.embedded.places import open_home
+from huarizo.embedded.places import make_folder
 from huarizo.embedded.ports import free_port
 from huarizo.embedded.supervisor import EmbeddedServers
 from huarizo.service import address
@@ -31,6 +30,7 @@ from huarizo.service.supervisor import Supervisor, open_log, rotate
 
 READY_SECONDS = 120.0
 MIGRATION_SECONDS = 120.0
+HOME_MODE_OF_ROOT = 0o711  # the servers of a service that root starts run as another user, who must pass through
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
 Report = Callable[[str], None]
 
@@ -87,7 +87,7 @@ def up(settings: Settings, *, report: Report, ready: Callable[[str, Places, tupl
     places, devices = Places.of(settings), wanted_devices(settings.device)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop().installed())
-        open_home(places.home, account_for(places.home / "postgres" / "data"))
+        make_folder(places.home, HOME_MODE_OF_ROOT if os.geteuid() == 0 else 0o700)
         stack.enter_context(address.only_one(places.home))
         places.make()
         port = choose_port(settings.host, settings.port)

@@ -1,0 +1,241 @@
+"""The command line: every verb with its options. What a verb does is in its own module, imported when it is used.
+
+Exit codes: 0 it worked; 1 it did not (a problem was reported, a job failed or was cancelled, a check failed);
+2 the command line was wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="huarizo",
+    help="Breed language models: search for the merge, layer layout or sampled weights that score best, prove the "
+    "winner on held-out questions, export it.",
+    epilog="Exit codes: 0 it worked, 1 it did not (the reason is on stderr), 2 wrong command line, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+SERVICE, JOBS, LOCAL = "Service", "Jobs", "On this machine"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
+INTERRUPTED = 130
+
+_debug = False
+
+
+@app.callback()
+def root(
+    api_url: Annotated[
+        str | None,
+        typer.Option(help="Where the service answers (HUARIZO_API_URL, else this checkout's `huarizo up`)."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every verb; they come before it."""
+    global _debug
+    _debug = debug
+    if api_url is not None:
+        os.environ["HUARIZO_API_URL"] = api_url
+
+
+@app.command(rich_help_panel=SERVICE)
+def up() -> None:
+    """Start a service here (database, broker, API, workers) and keep it running until Ctrl-C."""
+    from huarizo.cli import service
+
+    service.run_up()
+
+
+@app.command(rich_help_panel=SERVICE)
+def worker(
+    role: Annotated[str, typer.Option(help="control, inspect or device.")],
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda:<n>, for --role device (else HUARIZO_DEVICE).")
+    ] = None,
+) -> None:
+    """Become one worker of a service; HUARIZO_DATABASE_URL and HUARIZO_BROKER_URL say which."""
+    from huarizo.cli import service
+
+    service.become_worker(role, device)
+
+
+@app.command(rich_help_panel=SERVICE)
+def migrate(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; 1 if the schema is not the newest.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the database's schema to the newest version."""
+    from huarizo.cli import service
+
+    raise typer.Exit(service.run_migrations(check=check, as_json=as_json))
+
+
+@app.command(rich_help_panel=SERVICE)
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine and the service, and say how to mend what is broken."""
+    from huarizo.cli import doctor as checks
+
+    raise typer.Exit(checks.run(as_json=as_json))
+
+
+@app.command(rich_help_panel=JOBS)
+def submit(
+    job: Annotated[str, typer.Argument(metavar="JOB.json", help="The job as JSON; - reads stdin.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show progress until it ends, then the verdict.")
+    ] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same job posted twice under one key is one job.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a job, then post it."""
+    from huarizo.cli import jobs as verbs
+
+    raise typer.Exit(verbs.submit(job, watch=watch, idempotency_key=idempotency_key, as_json=as_json))
+
+
+@app.command(rich_help_panel=JOBS)
+def watch(job: JobId, as_json: AsJson = False) -> None:
+    """Show a job's progress until it ends, then its verdict."""
+    from huarizo.cli import jobs as verbs
+
+    raise typer.Exit(verbs.watch(job, as_json=as_json))
+
+
+@app.command(name="jobs", rich_help_panel=JOBS)
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    from huarizo.cli import jobs as verbs
+
+    verbs.list_jobs(state=state, limit=limit, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def show(job: JobId, as_json: AsJson = False) -> None:
+    """Show a job: progress, best so far, verdict, artifacts."""
+    from huarizo.cli import jobs as verbs
+
+    verbs.show(job, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def trials(
+    job: JobId,
+    order: Annotated[str, typer.Option(help="number, or score (best first).")] = "number",
+    limit: Limit = 200,
+    as_json: AsJson = False,
+) -> None:
+    """List a job's candidates."""
+    from huarizo.cli import jobs as verbs
+
+    verbs.list_trials(job, order=order, limit=limit, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def cancel(job: JobId, as_json: AsJson = False) -> None:
+    """Cancel a job; what runs stops within seconds."""
+    from huarizo.cli import jobs as verbs
+
+    verbs.act("cancel", job, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def pause(job: JobId, as_json: AsJson = False) -> None:
+    """Let running candidates end and start no more."""
+    from huarizo.cli import jobs as verbs
+
+    verbs.act("pause", job, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def resume(job: JobId, as_json: AsJson = False) -> None:
+    """Go on with a paused job."""
+    from huarizo.cli import jobs as verbs
+
+    verbs.act("resume", job, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def export(
+    what: Annotated[str, typer.Argument(metavar="ARTIFACT|TRIAL|JOB", help="An id of one of these.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Download a checkpoint, checking every file's hash; a trial is exported first."""
+    from huarizo.cli import export as verb
+
+    verb.export(what, out, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOCAL)
+def merge(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML or JSON.", exists=True)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Merge one recipe into a checkpoint, without any service."""
+    from huarizo.cli import merge as verb
+
+    verb.merge(recipe, out, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOCAL)
+def nursery(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Where to grow it; without, in the first model root.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed grows another family.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Grow a family of small models with their benchmarks, to try everything on."""
+    from huarizo.cli import nursery as verb
+
+    verb.grow(folder, seed=seed, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOCAL)
+def version(as_json: AsJson = False) -> None:
+    """Print the versions of Huarizo and what its numbers depend on."""
+    from huarizo.cli import versions
+
+    versions.show(as_json=as_json)
+
+
+def main() -> NoReturn:
+    """Run a command line; errors become one clear line and an exit code."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `huarizo jobs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        sys.exit(_report(error))
+    sys.exit(0)
+
+
+def _report(error: Exception) -> int:
+    from huarizo.cli.failure import lines_of
+
+    if _debug:
+        traceback.print_exception(error)
+    for line in lines_of(error):
+        sys.stderr.write(f"{line}\n")
+    return 1

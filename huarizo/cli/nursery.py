@@ -1,0 +1,31 @@
+"""`huarizo nursery`: a family of small models to try everything on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from core.settings import Settings
+from huarizo.cli.console import out, print_json
+from huarizo.cli.relay import Json, relay
+from huarizo.service.places import Places, code_environment
+
+
+def grow(folder: Path | None, *, seed: int, as_json: bool = False) -> Json:
+    """Grow into `folder` (default: the first model root's nursery) unless it is complete there.
+
+    Raises:
+        HuarizoError: the growth failed.
+    """
+    places = Places.of(Settings())
+    target = (folder or places.nursery).absolute()
+    argv = [sys.executable, "-m", "huarizo.cli.growth", str(target), str(seed)]
+    end = relay(argv, environment={**os.environ, **code_environment()}, title="nursery")
+    if as_json:
+        print_json({name: value for name, value in end.items() if name != "event"})
+        return end
+    out().print(f"nursery in {target}: models base, arc, wino, hella; tasks {', '.join(end['tasks'].values())}")
+    if not any(target.is_relative_to(root) for root in places.model_roots):
+        out().print(f"for jobs to find it: HUARIZO_MODEL_ROOTS={target.parent} HUARIZO_TASK_FOLDERS={target / 'tasks'}")
+    return end

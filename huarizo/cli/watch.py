@@ -1,0 +1,141 @@
+"""Live progress of a job: a panel on a terminal, plain lines anywhere else, on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from core.states import JobState
+from huarizo.cli.patience import patiently
+from huarizo.cli.verdict import moment, percent
+from huarizo.client import Client
+
+POLL_SECONDS = 1.0
+LINE_SECONDS = 3.0
+SHOWN_EVENTS = 5
+LIMITS = {"trials": "trials", "item_evaluations": "items", "seconds": "seconds"}
+Json = Mapping[str, Any]
+
+
+class View(Protocol):
+    """Where progress is shown."""
+
+    def update(self, job: Json, events: deque[Json]) -> None:
+        """Show the job as it is now."""
+
+
+def follow(client: Client, job_id: str, console: Console, *, poll_seconds: float = POLL_SECONDS) -> dict[str, Any]:
+    """Show a job until it is final and return it; restarts of the service are waited out.
+
+    Raises:
+        ServiceUnavailableError, ApiProblem: the service stayed away, or knows no such job.
+    """
+    if not console.is_terminal:
+        return _follow(client, job_id, Lines(lambda line: console.print(line, markup=False)), poll_seconds)
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        return _follow(client, job_id, Panels(live), poll_seconds)
+
+
+def _follow(client: Client, job_id: str, view: View, poll_seconds: float) -> dict[str, Any]:
+    events: deque[Json] = deque(maxlen=SHOWN_EVENTS)
+    seen = 0
+    while True:
+        job = patiently(lambda: client.job(job_id))
+        for event in patiently(lambda after=seen: client.events(job_id, after=after)):  # type: ignore[misc]
+            seen = max(seen, int(event["id"]))
+            events.append(event)
+        view.update(job, events)
+        if JobState(job["state"]).final:
+            return job
+        time.sleep(poll_seconds)
+
+
+class Panels:
+    """A panel that is drawn anew."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def update(self, job: Json, events: deque[Json]) -> None:
+        self._live.update(panel(job, events))
+
+
+class Lines:
+    """A line whenever something moved, at most one every LINE_SECONDS."""
+
+    def __init__(self, write: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._last = ""
+        self._at = -LINE_SECONDS
+
+    def update(self, job: Json, events: deque[Json]) -> None:
+        line, now = status_line(job), self._clock()
+        final = JobState(job["state"]).final
+        if line != self._last and (final or now - self._at >= LINE_SECONDS):
+            self._last, self._at = line, now
+            self._write(line)
+
+
+def panel(job: Json, events: deque[Json]) -> RenderableType:
+    """State, one bar for each limit of the budget, the best so far, the last events."""
+    progress = job["progress"]
+    bars = Table.grid(padding=(0, 1))
+    for use in progress["budget"]:
+        label = LIMITS.get(use["limit"], use["limit"])
+        bar = ProgressBar(total=use["allowed"], completed=min(use["used"], use["allowed"]), width=40)
+        bars.add_row(label, bar, f"{use['used']:,.0f} / {use['allowed']:,.0f}")
+    lines = [f"candidates  {tally(progress['trials'])}", f"items       {progress['items_scored']:,} scored"]
+    lines += [f"best        {best(progress)}"]
+    parts: list[RenderableType] = [bars, Text("\n".join(lines)), Text("\n".join(map(event_line, events)), style="dim")]
+    title = f"{job['name'] or job['id']}: {job['state']}{remaining(progress)}"
+    return Panel(Group(*parts), title=Text(title), title_align="left", subtitle=Text(job["id"]), subtitle_align="right")
+
+
+def status_line(job: Json) -> str:
+    """The same on one line."""
+    progress = job["progress"]
+    uses = [
+        f"{LIMITS.get(use['limit'], use['limit'])} {use['used']:,.0f}/{use['allowed']:,.0f}"
+        for use in progress["budget"]
+        if use["limit"] != "seconds"  # it always moves
+    ]
+    parts = [job["state"], *uses, f"{progress['items_scored']:,} items scored", f"best {best(progress)}"]
+    return "  ".join(parts)
+
+
+def best(progress: Json) -> str:
+    """The leader on search items, beside the best parent."""
+    leader, parent = progress.get("best"), progress.get("best_parent")
+    beside = f", best parent {percent(parent['macro'])} % ({parent['label']})" if parent else ""
+    if not leader:
+        return f"none yet{beside}"
+    return f"{percent(leader['macro'])} % (#{leader['number']} {leader['label']}){beside}"
+
+
+def tally(states: Mapping[str, int]) -> str:
+    """`3 scored, 1 running`."""
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count) or "none yet"
+
+
+def remaining(progress: Json) -> str:
+    """Time left, roughly."""
+    eta = progress.get("eta_seconds")
+    if eta is None:
+        return ""
+    return f", about {eta / 60:.0f} min left" if eta >= 90 else f", about {eta:.0f} s left"
+
+
+def event_line(event: Json) -> str:
+    """One event: local time, what, details."""
+    details = " ".join(f"{name}={value}" for name, value in event["payload"].items() if value not in (None, "", [], {}))
+    return f"{moment(event['created_at']).astimezone():%H:%M:%S}  {event['kind']}  {details}"[:120]
