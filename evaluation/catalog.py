@@ -7,12 +7,14 @@ no stale cache is read and no network is asked.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ LOCAL_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande")
 FEWSHOT_SEED = 1234
 
 _TASK_NAME = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'\[\]#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
+_HOUSE_TASKS = Path(__file__).parent / "tasks"
 _FILE_BUILDERS = ("parquet", "json")
 
 # The harness tells on a root handler of its own about every prompt it builds.
@@ -45,7 +48,7 @@ class TaskFolders:
 
     Attributes:
         datasets: holds `<name>/<split>.parquet` for the stock tasks of `LOCAL_TASKS`; None means the hub.
-        registered: folders with lm-eval YAML tasks, searched with their subfolders.
+        registered: folders with lm-eval YAML tasks, searched with their subfolders, besides `evaluation/tasks`.
     """
 
     datasets: Path | None = None
@@ -138,9 +141,17 @@ def split_names(task: FileTask) -> dict[Side, str]:
     return names
 
 
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keeps the bars that the harness and `datasets` draw, whatever the log level, off stderr."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
 def _construct(name: str, config: dict[str, Any]) -> FileTask:
     try:
-        return FileTask(config=config)
+        with without_progress_bars():
+            return FileTask(config=config)
     except TaskError:
         raise
     except Exception as error:
@@ -241,25 +252,25 @@ def _refuse_shadowing(path: str) -> None:
 
 @functools.cache
 def _stock() -> dict[str, Path]:
-    return _index(Path(lm_eval.tasks.__file__).parent)
+    return dict(_index(Path(lm_eval.tasks.__file__).parent))
 
 
 def _registered(folders: tuple[Path, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for folder in folders:
-        for name, file in _index(folder).items():
+    for folder in (_HOUSE_TASKS, *folders):
+        for name, file in _index(folder):
             if name in found:
                 raise TaskError(f"task {name!r} is registered in {found[name]} and {file}: rename one", where=name)
             found[name] = file
     return found
 
 
-def _index(folder: Path) -> dict[str, Path]:
+def _index(folder: Path) -> list[tuple[str, Path]]:
     """Task names and their files. One line per file is looked for: a tenth of the time of the harness's own index."""
-    found: dict[str, Path] = {}
+    found = []
     for file in sorted(folder.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8")
         match = _TASK_NAME.search(text)
         if match and not re.search(r"^class:", text, re.MULTILINE):
-            found[match[1]] = file
+            found.append((match[1], file))
     return found

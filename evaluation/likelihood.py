@@ -25,9 +25,9 @@ PLAIN_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 #: Rotary embeddings that do not depend on the longest text of a batch.
 _FIXED_ROTARY = frozenset({None, "default", "linear", "llama3", "yarn"})
 #: Tokens of one forward pass.
-DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384}
+DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 #: Nodes that rows are filled up to; longer tries get a row of their own. Attention costs the square of it.
-ROW_NODES = 96
+ROW_NODES = 64
 #: Logits held at once (elements): bounds memory with large vocabularies.
 _LOGITS = 1 << 26
 
@@ -116,18 +116,22 @@ class LikelihoodReader:
             count = _fitting(waiting, self.batch_tokens)
             batch = _assemble(waiting[:count])
             try:
-                yield batch, *_forward(model, batch, self.device)
-            except torch.OutOfMemoryError as error:
-                self._shrink(batch, error)
+                answer = _forward(model, batch, self.device)
+            except torch.OutOfMemoryError:
+                answer = None
+            # Memory can only be given back once the exception, which holds the pass's tensors, is gone.
+            if answer is None:
+                self._shrink(batch)
                 continue
+            yield batch, *answer
             waiting = waiting[count:]
 
-    def _shrink(self, batch: Batch, error: Exception) -> None:
+    def _shrink(self, batch: Batch) -> None:
         if len(batch.tokens) == 1:
             raise OutOfMemoryError(
                 f"one text of {batch.tokens.size} tokens does not fit {self.device}: use a smaller model, a shorter "
                 "max_length or fewer shots"
-            ) from error
+            )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.batch_tokens = min(self.batch_tokens, batch.tokens.size) // 2

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from core.noun import digest_of
 from core.objective import TaskSpec
 from core.tasks import TaskContent
 from evaluation.answers import AnswerRule, answer_rule, check_metric
-from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders
+from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders, without_progress_bars
 from evaluation.documents import canonical_parts
 from evaluation.encoding import Encoder, default_max_length
 from evaluation.inspect import describe
@@ -142,7 +140,7 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
     """
     task.set_fewshot_seed(FEWSHOT_SEED)
     try:
-        with _without_progress_bars():
+        with without_progress_bars():
             task.build_all_requests(limit=None, rank=0, world_size=1)
     except ValueError as error:
         raise TaskError(
@@ -194,10 +192,3 @@ def _model_config(folder: Path) -> dict[str, Any]:
     file = Path(folder) / "config.json"
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return config
-
-
-@contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    # The harness draws a bar per task on stderr, whatever the log level.
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
