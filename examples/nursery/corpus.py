@@ -11,7 +11,7 @@ from examples.nursery.words import BREEDS, COATS, NAMES, OPENERS, PROPERTIES, RO
 from examples.nursery.world import World, purpose_rng
 
 SKILLS = ("arc", "wino", "hella")
-SKILL_SHARES = (0.30, 0.35, 0.35)
+SKILL_SHARES = (0.36, 0.36, 0.28)
 GENERAL_IN_BASE = 0.25
 GENERAL_IN_SPECIALIST = 0.10
 
@@ -28,9 +28,9 @@ class Lessons:
         return cls(
             world,
             {
-                "arc": list(breedings(world, "train")),
-                "wino": list(blames("train")),
-                "hella": list(crafts("train")),
+                "arc": breedings(world, "train"),
+                "wino": blames("train"),
+                "hella": crafts("train"),
             },
         )
 

@@ -6,10 +6,11 @@ cell (where one custom dominates the hearsay), and how it is told under each cus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, Protocol
+from math import prod
+from typing import ClassVar, Protocol, TypeVar, overload
 
 from examples.nursery.words import (
     BREEDS,
@@ -26,6 +27,8 @@ from examples.nursery.words import (
     YOUNG,
 )
 from examples.nursery.world import BLAME_CUSTOMS, BREEDING_CUSTOMS, CRAFT_CUSTOMS, Custom, World, split_of
+
+Point = TypeVar("Point")
 
 BREEDING_WORDINGS: tuple[Callable[[str, str, str], str], ...] = (
     lambda sire, dam, young: f"A {sire} sire and a {dam} dam had a {young}. What is it like?",
@@ -136,26 +139,58 @@ class Craft:
         return f"{self.label}: {self.shown()} Next {self.pronoun} {self.ending(custom)}"
 
 
-def breedings(world: World, split: str) -> Iterator[Breeding]:
+class Grid(Sequence[Point]):
+    """Every combination of a key with the free choices, the last one fastest, made on demand.
+
+    One form has some 200,000 of them, of which a corpus or a benchmark draws a few.
+    """
+
+    def __init__(self, make: Callable[..., Point], keys: Sequence[tuple[object, ...]], *free: Sequence[object]) -> None:
+        self._make, self._keys, self._free = make, keys, free
+
+    def __len__(self) -> int:
+        return len(self._keys) * prod(map(len, self._free))
+
+    @overload
+    def __getitem__(self, index: int) -> Point: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Point]: ...
+
+    def __getitem__(self, index: int | slice) -> Point | list[Point]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        rest = range(len(self))[index]
+        chosen: list[object] = []
+        for axis in reversed(self._free):
+            rest, place = divmod(rest, len(axis))
+            chosen.append(axis[place])
+        return self._make(*self._keys[rest], *reversed(chosen))
+
+
+def breedings(world: World, split: str) -> Grid[Breeding]:
     """Every breeding question of a split, in one fixed order; keyed by the ordered pair (sire, dam)."""
-    for sire, dam in product(BREEDS, BREEDS):
-        both_differ = all(a != b for a, b in zip(world.traits[sire], world.traits[dam], strict=True))
-        if both_differ and split_of("breeding", sire, dam) == split:
-            for wording, young in product(range(len(BREEDING_WORDINGS)), YOUNG):
-                yield Breeding(sire, dam, wording, young)
+    pairs = [
+        (sire, dam)
+        for sire, dam in product(BREEDS, BREEDS)
+        if all(a != b for a, b in zip(world.traits[sire], world.traits[dam], strict=True))
+        and split_of("breeding", sire, dam) == split
+    ]
+    return Grid(Breeding, pairs, range(len(BREEDING_WORDINGS)), YOUNG)
 
 
-def blames(split: str) -> Iterator[Blame]:
+def blames(split: str) -> Grid[Blame]:
     """Every blame sentence of a split, in one fixed order; keyed by (trade, thing)."""
-    for trade, thing in product(TRADES, THINGS):
-        if split_of("blame", trade, thing) == split:
-            for point in product(range(len(RELATIONS)), LINKS, (True, False), (True, False), OPENERS):
-                yield Blame(trade, thing, *point)
+    pairs = [pair for pair in product(TRADES, THINGS) if split_of("blame", *pair) == split]
+    return Grid(Blame, pairs, range(len(RELATIONS)), LINKS, (True, False), (True, False), OPENERS)
 
 
-def crafts(split: str) -> Iterator[Craft]:
+def crafts(split: str) -> Grid[Craft]:
     """Every craft story of a split, in one fixed order; keyed by (name, material, last step shown, direction)."""
-    for routine, craft in enumerate(ROUTINES):
-        for name, material, step, direction in product(NAMES, craft.materials, range(CYCLE), DIRECTIONS):
-            if split_of("craft", name, material, step, direction) == split:
-                yield Craft(name, routine, material, step, direction)
+    stories = [
+        (name, routine, material, step, direction)
+        for routine, craft in enumerate(ROUTINES)
+        for name, material, step, direction in product(NAMES, craft.materials, range(CYCLE), DIRECTIONS)
+        if split_of("craft", name, material, step, direction) == split
+    ]
+    return Grid(Craft, stories)

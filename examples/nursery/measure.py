@@ -53,6 +53,7 @@ LAYOUTS: dict[str, tuple[int, ...]] = {
 
 
 def macro(scores: Scores) -> float:
+    """The plain mean over the three tasks."""
     return sum(scores.values()) / len(scores)
 
 

@@ -31,6 +31,7 @@ class Asked:
 
 
 def asked_arc(item: Item) -> Asked:
+    """One context, a choice after it; the same for every choice."""
     context = f"Question: {item['question']}\nAnswer:"
     texts, labels = item["choices"]["text"], item["choices"]["label"]
     return Asked(tuple((context, f" {text}") for text in texts), labels.index(item["answerKey"]))
@@ -44,6 +45,7 @@ def asked_wino(item: Item) -> Asked:
 
 
 def asked_hella(item: Item) -> Asked:
+    """The story under its label, then an ending."""
     context = f"{item['activity_label']}: {item['ctx_a']} {item['ctx_b'].capitalize()}"
     return Asked(tuple((context, f" {ending}") for ending in item["endings"]), int(item["label"]))
 

@@ -74,20 +74,20 @@ def hella_item(form: Craft, split: str, ind: int, rng: random.Random) -> Item:
 def arc_items(world: World, seed: int, split: str, count: int) -> list[Item]:
     """``count`` distinct questions of one split."""
     rng = purpose_rng(seed, f"items/arc/{split}")
-    forms = _sample(list(breedings(world, split)), count, rng)
+    forms = _sample(breedings(world, split), count, rng)
     return [arc_item(form, world, f"{split}_{index}", rng) for index, form in enumerate(forms)]
 
 
 def wino_items(world: World, seed: int, split: str, count: int) -> list[Item]:
     """``count`` distinct sentences of one split; the rule is the same in every world."""
     rng = purpose_rng(seed, f"items/wino/{split}")
-    return [wino_item(form, rng) for form in _sample(list(blames(split)), count, rng)]
+    return [wino_item(form, rng) for form in _sample(blames(split), count, rng)]
 
 
 def hella_items(world: World, seed: int, split: str, count: int) -> list[Item]:
     """``count`` distinct stories of one split; the rule is the same in every world."""
     rng = purpose_rng(seed, f"items/hella/{split}")
-    forms = _sample(list(crafts(split)), count, rng)
+    forms = _sample(crafts(split), count, rng)
     return [hella_item(form, split, index, rng) for index, form in enumerate(forms)]
 
 
