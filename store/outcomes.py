@@ -1,0 +1,73 @@
+"""Outcomes: what every candidate answered, document by document, each written exactly once and never changed.
+
+A row is one candidate (by recipe digest) on one task (by scoring fingerprint). `writes` counts the documents written
+to it; the database itself checks that it equals the number of documents present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+
+from core.errors import OutcomeConflictError
+from core.outcomes import Outcomes, pack, unpack
+from store.session import ReadSession, Session
+from store.tables import outcomes as rows
+
+Key = tuple[str, str]
+
+
+def load(s: ReadSession, recipe_digest: str, fingerprint: str) -> Outcomes:
+    """What is known of one candidate on one task; empty if nothing is."""
+    return load_many(s, [(recipe_digest, fingerprint)])[recipe_digest, fingerprint]
+
+
+def load_many(s: ReadSession, keys: Iterable[Key]) -> dict[Key, Outcomes]:
+    """What is known under each (recipe digest, fingerprint); every key is in the answer."""
+    found = dict.fromkeys(keys, Outcomes.empty())
+    wanted = tuple_(rows.c.recipe_digest, rows.c.fingerprint).in_(list(found))
+    for row in s.execute(select(rows).where(wanted)) if found else ():
+        found[row.recipe_digest, row.fingerprint] = _unpacked(row)
+    return found
+
+
+def commit(s: Session, *, recipe_digest: str, fingerprint: str, task: str, documents: int, outcomes: Outcomes) -> None:
+    """Add results to what is known. Call it for several tasks in one order, so that two writers never block each other.
+
+    Args:
+        documents: how many canonical documents the task has.
+        outcomes: results for documents that have none yet.
+
+    Raises:
+        OutcomeConflictError: a document has a result already; nothing is written.
+        ValueError: a document number beyond the task's documents.
+    """
+    if not outcomes.numbers:
+        return
+    if outcomes.numbers[0] < 0 or outcomes.numbers[-1] >= documents:
+        raise ValueError(f"documents of {task!r} run from 0 to {documents - 1}, but got {outcomes.numbers[-1]}")
+    key = {"recipe_digest": recipe_digest, "fingerprint": fingerprint}
+    values = {**key, "task": task, "documents": documents, **_packed(outcomes, documents)}
+    first = insert(rows).values(values).on_conflict_do_nothing(index_elements=["recipe_digest", "fingerprint"])
+    if s.execute(first.returning(rows.c.task)).one_or_none() is not None:
+        return
+    same = (rows.c.recipe_digest == recipe_digest) & (rows.c.fingerprint == fingerprint)
+    kept = s.execute(select(rows).where(same).with_for_update()).one()
+    if (kept.task, kept.documents) != (task, documents):
+        raise OutcomeConflictError(
+            f"a fingerprint stands for one task, and {fingerprint!r} for {kept.documents} documents of {kept.task!r}, "
+            f"not {documents} of {task!r}: inspect the task again"
+        )
+    s.execute(update(rows).where(same).values(_packed(_unpacked(kept) | outcomes, documents)))
+
+
+def _packed(outcomes: Outcomes, documents: int) -> dict[str, Any]:
+    presence, correct, margins = pack(outcomes, documents)
+    return {"presence": presence, "correct": correct, "margins": margins, "writes": len(outcomes)}
+
+
+def _unpacked(row: Any) -> Outcomes:
+    return unpack(row.presence, row.correct, row.margins)
