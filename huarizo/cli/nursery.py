@@ -12,20 +12,28 @@ from huarizo.cli.relay import Json, relay
 from huarizo.service.places import Places, code_environment
 
 
-def grow(folder: Path | None, *, seed: int, as_json: bool = False) -> Json:
-    """Grow into `folder` (default: the first model root's nursery) unless it is complete there.
+def grow(folder: Path | None, *, seed: int, as_json: bool = False) -> None:
+    """Grow into `folder` (default: the first model root's nursery), and say how jobs find it.
 
     Raises:
         HuarizoError: the growth failed.
     """
     places = Places.of(Settings())
     target = (folder or places.nursery).absolute()
-    argv = [sys.executable, "-m", "huarizo.cli.growth", str(target), str(seed)]
-    end = relay(argv, environment={**os.environ, **code_environment()}, title="nursery")
+    end = grown(target, seed)
     if as_json:
         print_json({name: value for name, value in end.items() if name != "event"})
-        return end
+        return
     out().print(f"nursery in {target}: models base, arc, wino, hella; tasks {', '.join(end['tasks'].values())}")
     if not any(target.is_relative_to(root) for root in places.model_roots):
         out().print(f"for jobs to find it: HUARIZO_MODEL_ROOTS={target.parent} HUARIZO_TASK_FOLDERS={target / 'tasks'}")
-    return end
+
+
+def grown(folder: Path, seed: int) -> Json:
+    """Grow in a process of its own, showing progress, unless the nursery is complete there; what it tells at the end.
+
+    Raises:
+        HuarizoError: the growth failed.
+    """
+    argv = [sys.executable, "-m", "huarizo.cli.growth", str(folder), str(seed)]
+    return relay(argv, environment={**os.environ, **code_environment()}, title="nursery")
