@@ -1,9 +1,10 @@
 """Masks that any worker draws alike: one counter-based hash per element, no generator state.
 
-The hash is a 32-bit mix with two multiplications in wrapping int32 arithmetic, so CPU and GPU agree. Its key comes from
-sha256(recipe seed, source digest, tensor name): the first 32 bits are xored into the element's index, the next 32 bits
-into the state between the multiplications, so that two tensors never see shifted copies of one sequence. Indices beyond
-2^32 mix their high word into the key. The top 24 bits of an element's hash are compared with density * 2^24, so a mask
+The hash is a 32-bit mix with two multiplications in wrapping int32 arithmetic, so CPU and GPU agree. The element's index
+is first spread by an odd multiplier (a Weyl sequence): without it, elements a power of two apart, such as neighbours in a
+column, are measurably correlated. The key comes from sha256(recipe seed, source digest, tensor name): its first 32 bits
+are xored into the spread index, the next 32 bits into the state between the two multiplications, so that two tensors
+never see shifted copies of one sequence. Indices beyond 2^32 mix their high word into the key. The top 24 bits of an element's hash are compared with density * 2^24, so a mask
 of a lower density lies inside the mask of a higher one.
 """
 
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+SPREAD = 0x9E3779B9
 FIRST, SECOND = 0x7FEB352D, 0x846CA68B
 WORD = 0xFFFFFFFF
 
@@ -47,7 +49,7 @@ def hash24(key: MaskKey, start: int, stop: int, device: torch.device) -> torch.T
     """The top 24 bits of the hash of every index from `start` to `stop`: int32, shape (stop - start,)."""
     high, low = start >> 32, start & WORD
     state = torch.arange(stop - start, dtype=torch.int32, device=device)
-    state.add_(_signed(low)).bitwise_xor_(_signed(key.index ^ mix(high)))
+    state.add_(_signed(low)).mul_(_signed(SPREAD)).bitwise_xor_(_signed(key.index ^ mix(high)))
     spare = torch.empty_like(state)
     _fold(state, 16, spare)
     state.mul_(FIRST).bitwise_xor_(_signed(key.state))
