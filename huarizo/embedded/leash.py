@@ -26,10 +26,10 @@ PARENT_IS_GONE = 125
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Run `name=value ... -- command`; see `lifeline.popen` for the names."""
+    """Run `name=value ... -- program argv[0] argv[1] ...`; see `lifeline.popen` for the names."""
     split = arguments.index("--")
     options = dict(word.split("=", 1) for word in arguments[:split])
-    command = arguments[split + 1 :]
+    program, *command = arguments[split + 1 :]
     parent, death_signal = int(options["parent"]), int(options["signal"])
     libc = ctypes.CDLL(None, use_errno=True)
     if options["uid"]:
@@ -44,9 +44,9 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(PARENT_IS_GONE)
     _reset_signals(death_signal)
     try:
-        os.execvp(command[0], command)
+        os.execv(program, command)  # not execvp, which imports as it goes
     except OSError as error:
-        print(f"cannot execute {command[0]!r} as uid {os.getuid()}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"cannot execute {program!r} as uid {os.getuid()}: {error.strerror}", file=sys.stderr)  # noqa: T201
         os._exit(CANNOT_EXECUTE)
 
 

@@ -69,11 +69,10 @@ def popen(
         PermissionError: `user` is another account and this process is not root.
     """
     command = [str(word) for word in argv]
-    if shutil.which(command[0], path=(os.environ if env is None else env).get("PATH")) is None and not user:
-        raise FileNotFoundError(f"a command must name an executable file; got {command[0]!r}")
+    program = _program(command[0], os.environ if env is None else env)
     identity = _identity(user, group)
     pipe = os.pipe() if (means or default_means()) == "watchdog" else None
-    leash = _leash(command, death_signal, identity, None if pipe is None else pipe[0], grace)
+    leash = _leash(program, command, death_signal, identity, None if pipe is None else pipe[0], grace)
 
     def start() -> subprocess.Popen[Any]:
         return subprocess.Popen(
@@ -103,8 +102,21 @@ def popen(
     return process
 
 
+def _program(name: str, env: Mapping[str, str]) -> str:
+    """The file to execute: searched on PATH here, as whoever starts it may be unable to see every folder there."""
+    found = name if os.sep in name else shutil.which(name, path=env.get("PATH"))
+    if found is None:
+        raise FileNotFoundError(f"a command must be an executable file on PATH; got {name!r}")
+    return found
+
+
 def _leash(
-    command: list[str], death_signal: int, identity: tuple[int, int] | None, pipe: int | None, grace: float
+    program: str,
+    command: list[str],
+    death_signal: int,
+    identity: tuple[int, int] | None,
+    pipe: int | None,
+    grace: float,
 ) -> list[str]:
     uid, gid = identity or ("", "")
     options = {
@@ -116,7 +128,7 @@ def _leash(
         "grace": grace,
     }
     words = [f"{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-I", "-S", str(_LEASH), *words, "--", *command]
+    return [sys.executable, "-I", "-S", str(_LEASH), *words, "--", program, *command]
 
 
 def _identity(user: str | int | None, group: int | None) -> tuple[int, int] | None:

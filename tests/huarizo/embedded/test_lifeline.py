@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from huarizo.embedded import leash, lifeline
 
 REPOSITORY = Path(__file__).parents[3]
 LINUX = sys.platform.startswith("linux")
+TOUCH = shutil.which("touch")
 MEANS = ["watchdog", *(["kernel"] if LINUX else [])]
 
 
@@ -183,6 +185,11 @@ def test_a_missing_command_is_reported_by_the_parent():
         lifeline.popen(["no-such-program"])
 
 
+def test_a_relative_command_is_looked_for_in_the_childs_folder(tmp_path):
+    (tmp_path / "here").symlink_to(shutil.which("true"))
+    assert lifeline.popen(["./here"], cwd=tmp_path).wait() == 0
+
+
 def test_root_starts_a_child_as_another_user_without_roots_groups(other_user):
     child = lifeline.popen(["id"], user="nobody", stdout=subprocess.PIPE, text=True)
     answer = child.communicate()[0]
@@ -215,7 +222,7 @@ def leash_with(parent: int, *command: str) -> subprocess.CompletedProcess[str]:
     options = [f"parent={parent}", "signal=15", "uid=", "gid=", "grace=1"]
     options += ["pipe="] if LINUX else [f"pipe={os.open(os.devnull, os.O_RDONLY)}"]
     return subprocess.run(
-        [sys.executable, "-I", "-S", leash.__file__, *options, "--", *command],
+        [sys.executable, "-I", "-S", leash.__file__, *options, "--", command[0], *command],
         capture_output=True,
         text=True,
         check=False,
@@ -224,8 +231,8 @@ def leash_with(parent: int, *command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(not LINUX, reason="drives the kernel's means")
 def test_a_child_whose_parent_is_gone_before_the_tie_holds_never_runs(tmp_path):
-    assert leash_with(1, "touch", str(tmp_path / "ran")).returncode == leash.PARENT_IS_GONE
-    assert leash_with(os.getpid(), "touch", str(tmp_path / "ran too")).returncode == 0
+    assert leash_with(1, TOUCH, str(tmp_path / "ran")).returncode == leash.PARENT_IS_GONE
+    assert leash_with(os.getpid(), TOUCH, str(tmp_path / "ran too")).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["ran too"]
 
 
