@@ -139,18 +139,14 @@ def _hashes(
     for stored in stored_tensors(folder):
         by_file.setdefault(stored.file, []).append(stored)
     for file, tensors in by_file.items():
-        with file.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            whole = memoryview(mapped)
-            for stored in sorted(tensors, key=lambda t: t.start):
-                view = whole[stored.start : stored.stop]
-                sha = hashlib.sha256(view).hexdigest()
-                try:
-                    if visit is not None:
-                        visit(stored, view)
-                finally:
-                    view.release()
-                yield stored.info.name, stored.info.dtype, stored.info.shape, sha
-            whole.release()
+        with file.open("rb") as handle:
+            # Not closed by hand: a visitor's error may still hold a view, and the last one to go closes the map.
+            whole = memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
+        for stored in sorted(tensors, key=lambda t: t.start):
+            view = whole[stored.start : stored.stop]
+            if visit is not None:
+                visit(stored, view)
+            yield stored.info.name, stored.info.dtype, stored.info.shape, hashlib.sha256(view).hexdigest()
 
 
 def _parse(file: Path) -> Iterator[StoredTensor]:
@@ -208,7 +204,8 @@ def _absent(folder: Path, missing: list[str]) -> CheckpointError:
     names = sorted(path.name for path in folder.iterdir())
     if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
         return PickleCheckpointError(
-            f"weights must be safetensors, but {folder.name!r} has only pickled files: save it with safe_serialization=True"
+            f"weights must be safetensors, but {folder.name!r} has only pickled files: "
+            "save it with safe_serialization=True"
         )
     if any(name.endswith(".gguf") for name in names):
         return QuantisedCheckpointError(f"weights must be safetensors, but {folder.name!r} has GGUF: convert it first")

@@ -1,0 +1,36 @@
+"""Write `core/catalog.json` from the registries: `python -m workers.catalog` (or `make catalog`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import core
+from core.catalog import Catalog, LayoutInfo
+from core.recipe.layouts import presets
+
+
+def generate() -> str:
+    """The catalogue's text, from every registry in sorted order."""
+    from evaluation.catalog import LOCAL_TASKS
+    from merging.methods import methods
+    from search.strategies import strategies
+
+    found = Catalog(
+        methods=tuple(method.info for method in methods().values()),
+        layouts=tuple(LayoutInfo(name=p.name, summary=p.summary, params=p.params) for p in presets().values()),
+        strategies=tuple(strategy.info for strategy in strategies().values()),
+        protocols=("search",),
+        tasks=tuple(sorted(LOCAL_TASKS)),
+    )
+    return json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+
+
+def main() -> None:
+    """Write the file."""
+    assert core.__file__ is not None
+    Path(core.__file__).with_name("catalog.json").write_text(generate(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

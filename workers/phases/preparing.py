@@ -1,0 +1,79 @@
+"""Before a search: inspect what is not known yet, then check that everything fits."""
+
+from __future__ import annotations
+
+from core.errors import HuarizoError, UnknownModelError
+from core.jobs import HUB_REF, LOCAL_REF
+from core.model import Model, check_fit
+from core.records import Device, Failure, JobRecord, ModelRecord, StepKind
+from core.settings import Settings
+from core.space import MergeFamily
+from core.states import JobState, StepState
+from store import jobs, models, steps
+from store.session import Session
+from workers.failures import failure_of
+from workers.parents import job_models
+from workers.phases import running
+
+
+def begin(session: Session, settings: Settings, job: JobRecord) -> None:
+    """Register unknown models and order their inspection and that of every task."""
+    job = jobs.move(session, job.id, JobState.PREPARING)
+    for ref in dict.fromkeys(model.ref for model in job.request.models):
+        record = _registered(session, ref)
+        if record is None:
+            unknown = UnknownModelError(f"no model is registered as {ref!r}: use local:<path> or register it")
+            _fail(session, job, unknown)
+            return
+        if record.state != "ready":
+            steps.add(
+                session, StepKind.INSPECT_MODEL, Device.NONE, job_id=job.id, payload={"model_id": record.id, "ref": ref}
+            )
+    for spec in job.request.objective.tasks:
+        steps.add(session, StepKind.INSPECT_TASK, Device.CPU, job_id=job.id, payload={"task": spec.task})
+
+
+def look(session: Session, settings: Settings, job: JobRecord) -> None:
+    """Go on once every inspection is done; fail with the code of one that failed."""
+    inspections = steps.of_job(session, job.id, kinds=(StepKind.INSPECT_MODEL, StepKind.INSPECT_TASK))
+    failed = next((step for step in inspections if step.state is StepState.FAILED), None)
+    if failed is not None:
+        jobs.fail(session, job.id, failed.failure or Failure(code="internal", message="an inspection failed"))
+        return
+    if any(not step.state.final for step in inspections):
+        return
+    contents = {
+        str(step.payload["task"]): str((step.result or {})["content"])
+        for step in inspections
+        if step.kind is StepKind.INSPECT_TASK
+    }
+    try:
+        _check(job, list(job_models(session, job).values()))
+    except HuarizoError as error:
+        _fail(session, job, error)
+        return
+    jobs.pin_contents(session, job.id, contents)
+    running.begin(session, settings, jobs.move(session, job.id, JobState.RUNNING))
+
+
+def _registered(session: Session, ref: str) -> ModelRecord | None:
+    """The registered model; one that is named by its place is registered on the spot, under that name."""
+    known = models.by_name(session, ref)
+    if known is None and (LOCAL_REF.match(ref) or HUB_REF.match(ref)):
+        return models.register(session, ref, ref)
+    return known
+
+
+def _check(job: JobRecord, parents: list[Model]) -> None:
+    """Everything that headers decide: fit, names, bounds and layouts.
+
+    Raises:
+        ParentsDoNotFitError, InvalidInputError: the rule that is broken.
+    """
+    merges = any(isinstance(family, MergeFamily) for family in job.request.space.families)
+    check_fit(parents, same_depth=merges)
+    job.request.search_space(min(model.header.layers for model in parents))
+
+
+def _fail(session: Session, job: JobRecord, error: HuarizoError) -> None:
+    jobs.fail(session, job.id, failure_of(error))

@@ -1,0 +1,252 @@
+"""The search itself: judge what was scored, tell the sampler, and keep every worker supplied."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from core.errors import HuarizoError
+from core.model import Model
+from core.recipe import Recipe, ResolvedRecipe, identity, resolve
+from core.records import Device, Failure, JobRecord, StepKind, TrialRecord
+from core.rungs import rung_sizes
+from core.settings import Settings
+from core.space import SearchSpace
+from core.states import TrialState
+from search.plan import seeds
+from search.racing import Decision, Standing, decide
+from search.study import Proposer
+from store import events, jobs, steps, tasks, trials
+from store.session import ReadSession, Session
+from workers.parents import job_models
+from workers.phases import confirming, proposers
+
+log = logging.getLogger(__name__)
+
+#: Proposals that cannot become a candidate, in one look, before the look gives up for now.
+_BAD_PROPOSALS = 20
+_ACTIVE = (TrialState.QUEUED, TrialState.RUNNING, TrialState.WAITING)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one look needs to know of a running search."""
+
+    job: JobRecord
+    models: dict[str, Model]
+    space: SearchSpace
+    rungs: tuple[int, ...]
+    device: Device
+
+    @classmethod
+    def of(cls, session: ReadSession, job: JobRecord) -> Search:
+        """Read it from the store."""
+        known = job_models(session, job)
+        counts = [
+            len(tasks.get(session, spec.task, job.contents[spec.task]).side("search"))
+            for spec in job.request.objective.tasks
+        ]
+        return cls(
+            job=job,
+            models=known,
+            space=job.request.search_space(min(model.header.layers for model in known.values())),
+            rungs=rung_sizes(job.request.racing, counts),
+            device=job_device(session, job),
+        )
+
+
+def job_device(session: ReadSession, job: JobRecord) -> Device:
+    """The kind of device that read the job's tasks first; all its candidates are scored on that kind."""
+    done = steps.of_job(session, job.id, kinds=(StepKind.INSPECT_TASK,))
+    return Device(str((done[0].result or {}).get("device", Device.CPU))) if done else Device.CPU
+
+
+def begin(session: Session, settings: Settings, job: JobRecord) -> None:
+    """Queue every parent as it is, on all search items, and the known good starts; then look."""
+    search = Search.of(session, job)
+    for model in job.request.models:
+        _add(session, search, "parent", model.name, identity(model.name, save_dtype=job.request.export.save_dtype))
+    proposer = proposers.of(session, settings, search.job, search.space)
+    for values in seeds(search.space):
+        proposer.enqueue(values)
+    look(session, settings, job)
+
+
+def look(session: Session, settings: Settings, job: JobRecord) -> None:
+    """One look: judge, tell, stop or propose."""
+    search = Search.of(session, job)
+    proposer = proposers.of(session, settings, job, search.space)
+    _judge(session, search, _spent(session, search))
+    _tell(session, search, proposer)
+    every = trials.of_job(session, job.id)
+    # Asked again: the last candidate may have been judged just now.
+    spent = _spent(session, search)
+    failure = _hopeless(job, every)
+    if failure is not None:
+        jobs.fail(session, job.id, failure)
+        proposers.forget(job.id)
+    elif not spent:
+        _propose(session, search, proposer, every)
+    elif not any(trial.state in _ACTIVE for trial in every):
+        proposers.forget(job.id)
+        confirming.begin(session, settings, job)
+
+
+def _judge(session: Session, search: Search, spent: bool) -> None:
+    """The word on every waiting candidate."""
+    every = trials.of_job(session, search.job.id)
+    standings = {trial.id: _standings(trial, search.rungs) for trial in every}
+    waiting = [trial for trial in every if trial.state is TrialState.WAITING]
+    if spent:
+        return _wind_up(session, search, every, waiting)
+    for trial in waiting:
+        rivals = [s for other, found in standings.items() if other != trial.id for s in found]
+        mine = standings[trial.id][-1]
+        decision = decide(mine, rivals, search.rungs, search.job.request.racing.eta, reference=trial.origin == "parent")
+        if decision is Decision.FINISH:
+            trials.move(session, trial.id, TrialState.SCORED)
+        elif decision is Decision.RAISE:
+            trials.raise_target(session, trial.id, search.rungs[mine.rung + 1], mine.rung + 1, search.device)
+        else:
+            trials.move(session, trial.id, TrialState.STOPPED)
+    return None
+
+
+def _wind_up(session: Session, search: Search, every: Sequence[TrialRecord], waiting: Sequence[TrialRecord]) -> None:
+    """The budget is spent: nothing new is begun, but one candidate is completed so that there is a finalist.
+
+    Waiting candidates wait until nobody runs, so that the one to complete is chosen among all of them.
+    """
+    last = search.rungs[-1]
+    for trial in every:
+        if trial.state is TrialState.QUEUED and trial.origin != "parent":
+            trials.move(session, trial.id, TrialState.CANCELLED)
+        elif trial.state is TrialState.WAITING and trial.scored_items >= last:
+            trials.move(session, trial.id, TrialState.SCORED)
+    unfinished = [trial for trial in waiting if trial.scored_items < last]
+    if any(trial.state is TrialState.RUNNING and trial.origin != "parent" for trial in every) or not unfinished:
+        return
+    best = max(unfinished, key=lambda trial: (trial.scored_items, trial.macro or 0.0, -trial.number))
+    complete = any(t.origin != "parent" and t.macro is not None and t.scored_items >= last for t in every)
+    for trial in unfinished:
+        if trial is best and not complete:
+            trials.raise_target(session, trial.id, last, len(search.rungs) - 1, search.device)
+        else:
+            trials.move(session, trial.id, TrialState.STOPPED)
+
+
+def _standings(trial: TrialRecord, rungs: Sequence[int]) -> list[Standing]:
+    """The candidate's macro at every rung that it has passed."""
+    macros = trial.provenance.get("macros", {})
+    return [Standing(rung, float(macros[str(size)])) for rung, size in enumerate(rungs) if str(size) in macros]
+
+
+def _tell(session: Session, search: Search, proposer: Proposer) -> None:
+    """Tell the sampler every result that it has not heard. Our row comes first, so a lost tell is told again."""
+    for trial in trials.of_job(session, search.job.id):
+        if trial.told or not trial.state.final or trial.optuna_number is None:
+            continue
+        if trial.state is TrialState.SCORED and trial.macro is not None:
+            proposer.tell_scored(trial.optuna_number, trial.macro, items=trial.scored_items)
+        elif trial.state is TrialState.STOPPED and trial.macro is not None:
+            proposer.tell_stopped(trial.optuna_number, trial.macro, rung_items=trial.scored_items)
+        else:
+            proposer.tell_failed(trial.optuna_number)
+        trials.mark_told(session, trial.id, trial.optuna_number)
+
+
+def _spent(session: ReadSession, search: Search) -> bool:
+    """Whether a limit of the budget is reached."""
+    budget, job = search.job.request.budget, search.job
+    proposed = [t for t in trials.of_job(session, job.id) if t.origin != "parent"]
+    if budget.trials is not None and len(proposed) >= budget.trials and not any(t.state in _ACTIVE for t in proposed):
+        return True
+    if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
+        return True
+    age = (datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else 0.0
+    return budget.seconds is not None and age >= budget.seconds
+
+
+def _hopeless(job: JobRecord, every: Sequence[TrialRecord]) -> Failure | None:
+    """The failure that ends the job: a parent that cannot be scored, or too many failures in a row."""
+    for trial in every:
+        if trial.origin == "parent" and trial.state is TrialState.FAILED:
+            return trial.failure or Failure(code="trial_failed", message=f"parent {trial.label!r} cannot be scored")
+    limit = job.request.max_consecutive_failures
+    ended = sorted(
+        (t for t in every if t.state.final and t.origin != "parent"), key=lambda t: t.finished_at or t.created_at
+    )
+    last = ended[-limit:]
+    if len(last) == limit and all(t.state is TrialState.FAILED for t in last):
+        cause = last[-1].failure
+        code, message = (cause.code, cause.message) if cause else ("trial_failed", "unknown cause")
+        return Failure(code=code, message=f"{limit} candidates failed in a row, the last one thus: {message}")
+    return None
+
+
+def _propose(session: Session, search: Search, proposer: Proposer, every: Sequence[TrialRecord]) -> None:
+    """Keep one proposal ahead of each worker, within the budget of trials."""
+    job = search.job
+    proposed = [trial for trial in every if trial.origin != "parent"]
+    active = sum(trial.state in _ACTIVE for trial in proposed)
+    limit = job.request.budget.trials
+    room = 2 * job.request.parallel - active
+    if limit is not None:
+        room = min(room, limit - len(proposed))
+    bad = 0
+    while room > 0 and bad < _BAD_PROPOSALS:
+        proposal = proposer.ask()
+        try:
+            recipe = search.space.fill(proposal.values)
+            resolved = resolve(recipe, search.models)
+        except HuarizoError as error:
+            proposer.tell_failed(proposal.number)
+            events.append(session, job.id, "proposal_refused", {"code": error.code, "message": error.message})
+            bad += 1
+            continue
+        origin = "enqueued" if proposal.enqueued else "proposed"
+        label = _label(recipe) if proposal.enqueued else ""
+        _add(session, search, origin, label, recipe, resolved, dict(proposal.values), proposal.number)
+        room -= 1
+
+
+def _label(recipe: Recipe) -> str:
+    """What people call a known good start."""
+    if recipe.merge is None:
+        return recipe.layout.preset if recipe.layout else "slices"
+    weights = recipe.merge.params.get("weight")
+    values = weights.values() if isinstance(weights, dict) else ()
+    full = bool(values) and all(value in (1.0, {"groups": [1.0] * _groups(value)}) for value in values)
+    return f"{'full' if full else 'uniform'} {recipe.merge.method}"
+
+
+def _groups(value: object) -> int:
+    return len(value["groups"]) if isinstance(value, dict) else 0
+
+
+def _add(
+    session: Session,
+    search: Search,
+    origin: str,
+    label: str,
+    recipe: Recipe,
+    resolved: ResolvedRecipe | None = None,
+    values: dict[str, bool | int | float | str] | None = None,
+    number: int | None = None,
+) -> None:
+    parent = origin == "parent"
+    trials.create(
+        session,
+        search.job.id,
+        origin=origin,
+        label=label,
+        values=values,
+        recipe=recipe,
+        resolved=resolved or resolve(recipe, search.models),
+        target_items=search.rungs[-1] if parent else search.rungs[0],
+        device=search.device,
+        optuna_number=number,
+        priority=10 if parent else 0,
+    )

@@ -1,0 +1,64 @@
+"""Where things lie for a worker: folders of models, tasks and artifacts, from the settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from core.errors import MissingCheckpointError, PathNotAllowedError, ServiceUnavailableError
+from core.jobs import HUB_REF, LOCAL_REF
+from core.refs import resolve_local
+from core.settings import Settings
+
+#: What is fetched of a hub repository: never pickles, never code.
+HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer.model", "*.jinja", "*.txt")
+
+
+def model_folder(ref: str, settings: Settings) -> Path:
+    """The folder of a referenced model; a hub repository is fetched (or found in the local cache).
+
+    Raises:
+        PathNotAllowedError: outside the configured roots, or a hub id that the allow-list refuses.
+        MissingCheckpointError: nothing there.
+    """
+    if LOCAL_REF.match(ref):
+        return resolve_local(ref, settings.model_roots)
+    hub = HUB_REF.match(ref)
+    if hub is None:
+        raise PathNotAllowedError(f"a model reference is local:<path> or hub:<org>/<name>@<commit>, but got {ref!r}")
+    repo = hub["repo"]
+    if not re.fullmatch(settings.hub_allow, repo):
+        raise PathNotAllowedError(f"hub ids must match {settings.hub_allow!r}, but got {repo!r}: set HUARIZO_HUB_ALLOW")
+    return _fetch(repo, hub["revision"])
+
+
+def pinned(ref: str, folder: Path) -> str:
+    """The reference with the exact revision: hub snapshots lie in folders named by their commit."""
+    hub = HUB_REF.match(ref)
+    return f"hub:{hub['repo']}@{folder.name}" if hub else ref
+
+
+def artifact_root(settings: Settings) -> Path:
+    """Where exported checkpoints go.
+
+    Raises:
+        ServiceUnavailableError: neither HUARIZO_ARTIFACTS nor HUARIZO_HOME is set.
+    """
+    if settings.artifacts is not None:
+        return settings.artifacts
+    if settings.home is not None:
+        return settings.home / "artifacts"
+    raise ServiceUnavailableError("artifacts need a folder, but none is configured: set HUARIZO_ARTIFACTS")
+
+
+def _fetch(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise MissingCheckpointError(
+            f"{repo!r} cannot be fetched from the hub ({reason}): check the id, the network, or use local:<path>"
+        ) from error

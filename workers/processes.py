@@ -1,0 +1,87 @@
+"""What one Celery child process keeps: settings, database, and what its queue needs warm."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from core.errors import LeaseLostError
+from core.records import Device, StepKind, StepRecord
+from core.settings import Settings
+from store import steps
+from store.session import Database
+from workers.failures import settle
+from workers.heart import Heart
+from workers.lifetime import process_owner
+
+log = logging.getLogger(__name__)
+
+#: A child keeps working through the backlog for so long before it lets Celery take the next message.
+STRETCH_SECONDS = 10.0
+
+CONTROL_KINDS = (StepKind.ADVANCE,)
+INSPECT_KINDS = (StepKind.INSPECT_MODEL, StepKind.EXPLAIN)
+
+
+class Process:
+    """The state of one worker child."""
+
+    _current: ClassVar[Process | None] = None
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database_url is None:
+            raise RuntimeError("a worker needs HUARIZO_DATABASE_URL: start it with `huarizo worker` or `huarizo up`")
+        self.settings = settings
+        self.database = Database(settings.database_url, settings.broker_url)
+        self.owner = process_owner()
+        self._runner: object | None = None
+
+    @classmethod
+    def begin(cls, settings: Settings) -> Process:
+        """Start this child's state."""
+        cls._current = cls(settings)
+        return cls._current
+
+    @classmethod
+    def current(cls) -> Process:
+        """This child's state, made on first use (pools without child processes have no start hook)."""
+        return cls._current or cls.begin(Settings())
+
+    def answer(self, queue: str) -> None:
+        """Run the best steps of a queue for a stretch."""
+        if queue in ("cpu", "cuda"):
+            from workers.device import drive
+
+            drive(self)
+            return
+        self._work_off(INSPECT_KINDS if queue == "inspect" else CONTROL_KINDS, self._run)
+
+    def _work_off(self, kinds: tuple[StepKind, ...], run: Callable[[StepRecord], None]) -> None:
+        until = time.monotonic() + STRETCH_SECONDS
+        while time.monotonic() < until:
+            with self.database.transaction() as session:
+                step = steps.claim(
+                    session,
+                    owner=self.owner,
+                    devices=(Device.NONE,),
+                    kinds=kinds,
+                    lease_seconds=self.settings.lease_seconds,
+                )
+            if step is None:
+                return
+            with Heart(self.database, step, self.settings.lease_seconds):
+                run(step)
+
+    def _run(self, step: StepRecord) -> None:
+        """Run one control or inspect step; a failure is recorded, never raised into Celery."""
+        from workers.steps import advance, inspect_model
+
+        verbs = {StepKind.ADVANCE: advance.run, StepKind.INSPECT_MODEL: inspect_model.run}
+        try:
+            verbs[step.kind](self.database, self.settings, step)
+        except LeaseLostError:
+            log.warning("step %s (%s) is held by another worker now", step.id, step.kind)
+        except Exception as error:
+            settle(self.database, self.settings, step, error)

@@ -1,0 +1,125 @@
+"""The workbench of a runner: what is loaded once and kept from candidate to candidate."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from core.errors import ServiceUnavailableError
+from core.model import Model
+from core.objective import TaskSpec
+from core.recipe import ResolvedRecipe
+from core.records import Device, JobRecord
+from core.settings import Settings
+from evaluation.catalog import TaskFolders
+from evaluation.prepare import Prepared, prepare
+from evaluation.scorer import Scorer
+from merging.resident import Resident
+from merging.sources import Parents
+from store.session import Database
+from workers.parents import job_models
+from workers.places import model_folder
+
+log = logging.getLogger(__name__)
+
+
+class Bench:
+    """Device, database, resident parents and prepared tasks of one runner process.
+
+    Args:
+        settings: of this process.
+        owner: the name under which the runner claims steps.
+    """
+
+    def __init__(self, settings: Settings, *, owner: str) -> None:
+        if settings.database_url is None:
+            raise ServiceUnavailableError("a runner needs HUARIZO_DATABASE_URL: start it with `huarizo worker`")
+        self.settings = settings
+        self.owner = owner
+        self.database = Database(settings.database_url, settings.broker_url)
+        self.prefer_job: str | None = None
+        self._loaded: tuple[frozenset[str], Parents, Resident] | None = None
+        self._prepared: tuple[tuple[object, ...], Prepared] | None = None
+        self._scorers: dict[str, Scorer] = {}
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of this runner, with threads set on a CPU."""
+        wish = self.settings.device
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
+        if name == "cpu":
+            torch.set_num_threads(self.settings.threads or os.cpu_count() or 1)
+        return torch.device(name)
+
+    @property
+    def kind(self) -> Device:
+        """`cpu` or `cuda`."""
+        return Device(self.device.type)
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The steps this runner may claim: a GPU runner takes those that ask for any device as well."""
+        return (Device.CUDA, Device.CPU) if self.kind is Device.CUDA else (Device.CPU,)
+
+    @property
+    def folders(self) -> TaskFolders:
+        """Where tasks and their data are found."""
+        return TaskFolders(datasets=self.settings.datasets, registered=tuple(self.settings.task_folders))
+
+    def models_of(self, job: JobRecord) -> dict[str, Model]:
+        """The job's inspected models by the names that it uses.
+
+        Raises:
+            UnknownModelError: one of them is not in the registry, or not inspected.
+        """
+        with self.database.reading() as session:
+            return job_models(session, job)
+
+    def resident(self, known: Mapping[str, Model]) -> Resident:
+        """The resident model over these parents; loaded anew only when a parent is not there yet."""
+        wanted = frozenset(model.weights_digest for model in known.values())
+        if self._loaded is None or not wanted <= self._loaded[0]:
+            self._loaded = None
+            by_digest = {model.weights_digest: model for model in known.values()}
+            folders = {digest: model_folder(model.ref, self.settings) for digest, model in by_digest.items()}
+            headers = {digest: model.header for digest, model in by_digest.items()}
+            parents = Parents(folders, headers, self.device)
+            self._loaded = (wanted, parents, Resident(parents, device=self.device))
+        return self._loaded[2]
+
+    def parents(self, known: Mapping[str, Model]) -> Parents:
+        """The opened parents."""
+        self.resident(known)
+        assert self._loaded is not None
+        return self._loaded[1]
+
+    def tokenizer_folder(self, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Path:
+        """The folder of the model that gives the recipe its tokenizer."""
+        donor = recipe.sources[recipe.tokenizer]
+        while donor.recipe is not None:
+            donor = donor.recipe.sources[donor.recipe.tokenizer]
+        by_digest = {model.weights_digest: model for model in known.values()}
+        return model_folder(by_digest[str(donor.weights)].ref, self.settings)
+
+    def scorer(self, specs: tuple[TaskSpec, ...], recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
+        """A scorer over the tasks, prepared once per tokenizer and objective."""
+        by_digest = {model.weights_digest: model for model in known.values()}
+        tokenizer = by_digest[recipe.model_digests()[0]].header.tokenizer_digest
+        key = (specs, tokenizer)
+        if self._prepared is None or self._prepared[0] != key:
+            folder = self.tokenizer_folder(recipe, known)
+            self._prepared = (key, prepare(specs, folder, self.folders, max_length=None))
+            self._scorers = {}
+        if recipe.save_dtype not in self._scorers:
+            self._scorers[recipe.save_dtype] = Scorer(
+                self._prepared[1],
+                device=self.device,
+                dtype=getattr(torch, recipe.save_dtype),
+                batch_tokens=self.settings.batch_tokens or None,
+            )
+        return self._scorers[recipe.save_dtype]

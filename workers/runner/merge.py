@@ -1,0 +1,136 @@
+"""The local verb behind `huarizo merge`: a recipe file becomes a checkpoint, without a service.
+
+    python -m workers.runner.merge recipe.yaml out/ [--json-progress]
+
+The file holds the short form of a recipe; the `model` of each source is a reference (`local:<path>` or
+`hub:<org>/<name>`).
+Progress and result are JSON lines on standard output: {"event": "progress" | "done" | "error", ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+from core.checkpoint import read_header, weights_digest
+from core.errors import HuarizoError, RecipeError
+from core.jobs import LOCAL_REF
+from core.model import Model
+from core.recipe import Recipe, ResolvedRecipe, resolve
+from core.settings import Settings
+from merging.export import ExportInfo, export
+from merging.sources import Parents
+from workers.places import model_folder
+from workers.runner.manifest import write_manifest
+
+
+def main() -> int:
+    """Merge and report; the exit status is 1 after an error."""
+    parser = argparse.ArgumentParser(prog="python -m workers.runner.merge")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--json-progress", action="store_true", help="report every tensor")
+    options = parser.parse_args()
+    try:
+        report = merge(options.recipe, options.out, say if options.json_progress else None)
+    except HuarizoError as error:
+        say({"event": "error", "code": error.code, "message": error.message})
+        return 1
+    say({"event": "done", **report})
+    return 0
+
+
+def say(event: dict[str, Any]) -> None:
+    """One JSON line."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def merge(file: Path, out: Path, tell: Any = None) -> dict[str, Any]:
+    """Build the recipe in `file` into the folder `out`.
+
+    Raises:
+        RecipeError: the file is not a recipe.
+        HuarizoError: a parent cannot be used, or the recipe cannot be resolved.
+    """
+    recipe = read_recipe(file)
+    settings = _with_working_folder(Settings())
+    folders = {ref: model_folder(ref, settings) for ref in dict.fromkeys(_references(recipe))}
+    models = {ref: _model(ref, folder) for ref, folder in folders.items()}
+    resolved = resolve(recipe, models)
+    info = _export(resolved, models, folders, out, tell)
+    files = write_manifest(out, _about(recipe, resolved, models, info))["files"]
+    return {"weights_digest": info.weights_digest, "recipe_digest": resolved.digest(), "files": files}
+
+
+def read_recipe(file: Path) -> Recipe:
+    """Parse YAML or JSON.
+
+    Raises:
+        RecipeError: not readable, or not a recipe; names the field.
+    """
+    try:
+        parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Recipe.model_validate(parsed)
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"a recipe must be a YAML or JSON file, but {file.name!r} is not: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{file.name!r} is not a recipe: {where}: {first['msg']}", where=where) from error
+
+
+def _references(recipe: Recipe) -> list[str]:
+    inner = [ref for source in recipe.sources if source.recipe for ref in _references(source.recipe)]
+    return [source.model for source in recipe.sources if source.model is not None] + inner
+
+
+def _model(ref: str, folder: Path) -> Model:
+    return Model(name=ref, ref=ref, weights_digest=weights_digest(folder), header=read_header(folder))
+
+
+def _with_working_folder(settings: Settings) -> Settings:
+    """A local verb may read what its user can: paths are looked up from the working folder, absolute ones from `/`."""
+    return settings.model_copy(update={"model_roots": (*settings.model_roots, Path.cwd(), Path("/"))})
+
+
+def _export(
+    resolved: ResolvedRecipe, models: dict[str, Model], folders: dict[str, Path], out: Path, tell: Any
+) -> ExportInfo:
+    by_digest = {model.weights_digest: ref for ref, model in models.items()}
+    parents = Parents(
+        {digest: folders[ref] for digest, ref in by_digest.items()},
+        {digest: models[ref].header for digest, ref in by_digest.items()},
+        torch.device("cpu"),
+    )
+    donor = resolved.sources[resolved.tokenizer]
+    digest = donor.weights or resolved.model_digests()[0]
+
+    def progress(done: int, total: int) -> None:
+        if tell is not None:
+            tell({"event": "progress", "done": done, "total": total})
+
+    return export(resolved, parents, out, tokenizer_folder=folders[by_digest[digest]], progress=progress)
+
+
+def _about(recipe: Recipe, resolved: ResolvedRecipe, models: dict[str, Model], info: ExportInfo) -> dict[str, Any]:
+    names = {ref: Path(ref).name if LOCAL_REF.match(ref) else ref for ref in models}
+    return {
+        "format": 1,
+        "recipe_digest": resolved.digest(),
+        "weights_digest": info.weights_digest,
+        "parameters": info.parameters,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+        "parents": {names[ref]: model.weights_digest for ref, model in models.items()},
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

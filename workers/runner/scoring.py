@@ -1,0 +1,157 @@
+"""Scoring a built candidate on some documents, reusing every outcome that is already stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from core.errors import CancelledError, ConflictError, TaskError
+from core.model import Model
+from core.objective import TaskSpec
+from core.outcomes import Outcomes
+from core.recipe import ResolvedRecipe
+from core.records import JobRecord, Score, StepRecord
+from core.rungs import rung_sizes
+from core.statistics import mean, stderr
+from core.tasks import Side, order
+from evaluation.scorer import Scorer
+from store import jobs, outcomes, steps
+from workers.heart import Heart
+from workers.runner.bench import Bench
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate's results along the study's order, task by task, and how many of them were newly scored."""
+
+    job: JobRecord
+    found: tuple[tuple[TaskSpec, tuple[int, ...], Outcomes], ...]
+    fresh: int
+
+    def scores(self, items: int | None = None) -> tuple[Score, ...]:
+        """One score per task over its first `items` documents."""
+        return tuple(score_of(spec, have.select(numbers[:items])) for spec, numbers, have in self.found)
+
+    def macro(self, items: int | None = None) -> float:
+        """The weighted mean over tasks of their first `items` documents."""
+        return macro_of(self.scores(items), self.job.request.objective.shares)
+
+
+@dataclass
+class Candidate:
+    """What is being scored: the recipe, its weights in place, and the step that pays for it."""
+
+    bench: Bench
+    step: StepRecord
+    heart: Heart
+    job: JobRecord
+    recipe: ResolvedRecipe
+    recipe_digest: str
+    scorer: Scorer
+    model: PreTrainedModel
+
+    def score(self, side: Side, items: int | None) -> Scored:
+        """Score on the first `items` documents per task of one side (None: all) along the study's order.
+
+        Raises:
+            CancelledError, LeaseLostError: the step is no longer ours; committed blocks stand.
+        """
+        fingerprints = self._fingerprints()
+        found, fresh = [], 0
+        for spec in self.job.request.objective.tasks:
+            numbers = self.numbers(spec, side)[:items]
+            have, new = self._complete(spec, fingerprints[spec.task], numbers, side)
+            found.append((spec, numbers, have.select(numbers)))
+            fresh += new
+        return Scored(self.job, tuple(found), fresh)
+
+    def rungs(self) -> tuple[int, ...]:
+        """Items per task at every rung of the job."""
+        specs = self.job.request.objective.tasks
+        return rung_sizes(self.job.request.racing, [len(self.numbers(spec, "search")) for spec in specs])
+
+    def numbers(self, spec: TaskSpec, side: Side) -> tuple[int, ...]:
+        """The documents of one side in the study's order."""
+        content = self.scorer.prepared.tasks[spec.task].content
+        return order(self.job.request.seed, content.content_digest, content.side(side))
+
+    def _fingerprints(self) -> dict[str, str]:
+        """This runner's fingerprints, which must be those the job began with.
+
+        Raises:
+            ConflictError: another device kind or library version scored the job's other candidates.
+            TaskError: a task's documents changed since the job began.
+        """
+        prepared = self.scorer.prepared.tasks
+        for task, content in self.job.contents.items():
+            if prepared[task].content.content_digest != content:
+                raise TaskError(
+                    f"the documents of task {task!r} changed since the job began: post a new job", where=task
+                )
+        dtype, kind = self.recipe.save_dtype, str(self.bench.kind)
+        mine = {task: item.fingerprint(dtype, kind) for task, item in prepared.items()}
+        with self.bench.database.transaction() as session:
+            pinned = jobs.pin_fingerprints(session, self.job.id, mine)
+        odd = sorted(task for task in mine if pinned.get(task) != mine[task])
+        if odd:
+            raise ConflictError(
+                f"candidates of one job must be scored alike, but task {odd[0]!r} was first scored on another kind of "
+                "device or with other library versions: use workers of one kind"
+            )
+        return mine
+
+    def _complete(self, spec: TaskSpec, fingerprint: str, numbers: Sequence[int], side: Side) -> tuple[Outcomes, int]:
+        """Stored outcomes plus freshly scored ones; every block is committed as it comes."""
+        content = self.scorer.prepared.tasks[spec.task].content
+        with self.bench.database.reading() as session:
+            have = outcomes.load(session, self.recipe_digest, fingerprint)
+        missing = have.missing(numbers)
+
+        def keep(block: Outcomes) -> None:
+            with self.bench.database.transaction() as session:
+                steps.guard(session, self.step.id, self.step.fence)
+                outcomes.commit(
+                    session,
+                    recipe_digest=self.recipe_digest,
+                    fingerprint=fingerprint,
+                    task=spec.task,
+                    documents=content.documents,
+                    outcomes=block,
+                )
+                if side == "search":
+                    jobs.count(session, self.job.id, items=len(block))
+
+        if missing:
+            if self.heart.cancelled:
+                raise CancelledError("the step was cancelled before its candidate was scored")
+            have = have | self.scorer.score(
+                self.model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep
+            )
+        return have, len(missing)
+
+
+def score_of(spec: TaskSpec, results: Outcomes) -> Score:
+    """The mean of correctness with its standard error."""
+    return Score(
+        task=spec.task,
+        metric=spec.metric_name,
+        value=mean(results.correct),
+        stderr=stderr(results.correct),
+        n=len(results),
+    )
+
+
+def macro_of(scores: Sequence[Score], shares: Sequence[float]) -> float:
+    """The weighted mean over tasks."""
+    return sum(share * score.value for share, score in zip(shares, scores, strict=True))
+
+
+def place(
+    bench: Bench, step: StepRecord, heart: Heart, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]
+) -> Candidate:
+    """Build the candidate into the resident model and make it ready to be scored."""
+    built = bench.resident(known).build(recipe)
+    scorer = bench.scorer(job.request.objective.tasks, recipe, known)
+    return Candidate(bench, step, heart, job, recipe, recipe.digest(), scorer, built.model)

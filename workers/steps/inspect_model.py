@@ -1,0 +1,63 @@
+"""Read a parent once: its header, its weights digest, and a scan for NaN and infinity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from core.checkpoint import StoredTensor, read_header, weights_digest
+from core.errors import NonFiniteCheckpointError
+from core.records import StepRecord
+from core.settings import Settings
+from store import models, steps
+from store.session import Database
+from workers.places import model_folder, pinned
+
+#: Per safetensors dtype: unsigned type of equal width and the exponent mask; all exponent bits set is NaN or infinity.
+_EXPONENTS: dict[str, tuple[str, int]] = {
+    "F64": ("<u8", 0x7FF0_0000_0000_0000),
+    "F32": ("<u4", 0x7F80_0000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+}
+_PIECE_BYTES = 1 << 24
+
+
+def run(database: Database, settings: Settings, step: StepRecord) -> None:
+    """Inspect the model named in the payload.
+
+    Raises:
+        CheckpointError: it cannot be used; the code says why.
+    """
+    with database.reading() as session:
+        record = models.get(session, str(step.payload["model_id"]))
+    folder = model_folder(record.ref, settings)
+    header = read_header(folder)
+    digest = weights_digest(folder, visit=refuse_non_finite)
+    with database.transaction() as session:
+        steps.guard(session, step.id, step.fence)
+        models.mark_ready(session, record.id, header, digest, ref=pinned(record.ref, folder))
+        steps.finish(session, step.id, step.fence, {"weights_digest": digest})
+        if step.job_id is not None:
+            steps.ensure_advance(session, step.job_id)
+
+
+def refuse_non_finite(stored: StoredTensor, data: memoryview) -> None:
+    """Check one tensor's bytes.
+
+    Raises:
+        NonFiniteCheckpointError: names the tensor and its first bad element.
+    """
+    unsigned, mask = _EXPONENTS[stored.info.dtype]
+    width = int(unsigned[-1])
+    for start in range(0, len(data), _PIECE_BYTES):
+        numbers: np.ndarray[Any, Any] = np.frombuffer(data[start : start + _PIECE_BYTES], dtype=unsigned)
+        bad = (numbers & mask) == mask
+        if bad.any():
+            element = start // width + int(bad.argmax())
+            raise NonFiniteCheckpointError(
+                f"weights must be finite, but element {element} of tensor {stored.info.name!r} is NaN or infinite: "
+                "use an undamaged checkpoint",
+                where=stored.info.name,
+            )
