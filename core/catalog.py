@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from typing import Any
 
-from core.errors import UnknownLayoutError, UnknownMethodError, UnknownStrategyError
+from core.errors import (
+    InvalidInputError,
+    RecipeError,
+    UnknownLayoutError,
+    UnknownMethodError,
+    UnknownNameError,
+    UnknownStrategyError,
+)
 from core.noun import Noun
-from core.params import ParamSpec
+from core.params import ParamSpec, Scalar, check_value
 
 
 class MethodInfo(Noun):
@@ -51,6 +60,26 @@ class StrategyInfo(Noun):
     name: str
     summary: str
     params: tuple[ParamSpec, ...] = ()
+
+    def filled(self, given: Mapping[str, Any]) -> dict[str, Scalar]:
+        """The values given, checked, and the defaults of the others.
+
+        Raises:
+            UnknownNameError: the strategy has no such parameter.
+            InvalidInputError: a value of the wrong kind or out of bounds.
+        """
+        specs, where = {spec.name: spec for spec in self.params}, "strategy.params"
+        values: dict[str, Scalar] = {name: spec.default for name, spec in specs.items()}
+        for name, value in given.items():
+            if name not in specs:
+                raise UnknownNameError.suggest(name, specs, where=where)
+            if not isinstance(value, bool | int | float | str):
+                raise InvalidInputError(f"{name!r} must be one value, but got {value!r}", where=where)
+            try:
+                values[name] = check_value(specs[name], value, where=f"{where}.{name}")
+            except RecipeError as error:
+                raise InvalidInputError(error.message, where=where) from error
+        return values
 
 
 class Catalog(Noun):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.catalog import catalog
-from core.errors import BudgetError, UnknownModelError, UnknownTaskError
+from core.errors import BudgetError, InvalidInputError, UnknownModelError, UnknownTaskError
 from core.noun import Noun
 from core.objective import Objective
 from core.recipe.short import Dtype, Name
@@ -121,15 +121,19 @@ def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None)
         tasks: known task names; None skips that check.
 
     Raises:
-        BudgetError, UnknownTaskError, UnknownMethodError, UnknownLayoutError, UnknownStrategyError,
-        UnknownModelError, SpaceError: the rule that is broken.
+        BudgetError, UnknownTaskError, UnknownMethodError, UnknownLayoutError, UnknownStrategyError, UnknownNameError,
+        InvalidInputError, UnknownModelError, SpaceError: the rule that is broken.
     """
     budget = job.budget
     limits = (budget.trials, budget.item_evaluations, budget.seconds)
     if all(limit is None for limit in limits) or any(limit is not None and limit <= 0 for limit in limits):
         raise BudgetError(f"a budget needs at least one limit above 0, but got {budget!r}: set trials", where="budget")
     if job.strategy.name != "auto":
-        catalog().strategy(job.strategy.name)
+        catalog().strategy(job.strategy.name).filled(job.strategy.params)
+    elif job.strategy.params:
+        raise InvalidInputError(
+            f"`auto` takes no parameters, but got {job.strategy.params!r}: name a strategy", where="strategy.params"
+        )
     for spec in job.objective.tasks:
         if tasks is not None and spec.task not in tasks:
             raise UnknownTaskError.suggest(spec.task, tasks, where="objective.tasks")

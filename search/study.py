@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from core.noun import canonical_json
-from core.params import Scalar
+from core.params import FloatParam, Scalar
 from core.records import TrialRecord
 from core.space import SearchSpace
 from core.states import TrialState
@@ -35,6 +35,9 @@ TRIES = 16
 optuna.logging.disable_default_handler()
 optuna.logging.enable_propagation()
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+_FINISHED = {"complete", "pruned", "fail"}
 
 
 class Proposal(NamedTuple):
@@ -94,10 +97,8 @@ class Proposer:
         self.space = space
         self.seed = seed
         sampler = make_sampler(strategy, space, seed=seed, params=params, history=history)
-        self._owned: RDBStorage | None = None
-        if isinstance(storage, str):
-            self._owned = RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
-        self._storage: BaseStorage = self._owned or storage or InMemoryStorage()
+        self._storage = _opened(storage)
+        self._owned = isinstance(storage, str)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=study_name,
@@ -112,9 +113,9 @@ class Proposer:
 
     def close(self) -> None:
         """Give back the database connections, where this proposer opened them."""
-        if self._owned is not None:
-            self._owned.remove_session()
-            self._owned.engine.dispose()
+        if self._owned:
+            self._storage.remove_session()
+            self._storage.engine.dispose()
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -128,9 +129,14 @@ class Proposer:
             SpaceError: they lie outside the space.
         """
         self.space.check(values)
-        if not again and canonical_json(dict(values)) in self._known():
+        # Whole numbers come back from a database as floats where a float is searched: one form for both.
+        ours = {
+            hole.name: float(values[hole.name]) if isinstance(hole.spec, FloatParam) else values[hole.name]
+            for hole in self.space.active(values)
+        }
+        if not again and canonical_json(ours) in self._known():
             return False
-        self._study.enqueue_trial(dict(values), {"origin": "enqueued"})
+        self._study.enqueue_trial(ours, {"origin": "enqueued"})
         return True
 
     def ask(self) -> Proposal:
@@ -154,21 +160,34 @@ class Proposer:
         known = self._known()
         trial = self._study.ask()
         values = suggest(trial, self.space)
+        first = known.get(canonical_json(values))
         return Proposal(
             number=trial.number,
             values=values,
             enqueued=trial.user_attrs.get("origin") == "enqueued",
-            repeats=known.get(canonical_json(values)),
+            # Queued values are known under the trial's own number.
+            repeats=first if first != trial.number else None,
         )
 
     # -- telling ---------------------------------------------------------------------------------------------------
 
+    def tell(self, row: TrialRecord) -> None:
+        """Whatever a row says in the end; rows that are not final, or were never proposed, say nothing."""
+        if row.optuna_number is None or not row.state.final:
+            return
+        if row.state is TrialState.SCORED:
+            self.tell_scored(row.optuna_number, _macro(row), items=row.scored_items)
+        elif row.state is TrialState.STOPPED:
+            self.tell_stopped(row.optuna_number, _macro(row), row.scored_items)
+        else:
+            self.tell_failed(row.optuna_number)
+
     def tell_scored(self, number: int, value: float, *, items: int) -> None:
-        """A candidate was scored on all rungs: `value` over `items` items."""
+        """A candidate was scored on all rungs: `value` over `items` items per task."""
         self._finish(number, OptunaState.COMPLETE, value, items)
 
     def tell_stopped(self, number: int, value: float, rung_items: int) -> None:
-        """A candidate was stopped at a rung: told as pruned, the step being the number of items.
+        """A candidate was stopped at a rung: told as pruned, the step being its number of items per task.
 
         TPE ranks pruned trials by the deepest step and the value there, behind all complete ones.
         """
@@ -186,7 +205,12 @@ class Proposer:
     def _finish(self, number: int, state: OptunaState, value: float | None, items: int | None) -> None:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"a score must be finite, but trial {number} got {value!r}: tell it as failed")
-        if self.told([number]).get(number) in {"complete", "pruned", "fail"}:
+        heard = self.told([number]).get(number)
+        if heard is None:
+            raise ValueError(
+                f"study {self._study.study_name!r} has no trial {number!r}: recover it from the rows first"
+            )
+        if heard in _FINISHED:
             return
         if value is not None and items is not None:
             self._storage.set_trial_intermediate_value(self._trial_id(number), items, float(value))
@@ -194,6 +218,17 @@ class Proposer:
         self._study.tell(number, value if complete else None, state=state, skip_if_finished=True)
 
     # -- recovery --------------------------------------------------------------------------------------------------
+
+    def recover(self, rows: Sequence[TrialRecord]) -> None:
+        """Make the study agree with our rows: to be called whenever a proposer starts, before anything is enqueued.
+
+        A lost study is rebuilt, proposals that never became rows are closed, results that were not heard are told.
+        """
+        if not self._trials():
+            self.rebuild(rows)
+        self.abandon([row.optuna_number for row in rows if row.optuna_number is not None])
+        for row in rows:
+            self.tell(row)
 
     def abandon(self, known: Collection[int]) -> list[int]:
         """Close running trials that no row of ours names: their proposer died between asking and committing.
@@ -249,6 +284,13 @@ class Proposer:
         return self._first
 
 
+def _opened(storage: BaseStorage | str | None) -> BaseStorage:
+    if isinstance(storage, str):
+        # A connection that died with its server is noticed before it is used.
+        return RDBStorage(storage, engine_kwargs={"pool_pre_ping": True})
+    return InMemoryStorage() if storage is None else storage
+
+
 def _frozen(row: TrialRecord, space: SearchSpace) -> FrozenTrial:
     assert row.values is not None
     state = {
@@ -257,11 +299,18 @@ def _frozen(row: TrialRecord, space: SearchSpace) -> FrozenTrial:
         TrialState.FAILED: OptunaState.FAIL,
         TrialState.CANCELLED: OptunaState.FAIL,
     }.get(row.state, OptunaState.RUNNING)
-    heard = state in {OptunaState.COMPLETE, OptunaState.PRUNED} and row.macro is not None
+    scored = state in {OptunaState.COMPLETE, OptunaState.PRUNED}
     return optuna.trial.create_trial(
         state=state,
-        value=row.macro if heard else None,
+        value=_macro(row) if scored else None,
         params=dict(row.values),
         distributions=distributions(space, row.values),
-        intermediate_values={row.scored_items: row.macro} if heard else {},
+        user_attrs={"origin": row.origin} if row.origin == "enqueued" else {},
+        intermediate_values={row.scored_items: _macro(row)} if scored else {},
     )
+
+
+def _macro(row: TrialRecord) -> float:
+    if row.macro is None:
+        raise ValueError(f"trial {row.id!r} is {row.state} but has no macro: score it or mark it failed")
+    return row.macro

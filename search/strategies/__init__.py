@@ -10,8 +10,7 @@ from typing import Any
 
 import optuna
 
-from core.errors import InvalidInputError, UnknownNameError, UnknownStrategyError
-from core.params import check_value
+from core.errors import UnknownStrategyError
 from core.records import TrialRecord
 from core.space import SearchSpace
 from search.strategy import Strategy
@@ -60,12 +59,4 @@ def make_sampler(
         bounds.
     """
     chosen = strategy(name)
-    specs = {spec.name: spec for spec in chosen.info.params}
-    given = dict(params or {})
-    for key, value in given.items():
-        if key not in specs:
-            raise UnknownNameError.suggest(key, specs, where="strategy.params")
-        if not isinstance(value, bool | int | float | str):
-            raise InvalidInputError(f"{key!r} must be one value, but got {value!r}", where="strategy.params")
-        given[key] = check_value(specs[key], value, where=key)
-    return chosen.make(seed, {key: spec.default for key, spec in specs.items()} | given, history, space)
+    return chosen.make(seed, chosen.info.filled(params or {}), history, space)

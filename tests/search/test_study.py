@@ -1,10 +1,13 @@
 import random
 
 import optuna
+import psycopg
 import pytest
+from studies import record
 
 from core.errors import SpaceError, UnknownStrategyError
 from core.space import SearchSpace, SpaceSpec
+from core.states import TrialState
 from search.study import Proposer, storage_url
 
 FAMILIES = [
@@ -14,12 +17,12 @@ FAMILIES = [
 START = {"family": "merge", "merge.method": "linear", "merge.linear.weight.a": 0.5, "merge.linear.weight.b": 0.5}
 
 
-def space(families=FAMILIES) -> SearchSpace:
+def small_space(families=FAMILIES) -> SearchSpace:
     return SearchSpace(SpaceSpec.model_validate({"families": families}), ["base", "a", "b"], depth=8)
 
 
 def proposer(storage=None, *, strategy: str = "tpe", seed: int = 7) -> Proposer:
-    return Proposer(space(), strategy, storage=storage, study_name="job_1", seed=seed)
+    return Proposer(small_space(), strategy, storage=storage, study_name="job_1", seed=seed)
 
 
 def toy(values) -> float:
@@ -61,7 +64,7 @@ def test_values_outside_the_space_are_not_enqueued():
 
 
 def test_every_proposal_fills_the_space():
-    study, compiled = proposer(), space()
+    study, compiled = proposer(), small_space()
     for values in run(study, 30):
         assert compiled.read(compiled.fill(values)) == values
 
@@ -105,7 +108,7 @@ def test_another_seed_proposes_otherwise():
 
 def test_a_small_discrete_space_is_walked_without_repeats_and_then_says_so():
     small = [{"family": "layout", "presets": ["dus"], "sources": ["a", "b"]}]
-    study = Proposer(space(small), "tpe", study_name="job_1", seed=5)
+    study = Proposer(small_space(small), "tpe", study_name="job_1", seed=5)
     seen = []
     for _ in range(8):
         proposal = study.ask()
@@ -138,3 +141,105 @@ def test_the_storage_url_names_schema_and_driver_and_keeps_what_is_there():
     )
     kept = storage_url("postgresql+psycopg:///d?host=/tmp/sock&options=-ctimezone%3DUTC")
     assert kept.startswith("postgresql+psycopg:///d?host=/tmp/sock&options=-ctimezone%3DUTC%20-csearch_path")
+
+
+def test_whole_numbers_are_the_same_values_as_floats():
+    study = proposer()
+    assert study.enqueue(START | {"merge.linear.weight.a": 1})
+    assert not study.enqueue(START | {"merge.linear.weight.a": 1.0})
+    assert isinstance(study.ask().values["merge.linear.weight.a"], float)
+
+
+def test_a_number_that_the_study_has_not_is_refused():
+    with pytest.raises(ValueError, match="no trial 5"):
+        proposer().tell_failed(5)
+
+
+def rows_of(study: Proposer, steps: int) -> list:
+    """Rows as the store would hold them: scored, stopped and failed ones, and two still under way; parents, too."""
+    rows = [record(0, origin="parent", macro=0.4)]
+    for step in range(steps):
+        proposal = study.ask()
+        state = (TrialState.SCORED, TrialState.STOPPED, TrialState.FAILED)[step % 3]
+        state = TrialState.RUNNING if step >= steps - 2 else state
+        rows.append(
+            record(
+                step + 1,
+                state=state,
+                optuna_number=proposal.number,
+                origin="enqueued" if proposal.enqueued else "proposed",
+                values=proposal.values,
+                scored_items=50 if state is TrialState.STOPPED else 300,
+                macro=toy(proposal.values) if state in (TrialState.SCORED, TrialState.STOPPED) else None,
+            )
+        )
+        study.tell(rows[-1])
+    return rows
+
+
+def test_a_lost_study_is_rebuilt_from_rows_and_goes_on_as_if_nothing_had_happened():
+    study = proposer()
+    study.enqueue(START)
+    rows = rows_of(study, 24)
+    rebuilt = proposer()
+    assert rebuilt.rebuild(reversed(rows)) == 24
+    numbers = [row.optuna_number for row in rows[1:]]
+    assert rebuilt.told(numbers) == study.told(numbers)
+    assert [rebuilt.ask() for _ in range(3)] == [study.ask() for _ in range(3)]
+    assert not rebuilt.enqueue(START)
+
+
+def test_numbers_that_no_row_has_stay_taken():
+    rows = [row for row in rows_of(proposer(), 9) if row.optuna_number != 4]
+    rebuilt = proposer()
+    rebuilt.rebuild(rows)
+    assert rebuilt.told([4]) == {4: "fail"}
+    assert rebuilt.ask().number == 9
+
+
+def test_only_an_empty_study_is_rebuilt():
+    study = proposer()
+    rows = rows_of(study, 3)
+    with pytest.raises(ValueError, match="is not empty"):
+        study.rebuild(rows)
+
+
+def test_recovery_tells_what_was_not_heard_closes_what_has_no_row_and_is_idempotent():
+    study = proposer()
+    study.enqueue(START)
+    unheard, lost = study.ask(), study.ask()
+    row = record(1, optuna_number=unheard.number, values=unheard.values, macro=0.8, scored_items=300)
+    for _ in range(2):
+        study.recover([record(0, origin="parent", macro=0.4), row])
+        assert study.told([0, 1]) == {unheard.number: "complete", lost.number: "fail"}
+
+
+def test_recovery_rebuilds_a_lost_study():
+    rows = rows_of(proposer(), 6)
+    fresh = proposer()
+    fresh.recover(rows)
+    assert list(fresh.told(range(6)).values()) == ["complete", "pruned", "fail", "complete", "running", "running"]
+
+
+def test_a_scored_row_without_a_macro_is_refused():
+    study = proposer()
+    with pytest.raises(ValueError, match="has no macro"):
+        study.tell(record(1, optuna_number=study.ask().number, values={}, macro=None))
+
+
+def test_on_the_real_database_a_study_survives_restarts_and_proposes_what_memory_does(database_url):
+    url = storage_url(database_url)
+    whole, parts = run(proposer(), 12), []
+    for _ in range(2):
+        study = proposer(url)
+        parts += run(study, 6)
+        study.close()
+    assert parts == whole
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        schemas = connection.execute(
+            "SELECT schemaname FROM pg_tables WHERE tablename = 'trials' ORDER BY 1"
+        ).fetchall()
+        names = connection.execute("SELECT study_name FROM optuna.studies").fetchall()
+        trials = connection.execute("SELECT count(*) FROM optuna.trials").fetchone()
+    assert ("optuna",) in schemas
+    assert (names, trials) == ([("job_1",)], (12,))

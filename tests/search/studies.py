@@ -1,0 +1,69 @@
+"""Small imaginary studies: spaces, records and toy scores, for tests that need no weights."""
+
+from datetime import UTC, datetime
+
+from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
+from core.recipe.short import identity
+from core.records import TrialRecord
+from core.space import SearchSpace, SpaceSpec
+from core.states import TrialState
+
+MERGE = {"family": "merge", "methods": ["linear", "slerp", "task_arithmetic", "ties", "dare_ties"], "base": "base"}
+LAYOUT = {"family": "layout", "presets": ["dus", "idus"], "sources": ["a", "b", "c"]}
+
+
+def space(*families, depth: int = 8) -> SearchSpace:
+    spec = SpaceSpec.model_validate({"families": families or (MERGE, LAYOUT)})
+    return SearchSpace(spec, ["base", "a", "b", "c"], depth=depth)
+
+
+def merges(*methods: str, **options) -> SearchSpace:
+    return space({"family": "merge", "methods": methods, "base": "base"} | options)
+
+
+def stack(layers: int) -> ResolvedRecipe:
+    """A resolved recipe of so many layers."""
+    entry = Entry(sources=((0, 0),), method="passthrough", version=1, groups=(Group(tensors=("w",)),))
+    return ResolvedRecipe(
+        model_type="llama",
+        sources=(ResolvedSource(kind="model", weights="digest"),),
+        layers=(entry,) * layers,
+        embed=entry,
+        head=entry,
+        tokenizer=0,
+        save_dtype="bfloat16",
+        seed=0,
+    )
+
+
+def record(number: int, *, layers: int = 4, state: TrialState = TrialState.SCORED, **fields) -> TrialRecord:
+    return TrialRecord.model_validate(
+        {
+            "id": f"trial_{number}",
+            "job_id": "job_1",
+            "number": number,
+            "origin": "proposed",
+            "state": state,
+            "recipe": identity("a", save_dtype="bfloat16"),
+            "resolved": stack(layers),
+            "recipe_digest": f"digest-{number}",
+            "target_items": 300,
+            "scored_items": 300,
+            "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        | fields
+    )
+
+
+#: Where the toy score of a merge by task arithmetic is highest.
+PEAK = {"a": 1.1, "b": 0.55, "c": 1.2}
+
+
+def toy(values) -> float:
+    """A smooth score in (0, 1]: the nearer to PEAK, the higher; methods and layouts differ by a constant."""
+    if values.get("family") == "layout":
+        return 0.4 - 0.01 * sum(value for value in values.values() if isinstance(value, int))
+    method = values.get("merge.method", "task_arithmetic")
+    weights = {s: values.get(f"merge.{method}.weight.{s}", 0.5) for s in PEAK}
+    distance = sum((weights[s] - PEAK[s]) ** 2 for s in PEAK)
+    return (1.0 if method == "task_arithmetic" else 0.8) / (1 + distance)
