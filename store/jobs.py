@@ -201,7 +201,7 @@ def _end(s: Session, job: JobRecord) -> None:
     open_trials = tuple(state.value for state in TrialState if not state.final)
     statement = update(trials).where(trials.c.job_id == job.id, trials.c.state.in_(open_trials))
     ended = statement.values(state=TrialState.CANCELLED.value, finished_at=func.now())
-    for row in s.execute(ended.returning(trials.c.id, trials.c.number)).all():
+    for row in sorted(s.execute(ended.returning(trials.c.number, trials.c.id)).all()):
         payload = {"trial_id": row.id, "number": row.number, "state": TrialState.CANCELLED.value}
         events.append(s, job.id, "trial_state", payload)
     states = (StepState.QUEUED,) if job.state is JobState.SUCCEEDED else (StepState.QUEUED, StepState.RUNNING)
