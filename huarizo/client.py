@@ -77,7 +77,7 @@ class ApiProblem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
             answer.status_code,
             str(body.get("code") or fallback),
             str(body.get("title") or answer.reason_phrase or fallback),
-            str(body.get("detail") or _unready(body)),
+            str(body.get("detail") or ""),
             None if where is None else str(where),
             [(str(error.get("where") or ""), str(error.get("message") or "")) for error in errors],
         )
@@ -265,14 +265,6 @@ class Client:
         return ServiceUnavailableError(
             f"{self.base_url!r} did not answer ({reason}): see `huarizo doctor`, then repeat"
         )
-
-
-def _unready(body: Json) -> str:
-    """The parts that are not ready, of an answer of `/readyz`."""
-    checks = body.get("checks")
-    if not isinstance(checks, dict):
-        return ""
-    return "; ".join(f"{name}: {found}" for name, found in checks.items() if found != "ok")
 
 
 def _segment(identity: str) -> str:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 from core.errors import InvalidInputError
 from huarizo.service.devices import CPU, Device, wanted_devices
@@ -44,12 +44,12 @@ def service_commands(devices: Sequence[Device], *, drain_seconds: float, log_lev
     """Everything one service runs besides its servers: the API, a control and an inspect worker, one per device."""
     api = Command("api", "api", (sys.executable, "-m", "api"), NO_GPU, ((signal.SIGTERM, API_SECONDS),))
     stop = ((signal.SIGTERM, drain_seconds), (signal.SIGQUIT, HARDER_SECONDS))
-    workers = [("control", "control", CPU), ("inspect", "inspect", CPU)]
+    workers: list[tuple[str, Role, Device]] = [("control", "control", CPU), ("inspect", "inspect", CPU)]
     workers += [(f"device-{device.name}", "device", device) for device in devices]
     return (
         api,
         *(
-            Command(name, _role(role), worker_argv(role, device, log_level=log_level), _environment(role, device), stop)
+            Command(name, role, worker_argv(role, device, log_level=log_level), _environment(role, device), stop)
             for name, role, device in workers
         ),
     )
@@ -76,10 +76,11 @@ def worker_command(role: str, wish: str, *, log_level: str = "INFO") -> Command:
     Raises:
         InvalidInputError: an unknown role, or a device that is not there or names several GPUs.
     """
-    _role(role)
+    if role not in WORKER_ROLES:
+        raise InvalidInputError(f"a worker's role is one of {', '.join(WORKER_ROLES)}, but got {role!r}: set --role")
     device = _one(wanted_devices(wish), wish) if role == "device" else CPU
     argv = worker_argv(role, device, log_level=log_level)
-    return Command(role, _role(role), argv, _environment(role, device))
+    return Command(role, cast(Role, role), argv, _environment(role, device))
 
 
 def _one(devices: tuple[Device, ...], wish: str) -> Device:
@@ -89,13 +90,6 @@ def _one(devices: tuple[Device, ...], wish: str) -> Device:
             f"one worker drives one device, but {wish!r} means {names} here: start a worker for each, with --device"
         )
     return devices[0]
-
-
-def _role(role: str) -> Role:
-    for known in ("api", "control", "inspect", "device"):
-        if role == known:
-            return known
-    raise InvalidInputError(f"a worker's role is one of {', '.join(WORKER_ROLES)}, but got {role!r}")
 
 
 def _environment(role: str, device: Device) -> dict[str, str]:
