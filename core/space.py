@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from core.catalog import Catalog, MethodInfo, catalog
-from core.errors import SpaceError, UnknownModelError
+from core.errors import RecipeError, SpaceError, UnknownModelError
 from core.noun import Noun
-from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar
+from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar, check_value
 from core.recipe.short import Dtype, Layout, Merge, Recipe, Source
 
 Values = Mapping[str, Scalar]
@@ -80,7 +80,9 @@ class Hole(Noun):
         """Whether a value lies in the searched interval."""
         if isinstance(self.spec, ChoiceParam):
             return value in self.spec.choices
-        return not isinstance(value, str) and self.spec.search_low <= value <= self.spec.search_high
+        if isinstance(value, str) or (isinstance(self.spec, IntParam) and value % 1 != 0):
+            return False
+        return self.spec.search_low <= value <= self.spec.search_high
 
 
 class SearchSpace:
@@ -370,5 +372,16 @@ def _searched(
             raise SpaceError(
                 f"{spec.name!r} may be searched within [{legal_low}, {legal_high}], but got [{low}, {high}]"
             )
+        if wish.log and low <= 0:
+            raise SpaceError(
+                f"{spec.name!r} on a log scale needs bounds above 0, but got [{low}, {high}]: raise `low`",
+                where=spec.name,
+            )
         return spec.evolve(search_low=low, search_high=high, log=wish.log)
-    return None if wish is not None or not spec.searched else spec
+    if wish is None:
+        return spec if spec.searched else None
+    try:
+        check_value(spec, wish, where=spec.name)
+    except RecipeError as error:
+        raise SpaceError(error.message, where=spec.name) from error
+    return None
