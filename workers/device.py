@@ -93,7 +93,7 @@ class RunnerProcess:
 _runners: dict[int, RunnerProcess] = {}
 
 
-def drive(process: Process) -> None:
+def drive(process: Process, queue: str) -> None:
     """Let the runner work for a stretch; the steps of a runner that died are released at once."""
     runner = _runners.setdefault(os.getpid(), RunnerProcess(process.settings))
     for _ in _stretch():
@@ -105,7 +105,7 @@ def drive(process: Process) -> None:
         elif not answer["ran"]:
             return
     with process.database.transaction() as session:
-        session.ring("cpu" if process.settings.device == "cpu" else "cuda", "stretch", "again")
+        session.ring(queue, "stretch", "again")
 
 
 def _stretch() -> Iterator[None]:

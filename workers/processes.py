@@ -54,7 +54,7 @@ class Process:
         if queue in ("cpu", "cuda"):
             from workers.device import drive
 
-            drive(self)
+            drive(self, queue)
             return
         self._work_off(INSPECT_KINDS if queue == "inspect" else CONTROL_KINDS, self._run)
 
