@@ -1,0 +1,38 @@
+"""A job with all that the API and the dashboard tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from api.progress import progress_of
+from api.schemas.jobs import JobDetail, TaskOut
+from core.records import JobRecord, TrialSummary
+from store import artifacts, tasks
+from store.session import ReadSession
+
+
+def detail_of(s: ReadSession, job: JobRecord, trials: Sequence[TrialSummary]) -> JobDetail:
+    """A job with its progress over all of its trials, as of now."""
+    progress = progress_of(job, trials, datetime.now(UTC))
+    kept = tuple(artifact.id for artifact in artifacts.of_job(s, job.id))
+    return JobDetail.of(job, progress, _tasks(s, job), kept)
+
+
+def _tasks(s: ReadSession, job: JobRecord) -> tuple[TaskOut, ...]:
+    found = []
+    for spec in job.request.objective.tasks:
+        digest = job.contents.get(spec.task)
+        content = tasks.get(s, spec.task, digest) if digest else None
+        found.append(
+            TaskOut(
+                task=spec.task,
+                metric=spec.metric_name,
+                weight=spec.weight,
+                num_fewshot=spec.num_fewshot,
+                content_digest=digest,
+                search_items=len(content.side("search")) if content else None,
+                heldout_items=len(content.side("heldout")) if content else None,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,51 @@
+"""Artifacts: exported checkpoints and their files."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+
+from api.access import Cursor, Limit, Reading, SettingsIn
+from api.answers import page_out, problems
+from api.archive import stream_tar, tar_length
+from api.files import artifact_file, artifact_files
+from api.schemas.artifacts import ArtifactOut
+from api.schemas.page import PageOut
+from api.strict import StrictRoute
+from store import artifacts
+
+router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"], route_class=StrictRoute)
+
+
+@router.get("", responses=problems(422))
+def list_artifacts(
+    request: Request, response: Response, s: Reading, settings: SettingsIn, limit: Limit = None, cursor: Cursor = None
+) -> PageOut[ArtifactOut]:
+    """Artifacts, newest first."""
+    return page_out(request, response, artifacts.page(s, limit or settings.page_size, cursor), ArtifactOut.of)
+
+
+@router.get("/{artifact_id}", responses=problems(404))
+def get_artifact(artifact_id: str, s: Reading) -> ArtifactOut:
+    """An artifact with the manifest of its files."""
+    return ArtifactOut.of(artifacts.get(s, artifact_id))
+
+
+@router.get("/{artifact_id}/files/{path:path}", response_class=FileResponse, responses=problems(404))
+def get_file(artifact_id: str, path: str, s: Reading, settings: SettingsIn) -> FileResponse:
+    """One file of the manifest; ranges are served, so a broken download can be taken up again."""
+    file = artifact_file(artifacts.get(s, artifact_id), path, settings)
+    return FileResponse(file.path, filename=file.path.name, headers={"X-Content-SHA256": file.sha256})
+
+
+@router.get("/{artifact_id}/download", response_class=StreamingResponse, responses=problems(404))
+def download(artifact_id: str, s: Reading, settings: SettingsIn) -> StreamingResponse:
+    """All files as one uncompressed tar (weights do not compress), streamed."""
+    record = artifacts.get(s, artifact_id)
+    files = artifact_files(record, settings)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{record.id}.tar"',
+        "Content-Length": str(tar_length(record.id, files)),
+    }
+    body = stream_tar(record.id, files, record.created_at)
+    return StreamingResponse(body, media_type="application/x-tar", headers=headers)

@@ -1,0 +1,183 @@
+"""Jobs on the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from api.schemas.failures import FailureOut
+from api.schemas.trials import OPTIMISTIC, ScoreOut
+from core.jobs import SearchJob
+from core.records import EventRecord, JobRecord, JobTally
+
+EXAMPLE: dict[str, Any] = {
+    "kind": "search",
+    "name": "maths × code",
+    "models": [
+        {"name": "base", "ref": "local:nursery/base"},
+        {"name": "a", "ref": "local:nursery/a"},
+        {"name": "b", "ref": "local:nursery/b"},
+    ],
+    "space": {
+        "families": [
+            {"family": "merge", "methods": ["linear", "slerp", "ties"], "base": "base", "layer_groups": 2},
+            {"family": "layout", "presets": ["dus"], "sources": ["a", "b"]},
+        ]
+    },
+    "objective": {"tasks": [{"task": "arc_easy"}, {"task": "winogrande", "weight": 2.0}]},
+    "budget": {"trials": 60, "item_evaluations": 90000, "seconds": 7200},
+    "parallel": 2,
+    "seed": 7,
+}
+
+
+class BestOut(BaseModel):
+    """The leading trial on search items."""
+
+    trial_id: str
+    number: int
+    label: str
+    macro: float = Field(description=f"On search items: {OPTIMISTIC}.")
+    stderr: float
+    scored_items: int
+
+
+class BudgetUse(BaseModel):
+    """How much of a limit is used; the search ends when one of them is."""
+
+    limit: Literal["trials", "item_evaluations", "seconds"]
+    used: float
+    allowed: float
+    share: float = Field(description="Used part, from 0 to 1.")
+
+
+class ParentOut(BaseModel):
+    """A parent's own scores on the items candidates are scored on."""
+
+    trial_id: str
+    label: str
+    state: str
+    scored_items: int
+    scores: tuple[ScoreOut, ...]
+    macro: float | None
+    macro_heldout: float | None
+
+
+class TaskOut(BaseModel):
+    """A benchmark of the job; counts are null until its content was inspected."""
+
+    task: str
+    metric: str
+    weight: float
+    num_fewshot: int
+    content_digest: str | None
+    search_items: int | None
+    heldout_items: int | None
+
+
+class Progress(BaseModel):
+    """How far a job is.
+
+    Candidates scored on fewer items than the leaders are not compared with them.
+    """
+
+    trials: dict[str, int] = Field(description="Candidates by state; parents are not counted.")
+    budget: tuple[BudgetUse, ...]
+    items_scored: int
+    seconds: float = Field(description="Since the job started running.")
+    eta_seconds: float | None = Field(description="Until the first limit is reached, at the pace so far.")
+    best: BestOut | None
+    best_parent: BestOut | None
+    parents: tuple[ParentOut, ...]
+    heldout_reads: int = Field(description="Candidates of this job that were scored on held-out items.")
+
+
+class JobOut(BaseModel):
+    """A job in a list."""
+
+    id: str
+    kind: str
+    name: str
+    state: str
+    trials: dict[str, int] = Field(description="Candidates by state; parents are not counted.")
+    best: float | None = Field(description=f"Best macro score on search items: {OPTIMISTIC}.")
+    best_parent: float | None
+    verdict: str | None = Field(description="`gain`, `no gain` or `worse`, once confirmed.")
+    failure: FailureOut | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: JobRecord, tally: JobTally) -> Self:
+        """The record on the wire."""
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            name=job.name,
+            state=job.state.value,
+            trials=tally.states,
+            best=tally.best,
+            best_parent=tally.parent,
+            verdict=None if job.verdict is None else str(job.verdict.get("verdict")),
+            failure=FailureOut.of(job.failure),
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+
+class JobDetail(BaseModel):
+    """A job with its progress, its verdict and what came of it."""
+
+    id: str
+    kind: str
+    name: str
+    state: str
+    request: SearchJob
+    progress: Progress
+    verdict: dict[str, Any] | None = Field(description="The confirmation's result, on held-out items.")
+    tasks: tuple[TaskOut, ...]
+    fingerprints: dict[str, str]
+    artifacts: tuple[str, ...]
+    failure: FailureOut | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: JobRecord, progress: Progress, tasks: tuple[TaskOut, ...], artifacts: tuple[str, ...]) -> Self:
+        """The record on the wire."""
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            name=job.name,
+            state=job.state.value,
+            request=job.request,
+            progress=progress,
+            verdict=job.verdict,
+            tasks=tasks,
+            fingerprints=job.fingerprints,
+            artifacts=artifacts,
+            failure=FailureOut.of(job.failure),
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+
+class EventOut(BaseModel):
+    """Something that happened to a job; ids rise."""
+
+    id: int
+    job_id: str
+    kind: str
+    payload: dict[str, Any]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, event: EventRecord) -> Self:
+        """The record on the wire."""
+        return cls(**event.model_dump())

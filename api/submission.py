@@ -1,0 +1,73 @@
+"""What a posted job or model must pass before a row is written."""
+
+from __future__ import annotations
+
+import re
+
+from api.tasks import known_tasks
+from core.errors import CheckpointError, HuarizoError
+from core.jobs import HUB_REF, LOCAL_REF, SearchJob, check_job, check_names
+from core.model import Model
+from core.parents import check_parents
+from core.refs import check_hub, resolve_local
+from core.settings import Settings
+from store import models
+from store.session import ReadSession
+
+
+def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> None:
+    """Check everything that can be known of a job without reading weights.
+
+    Raises:
+        HuarizoError: the first rule that is broken, with its code and the field.
+    """
+    check_job(job, tasks=known_tasks(s, settings.task_folders))
+    check_names(job, models.names(s))
+    for model in job.models:
+        check_ref(model.ref, settings, where=f"models.{model.name}")
+    check_parents(job, ready_models(s, {model.name: model.ref for model in job.models}))
+
+
+def check_ref(ref: str, settings: Settings, *, where: str) -> None:
+    """Check a `local:` or `hub:` reference; a registered name passes.
+
+    Raises:
+        PathNotAllowedError, MissingCheckpointError: outside the roots or the allow-list, or nothing there.
+    """
+    try:
+        if ref.startswith("local:"):
+            resolve_local(ref, settings.model_roots)
+        elif ref.startswith("hub:"):
+            check_hub(ref, settings.hub_allow)
+    except CheckpointError as error:
+        raise _at(error, where) from error
+
+
+def is_address(ref: str) -> bool:
+    """Whether a reference says where a checkpoint lies, rather than naming a registered model."""
+    return bool(LOCAL_REF.match(ref) or HUB_REF.match(ref))
+
+
+def ready_models(s: ReadSession, refs: dict[str, str]) -> dict[str, Model]:
+    """Those of the models that are inspected, by the name the request uses.
+
+    Args:
+        s: the session.
+        refs: by name, a registered name or an address (under which a model is registered as well).
+
+    Raises:
+        CheckpointError: a model was inspected and cannot be used.
+    """
+    found = {}
+    for name, ref in refs.items():
+        record = models.by_name(s, ref)
+        if record is None or record.header is None or record.weights_digest is None:
+            continue
+        digest = record.weights_digest
+        found[name] = Model(name=name, ref=record.ref, weights_digest=digest, header=record.header)
+    return found
+
+
+def _at(error: HuarizoError, where: str) -> HuarizoError:
+    """The same failure with the field it is about."""
+    return type(error)(error.message, where=re.sub(r"[^\w.:-]", "_", where))
