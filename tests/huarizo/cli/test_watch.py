@@ -1,0 +1,132 @@
+"""Watching a job: what is shown, and that a restart of the service is waited out."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from core.errors import ServiceUnavailableError
+from huarizo.cli import patience, watch
+from huarizo.cli.patience import patiently
+from huarizo.cli.watch import Lines, follow, panel, status_line
+from huarizo.client import ApiProblem, Client
+
+
+def job(state: str = "running", done: int = 3, **changes: Any) -> dict[str, Any]:
+    progress = {
+        "trials": {"scored": done, "running": 1},
+        "budget": [
+            {"limit": "trials", "used": done, "allowed": 40, "share": done / 40},
+            {"limit": "seconds", "used": 12.0, "allowed": 600.0, "share": 0.02},
+        ],
+        "items_scored": 12345,
+        "eta_seconds": 240.0,
+        "best": {"number": 2, "label": "ties", "macro": 0.512},
+        "best_parent": {"number": 0, "label": "arc", "macro": 0.401},
+        **changes,
+    }
+    return {"id": "job_1", "name": "three skills", "state": state, "progress": progress, "failure": None}
+
+
+def event(identity: int) -> dict[str, Any]:
+    payload = {"state": "scored", "number": identity}
+    return {"id": identity, "kind": "trial_state", "payload": payload, "created_at": "2026-11-20T10:00:00.000Z"}
+
+
+def text_of(renderable: Any) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_the_panel_shows_state_budget_best_and_the_last_events() -> None:
+    text = text_of(panel(job(), deque([event(1), event(2)])))
+    assert "three skills: running, about 4 min left" in text
+    assert "3 / 40" in text
+    assert "1 running, 3 scored" in text
+    assert "12,345 scored" in text
+    assert "51.2 % (#2 ties), best parent 40.1 % (arc)" in text
+    assert "trial_state  state=scored number=2" in text
+
+
+def test_names_with_brackets_are_shown_as_they_are() -> None:
+    strange = job()
+    strange["name"] = "[bold]x[/nothing]"
+    assert "[bold]x[/nothing]: running" in text_of(panel(strange, deque()))
+
+
+def test_the_line_says_the_same_and_leaves_out_the_clock() -> None:
+    assert status_line(job()) == (
+        "running  trials 3/40  12,345 items scored  best 51.2 % (#2 ties), best parent 40.1 % (arc)"
+    )
+    assert status_line(job("preparing", best=None, best_parent=None)).endswith("best none yet")
+
+
+def test_plain_lines_come_when_something_moved_and_not_too_often() -> None:
+    now = [0.0]
+    written: list[str] = []
+    lines = Lines(written.append, clock=lambda: now[0])
+    for second, done, state in ((0.0, 1, "running"), (0.5, 2, "running"), (4.0, 2, "running"), (9.0, 2, "running")):
+        now[0] = second
+        lines.update(job(state, done), deque())
+    lines.update(job("succeeded", 2), deque())
+    assert [line.split("  ")[:2] for line in written] == [
+        ["running", "trials 1/40"],
+        ["running", "trials 2/40"],
+        ["succeeded", "trials 2/40"],
+    ]
+
+
+def test_following_ends_with_the_job_and_outlives_a_restart_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
+    answers = iter(["ok", "away", "busy", "ok", "ok"])
+    asked_after: list[str] = []
+
+    def service(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            asked_after.append(request.url.params["after"])
+            after = int(request.url.params["after"])
+            return httpx.Response(200, json={"items": [event(after + 1), event(after + 2)]})
+        match next(answers):
+            case "away":
+                raise httpx.ConnectError("refused", request=request)
+            case "busy":
+                return httpx.Response(503, json={"code": "service_unavailable", "title": "not ready"})
+        state = "succeeded" if len(asked_after) == 2 else "running"
+        return httpx.Response(200, json=job(state))
+
+    monkeypatch.setattr(watch, "patiently", lambda ask: patiently(ask, first_pause=0.0))
+    client = Client("http://service.test", transport=httpx.MockTransport(service))
+    out = io.StringIO()
+    ended = follow(client, "job_1", Console(file=out, width=200), poll_seconds=0.0)
+    assert ended["state"] == "succeeded"
+    assert asked_after == ["0", "2", "4"]
+    assert out.getvalue().splitlines()[-1].startswith("succeeded")
+
+
+def test_patience_ends() -> None:
+    pauses: list[float] = []
+
+    def away() -> None:
+        raise ServiceUnavailableError("away")
+
+    with pytest.raises(ServiceUnavailableError):
+        patiently(away, seconds=12.0, sleep=pauses.append)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 5.0]
+
+
+def test_an_answer_that_no_repetition_can_change_is_final_at_once() -> None:
+    asked: list[int] = []
+
+    def missing() -> None:
+        asked.append(1)
+        raise ApiProblem(404, "not_found", "No such row")
+
+    with pytest.raises(ApiProblem):
+        patiently(missing, sleep=lambda _seconds: None)
+    assert len(asked) == 1
