@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from core.errors import ServiceUnavailableError
-from huarizo.cli import patience, watch
+from huarizo.cli import watch
 from huarizo.cli.patience import patiently
 from huarizo.cli.watch import Lines, follow, panel, status_line
 from huarizo.client import ApiProblem, Client
@@ -83,7 +83,6 @@ def test_plain_lines_come_when_something_moved_and_not_too_often() -> None:
 
 
 def test_following_ends_with_the_job_and_outlives_a_restart_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_PAUSE", 0.0)
     answers = iter(["ok", "away", "busy", "ok", "ok"])
     asked_after: list[str] = []
 
