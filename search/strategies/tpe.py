@@ -45,6 +45,7 @@ class ConditionalParzenSampler(SeededPerTrial, optuna.samplers.TPESampler):  # t
         super().__init__(seed=0, multivariate=True, constant_liar=True, n_startup_trials=startup)
         self.study_seed = seed
         self._startup = startup
+        self._starting = True
         self._group_of = _groups(space)
         self._drawn: dict[str, Any] = {}
 
@@ -53,6 +54,8 @@ class ConditionalParzenSampler(SeededPerTrial, optuna.samplers.TPESampler):  # t
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         super().before_trial(study, trial)
+        finished = study.get_trials(deepcopy=False, states=(OptunaState.COMPLETE, OptunaState.PRUNED))
+        self._starting = len(finished) < self._startup
         self._drawn = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -61,8 +64,7 @@ class ConditionalParzenSampler(SeededPerTrial, optuna.samplers.TPESampler):  # t
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        finished = study.get_trials(deepcopy=False, states=(OptunaState.COMPLETE, OptunaState.PRUNED))
-        if len(finished) < self._startup:
+        if self._starting:
             return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
         if param_name not in self._drawn:
             self._drawn |= self._sample(study, trial, self._group_of[param_name])
