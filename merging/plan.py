@@ -88,10 +88,10 @@ def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorP
         UnknownMethodError: no such merge method.
         CheckpointError: the recipe was resolved for another version of a method.
     """
+    infos = output_tensors(recipe, headers)
     tables = [_table(source.weights, source.recipe, headers) for source in recipe.sources]
     architecture = architecture_of(recipe.model_type)
     dtype: torch.dtype = getattr(torch, recipe.save_dtype)
-    infos = output_tensors(recipe, headers)
     return tuple(
         _plan(recipe, tensor, info.shape, dtype, architecture, tables)
         for tensor, info in zip(walk(recipe), infos, strict=True)

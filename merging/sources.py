@@ -79,6 +79,11 @@ class Parents:
             tensor = self._kept[digest, name] = tensor.clone() if self.device.type == "cpu" else tensor
         return tensor
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the tensors held on the device."""
+        return sum(tensor.nbytes for tensor in self._kept.values())
+
     def _read(self, digest: str, name: str) -> torch.Tensor:
         if digest not in self._stored:
             raise MissingCheckpointError(f"the model with weights {digest!r} is not open: give its folder")

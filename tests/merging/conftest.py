@@ -144,3 +144,9 @@ def rewrite(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def make_llama_config() -> Callable[..., LlamaConfig]:
+    """A tiny Llama config with some fields changed."""
+    return llama_config
