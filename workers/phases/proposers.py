@@ -50,11 +50,7 @@ def _open(session: Session, settings: Settings, job: JobRecord, space: SearchSpa
         params=job.request.strategy.params,
     )
     rows = [trial for trial in trials.of_job(session, job.id) if trial.optuna_number is not None]
-    known = [int(trial.optuna_number) for trial in rows if trial.optuna_number is not None]
-    if proposer.told(known):
-        proposer.abandon(known)
-    elif rows:
-        proposer.rebuild(rows)
+    proposer.recover(rows)
     if not events.of_kind(session, job.id, "strategy"):
         events.append(session, job.id, "strategy", {"name": name, "reason": reason})
     return proposer

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Proposals that cannot become a candidate, in one look, before the look gives up for now.
 _BAD_PROPOSALS = 20
+#: The event that says that the space holds nothing new.
+USED_UP = "space_used_up"
 _ACTIVE = (TrialState.QUEUED, TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -161,7 +163,8 @@ def _spent(session: ReadSession, search: Search) -> bool:
     """Whether a limit of the budget is reached."""
     budget, job = search.job.request.budget, search.job
     proposed = [t for t in trials.of_job(session, job.id) if t.origin != "parent"]
-    if budget.trials is not None and len(proposed) >= budget.trials and not any(t.state in _ACTIVE for t in proposed):
+    all_asked = budget.trials is not None and len(proposed) >= budget.trials
+    if (all_asked or events.of_kind(session, job.id, USED_UP)) and not any(t.state in _ACTIVE for t in proposed):
         return True
     if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
         return True
@@ -198,6 +201,10 @@ def _propose(session: Session, search: Search, proposer: Proposer, every: Sequen
     bad = 0
     while room > 0 and bad < _BAD_PROPOSALS:
         proposal = proposer.ask()
+        if proposal.repeats is not None and not proposal.enqueued:
+            proposer.tell_failed(proposal.number)
+            events.append(session, job.id, USED_UP, {"number": proposal.number})
+            return
         try:
             recipe = search.space.fill(proposal.values)
             resolved = resolve(recipe, search.models)
