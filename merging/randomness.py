@@ -1,11 +1,12 @@
 """Masks that any worker draws alike: one counter-based hash per element, no generator state.
 
-The hash is a 32-bit mix with two multiplications in wrapping int32 arithmetic, so CPU and GPU agree. The element's index
-is first spread by an odd multiplier (a Weyl sequence): without it, elements a power of two apart, such as neighbours in a
-column, are measurably correlated. The key comes from sha256(recipe seed, source digest, tensor name): its first 32 bits
-are xored into the spread index, the next 32 bits into the state between the two multiplications, so that two tensors
-never see shifted copies of one sequence. Indices beyond 2^32 mix their high word into the key. The top 24 bits of an element's hash are compared with density * 2^24, so a mask
-of a lower density lies inside the mask of a higher one.
+The hash is a 32-bit mix with two multiplications in wrapping int32 arithmetic, so CPU and GPU agree. An element's
+index is first spread by an odd multiplier (a Weyl sequence): without it, elements a power of two apart, such as
+neighbours in a column, are measurably correlated. The key comes from sha256(recipe seed, source digest, tensor name):
+its first 32 bits are xored into the spread index, the next 32 bits into the state between the two multiplications, so
+that two tensors never see shifted copies of one sequence. Indices beyond 2^32 mix their high word into the key. The
+top 24 bits of an element's hash are compared with density * 2^24, so a mask of a lower density lies inside the mask
+of a higher one.
 """
 
 from __future__ import annotations

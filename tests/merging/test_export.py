@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.checkpoint import read_header
 from core.checkpoint import weights_digest as folder_digest
-from core.errors import ConflictError, DiskFullError, NonFiniteWeightsError, OutOfMemoryError
+from core.errors import CancelledError, ConflictError, DiskFullError, NonFiniteWeightsError, OutOfMemoryError
 from core.recipe import Recipe, Source
 from core.recipe.output import output_tensors
 from merging.export import export
@@ -129,7 +128,7 @@ def test_a_nested_recipe_is_the_same_as_exporting_its_ingredient_first(family, t
     )
     first = tmp_path / "inner"
     export(
-        family.recipe(**{"sources": ("base", "a", "b"), "merge": inner.merge, "save_dtype": "bfloat16"}),
+        family.recipe(sources=("base", "a", "b"), merge=inner.merge, save_dtype="bfloat16"),
         family.parents(),
         first,
         tokenizer_folder=family.folder / "base",
@@ -228,9 +227,9 @@ def test_progress_counts_every_tensor_and_may_stop_the_export(family, send, tmp_
     def stop(done, of):
         seen.append((done, of))
         if done == 5:
-            raise KeyboardInterrupt
+            raise CancelledError("stop")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(CancelledError):
         send(recipe, progress=stop)
     assert seen == [(i, total) for i in range(1, 6)]
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from core.catalog import catalog
+from core.errors import UnknownLayoutError
+from core.recipe.layouts import layout_indices, presets
+
+
+def test_the_catalogue_says_of_every_preset_what_its_file_says():
+    told = [(info.name, info.summary, info.params) for info in catalog().layouts]
+    assert [(p.name, p.summary, p.params) for p in presets().values()] == told
+
+
+def test_presets_are_found_in_sorted_order():
+    assert list(presets()) == sorted(presets())
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_preset_gives_layers_the_source_has(name):
+    for layers in (16, 24, 33):
+        indices = layout_indices(name, layers, {})
+        assert indices
+        assert set(indices) <= set(range(layers))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UnknownLayoutError, match="did you mean"):
+        layout_indices("duss", 8, {})
