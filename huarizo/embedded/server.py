@@ -163,7 +163,7 @@ class ServerProcess(ABC):
         with self._open_log() as log:
             return lifeline.popen(
                 argv,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                env=_environment(),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -214,3 +214,10 @@ class ServerProcess(ABC):
         except FileNotFoundError:
             text = ""
         return f"See {str(self._log_file)!r}, which ends:\n{text}"
+
+
+def _environment() -> dict[str, str]:
+    """Little, as every user's settings (PG*, LANG) change what the servers do."""
+    # The library path is for the interpreter in between: on clusters Python itself may hang on it.
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC"}

@@ -55,8 +55,10 @@ def fast_folder() -> str:
 def passable_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="hz-", dir=fast_folder()))
     folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

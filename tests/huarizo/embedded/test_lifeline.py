@@ -18,6 +18,7 @@ from huarizo.embedded import leash, lifeline
 REPOSITORY = Path(__file__).parents[3]
 LINUX = sys.platform.startswith("linux")
 TOUCH = shutil.which("touch")
+SOON = 10.0  # seconds; it takes a tenth of one where the machine is not busy
 MEANS = ["watchdog", *(["kernel"] if LINUX else [])]
 
 
@@ -46,7 +47,7 @@ def test_a_child_dies_with_a_parent_killed_by_sigkill(means, gone, eventually):
     time.sleep(0.3)
     assert not gone(child)
     kill(parent)
-    eventually(lambda: gone(child), 3, "the child follows its parent")
+    eventually(lambda: gone(child), SOON, "the child follows its parent")
 
 
 def test_a_watchdog_kills_the_group_of_a_child_that_ignores_its_signal(gone, eventually):
@@ -54,15 +55,17 @@ def test_a_watchdog_kills_the_group_of_a_child_that_ignores_its_signal(gone, eve
         import time
         from huarizo.embedded import lifeline
         stubborn = "trap '' TERM; sleep 61 & wait; sleep 62"
-        child = lifeline.popen(["sh", "-c", stubborn], means="watchdog", grace=0.3)
-        time.sleep(0.4)
-        print(child.pid, flush=True)
+        print(lifeline.popen(["sh", "-c", stubborn], means="watchdog", grace=0.3).pid, flush=True)
         time.sleep(60)
     """)
-    grandchildren = [process.pid for process in psutil.Process(child).children() if process.name() == "sleep"]
-    assert len(grandchildren) == 1
+
+    def grandchildren() -> list[int]:
+        return [process.pid for process in psutil.Process(child).children() if process.name() == "sleep"]
+
+    eventually(grandchildren, SOON, "the child has a child")
+    (grandchild,) = grandchildren()
     kill(parent)
-    eventually(lambda: gone(child) and gone(grandchildren[0]), 3, "the group is killed")
+    eventually(lambda: gone(child) and gone(grandchild), SOON, "the group is killed")
 
 
 def watchdogs_of(marker: str) -> list[psutil.Process]:
@@ -85,11 +88,11 @@ def gone_or_zombie(process: psutil.Process) -> bool:
 def test_a_watchdog_leaves_when_its_ward_has_ended(eventually):
     child = lifeline.popen(["sleep", "31.4159"], means="watchdog")
     eventually(
-        lambda: len(watchdogs_of("31.4159")) == 1 and psutil.Process(child.pid).name() == "sleep", 3, "it watches"
+        lambda: len(watchdogs_of("31.4159")) == 1 and psutil.Process(child.pid).name() == "sleep", SOON, "it watches"
     )
     child.kill()
     child.wait()
-    eventually(lambda: not watchdogs_of("31.4159"), 3, "the watchdog leaves")
+    eventually(lambda: not watchdogs_of("31.4159"), SOON, "the watchdog leaves")
 
 
 def test_a_watchdog_does_not_hold_the_output_of_its_ward_open():
@@ -122,7 +125,7 @@ def test_a_forked_copy_of_the_parent_keeps_no_orphan_alive_and_can_make_children
         assert status == 7
         assert not gone(child)
         kill(parent)
-        eventually(lambda: gone(child), 3, "the child follows its parent, though the copy lives")
+        eventually(lambda: gone(child), SOON, "the child follows its parent, though the copy lives")
         assert not gone(copy)
     finally:
         os.kill(copy, signal.SIGKILL)
@@ -148,9 +151,10 @@ def test_the_returned_process_is_the_command_itself(means):
 
 
 def test_environment_folder_and_session_are_the_commands_own(tmp_path):
+    needed = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     child = lifeline.popen(
-        ["sh", "-c", "echo $COLOUR $PYTHONHASHSEED; pwd; ps -o pgid= -p $$"],
-        env={"PATH": os.environ["PATH"], "COLOUR": "red", "PYTHONHASHSEED": "5"},
+        ["sh", "-c", "echo $COLOUR $PYTHONHASHSEED $HOME; pwd; ps -o pgid= -p $$"],
+        env={**needed, "COLOUR": "red", "PYTHONHASHSEED": "5"},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -202,14 +206,12 @@ def test_a_child_that_changed_its_user_still_dies_with_its_parent(means, other_u
     parent, (child,) = start_parent(f"""
         import time
         from huarizo.embedded import lifeline
-        child = lifeline.popen(["sleep", "60"], user="nobody", means={means!r}, cwd="/")
-        time.sleep(0.4)
-        print(child.pid, flush=True)
+        print(lifeline.popen(["sleep", "60"], user="nobody", means={means!r}, cwd="/").pid, flush=True)
         time.sleep(60)
     """)
-    assert psutil.Process(child).uids().real == other_user.pw_uid
+    eventually(lambda: psutil.Process(child).uids().real == other_user.pw_uid, SOON, "it changes its user")
     kill(parent)
-    eventually(lambda: gone(child), 3, "the child follows its parent")
+    eventually(lambda: gone(child), SOON, "the child follows its parent")
 
 
 def test_only_root_can_ask_for_another_user(monkeypatch):

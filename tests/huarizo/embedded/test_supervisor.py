@@ -76,7 +76,7 @@ def test_sigkill_of_the_supervisor_leaves_no_process_and_the_next_start_recovers
     pids = [first.info["postgres_pid"], first.info["broker_pid"]]
     assert set(pids) <= set(tenants(home))
     first.kill()
-    eventually(lambda: all(map(gone, pids)) and not tenants(home), 3, "no server without its supervisor")
+    eventually(lambda: all(map(gone, pids)) and not tenants(home), 10, "no server without its supervisor")
     assert running(home) is None
     second = keeper(home, means)
     assert values(second.info["database_url"], second.info["broker_url"]) == ([1], [1])
