@@ -38,9 +38,9 @@ def test_the_migrations_make_the_tables_the_code_knows(database_url):
     assert migrations.check(database_url) == []
 
 
-def test_a_column_that_no_migration_made_is_reported(database_url):
-    _execute(database_url, "ALTER TABLE jobs DROP COLUMN verdict")
-    (difference,) = migrations.check(database_url)
+def test_a_column_that_no_migration_made_is_reported(own_database_url):
+    _execute(own_database_url, "ALTER TABLE jobs DROP COLUMN verdict")
+    (difference,) = migrations.check(own_database_url)
     assert "add_column" in difference
     assert "verdict" in difference
 
@@ -91,14 +91,14 @@ def test_two_processes_may_upgrade_at_once(empty_database_url):
     assert migrations.current(empty_database_url) == migrations.head()
 
 
-def test_a_migration_gives_up_rather_than_hold_up_every_query(database_url):
-    migrations.downgrade(database_url, "base")
-    migrations.upgrade(database_url, "0001")
-    with create_engine(database_url, poolclass=NullPool).begin() as connection:
+def test_a_migration_gives_up_rather_than_hold_up_every_query(own_database_url):
+    migrations.downgrade(own_database_url, "base")
+    migrations.upgrade(own_database_url, "0001")
+    with create_engine(own_database_url, poolclass=NullPool).begin() as connection:
         connection.execute(text("LOCK TABLE steps IN ACCESS SHARE MODE"))
         with pytest.raises(OperationalError, match="lock timeout"):
-            migrations.downgrade(database_url, "base")
-    assert migrations.current(database_url) == "0001"
+            migrations.downgrade(own_database_url, "base")
+    assert migrations.current(own_database_url) == "0001"
 
 
 def test_optuna_finds_its_tables_in_their_own_schema(database_url):
