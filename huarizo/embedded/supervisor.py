@@ -171,7 +171,7 @@ class EmbeddedServers:
     def _watch(self, server: ServerProcess) -> None:
         """Start `server` again whenever it dies, until told to stop or it has died too often."""
         deaths: deque[float] = deque()
-        last_error: EmbeddedServerError | None = None
+        last_error: Exception | None = None
         while not self._stopping.is_set():
             if not server.wait(WATCH_SECONDS):
                 continue
@@ -187,7 +187,7 @@ class EmbeddedServers:
             try:
                 server.restart(self._ready_seconds)
                 self._write_state()
-            except EmbeddedServerError as error:
+            except (EmbeddedServerError, OSError) as error:  # a full disk, say: the next try may find room
                 last_error = error
 
 
@@ -198,7 +198,7 @@ def _closed_files(data_dir: Path, error: OSError) -> EmbeddedServerError:
     )
 
 
-def _given_up(server: ServerProcess, last: EmbeddedServerError | None) -> EmbeddedServerError:
+def _given_up(server: ServerProcess, last: Exception | None) -> EmbeddedServerError:
     reason = f" Last: {last}" if last is not None else ""
     return EmbeddedServerError(
         f"{server.name} may die {MAX_RESTARTS!r} times in {RESTART_WINDOW_SECONDS!r} s; it died once more and is left "
