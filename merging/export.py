@@ -18,6 +18,7 @@ from core.model import TensorInfo
 from core.recipe.output import output_config, output_tensors
 from core.recipe.resolved import ResolvedRecipe
 from merging.compute import compute, peak_bytes
+from merging.memory import fits
 from merging.plan import TensorPlan, plan
 from merging.shards import ExportedFile, ShardWriter, cut, index_text, shard_names
 from merging.sources import Parents, tensor_bytes
@@ -68,7 +69,7 @@ def export(
     Raises:
         ConflictError: `out` exists.
         DiskFullError: no space is left for it.
-        OutOfMemoryError: one of its tensors needs more than `max_memory`.
+        OutOfMemoryError: one of its tensors needs more than `max_memory`, or more than there is.
         NonFiniteWeightsError, NonFiniteCheckpointError: a tensor holds NaN or infinity; names it.
     """
     if out.exists():
@@ -133,7 +134,8 @@ def _write_weights(
     for name, shard in zip(shard_names(len(shards)), shards, strict=True):
         with ShardWriter(folder / name, shard) as writer:
             for info in shard:
-                data = tensor_bytes(compute(by_name[info.name], parents, keep=False))
+                with fits(f"tensor {info.name!r}", parents.device):
+                    data = tensor_bytes(compute(by_name[info.name], parents, keep=False))
                 writer.write(data)
                 entries.append((info.name, info.dtype, info.shape, hashlib.sha256(data).hexdigest()))
                 if progress is not None:

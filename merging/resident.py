@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 from core.checkpoint import combine_digests
-from core.errors import OutOfMemoryError
 from core.noun import canonical_json
 from core.recipe.output import output_config
 from core.recipe.resolved import ResolvedRecipe
 from merging.compute import compute
+from merging.memory import fits, lacks_memory
 from merging.plan import TensorPlan, plan
 from merging.skeleton import Skeleton, build_skeleton
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
@@ -76,7 +76,8 @@ class Resident:
         # The last candidate lets go first, so that nobody can score a model that is half this one and half that one.
         if self._filled is not None:
             self._filled.empty()
-        parameters = self._parameters(plans)
+        with fits("a candidate", self.device):
+            parameters = self._parameters(plans)
         skeleton.fill(parameters)
         self._filled = skeleton
         return Built(skeleton.model, recipe.layer_keys(), {name: p.data for name, p in parameters.items()})
@@ -123,25 +124,17 @@ class Resident:
                 return self._slots.pop(key)
         try:
             return self._allocate(planned)
-        except (RuntimeError, MemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not free or not lacks_memory(error):
+                raise
             for key in free:
                 del self._slots[key]
             free.clear()
-            return self._allocate_or_fail(planned, error)
+            return self._allocate(planned)
 
     def _allocate(self, planned: TensorPlan) -> torch.nn.Parameter:
         memory = torch.empty(planned.shape, dtype=planned.dtype, device=self.device)
         return torch.nn.Parameter(memory, requires_grad=False)
-
-    def _allocate_or_fail(self, planned: TensorPlan, first: BaseException) -> torch.nn.Parameter:
-        try:
-            return self._allocate(planned)
-        except (RuntimeError, MemoryError):
-            raise OutOfMemoryError(
-                f"a candidate must fit on {self.device}, but tensor {planned.name!r} does not: {first}; "
-                "free memory there, or take fewer layers or a narrower dtype",
-                where=planned.name,
-            ) from None
 
 
 def weights_digest(built: Built) -> str:

@@ -37,7 +37,7 @@ def llama_config(**changes: Any) -> LlamaConfig:
     return LlamaConfig(**{**fields, **changes})
 
 
-def save_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, VOCABULARY)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -59,7 +59,7 @@ def write_family(folder: Path, dtype: torch.dtype, **changes: Any) -> None:
                     {k: (v.float() + 0.02 * torch.randn(v.shape)).to(dtype) for k, v in origin.items()}
                 )
             base.save_pretrained(folder / name)
-            save_tokenizer(folder / name)
+            write_tokenizer(folder / name)
 
 
 class Family:
@@ -150,3 +150,9 @@ def rewrite(tmp_path: Path) -> Callable[..., Path]:
 def make_llama_config() -> Callable[..., LlamaConfig]:
     """A tiny Llama config with some fields changed."""
     return llama_config
+
+
+@pytest.fixture(scope="session")
+def save_tokenizer() -> Callable[[Path], None]:
+    """Write the family's tokenizer into a folder."""
+    return write_tokenizer

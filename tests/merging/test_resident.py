@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from core.errors import CheckpointError, NonFiniteCheckpointError, NonFiniteWeightsError
+from core.errors import CheckpointError, NonFiniteCheckpointError, NonFiniteWeightsError, OutOfMemoryError
 from merging import resident as resident_module
 from merging.resident import Resident, weights_digest
 
@@ -27,7 +27,10 @@ def storage_bytes(model: PreTrainedModel) -> int:
 def rebuilt(folder: Path, layers: tuple[int, ...]) -> PreTrainedModel:
     """The re-stacked model made the obvious way: a deeper model into which layers are physically copied."""
     source = AutoModelForCausalLM.from_pretrained(folder)
-    config = source.config.__class__(**{**source.config.to_dict(), "num_hidden_layers": len(layers)})
+    fields = {**source.config.to_dict(), "num_hidden_layers": len(layers)}
+    if fields.get("layer_types"):
+        fields["layer_types"] = [fields["layer_types"][layer] for layer in layers]
+    config = source.config.__class__(**fields)
     deep = AutoModelForCausalLM.from_config(config).to(source.dtype).eval()
     state = {}
     for name, tensor in source.state_dict().items():
@@ -192,6 +195,79 @@ def test_files_that_changed_since_registration_are_refused(family, rewrite: Call
 
     with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
         Parents({digest: changed}, {digest: family.models["a"].header})
+
+
+def test_what_the_last_candidate_left_is_given_up_before_memory_runs_out(family, monkeypatch):
+    resident = Resident(family.parents())
+    resident.build(family.merge("linear"))
+    real, refusals = resident._allocate, [1]
+
+    def full(planned):
+        if refusals and refusals.pop():
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(planned)
+
+    monkeypatch.setattr(resident, "_allocate", full)
+    recipe = family.merge("linear", save_dtype="bfloat16")
+    assert weights_digest(resident.build(recipe)) == weights_digest(Resident(family.parents()).build(recipe))
+    assert {slot.dtype for slot in resident._slots.values()} == {torch.bfloat16}
+
+
+def test_a_candidate_that_does_not_fit_is_a_typed_failure_and_the_next_build_is_sound(family, monkeypatch):
+    resident = Resident(family.parents())
+
+    def full(planned):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resident, "_allocate", full)
+        with pytest.raises(OutOfMemoryError, match="CUDA out of memory"):
+            resident.build(family.merge("linear"))
+    assert resident.build(family.merge("linear")).model.device.type == "cpu"
+
+
+def test_other_runtime_errors_are_not_called_a_lack_of_memory(family, monkeypatch):
+    resident = Resident(family.parents())
+
+    def broken(planned):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(resident, "_allocate", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        resident.build(family.merge("linear"))
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("kind", ["qwen2", "mistral"])
+def test_other_families_with_sliding_windows_are_restacked_rightly(
+    tmp_path, family, save_tokenizer, tokens, kind, use_cache
+):
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=3,
+        **({"use_sliding_window": True, "max_window_layers": 2} if kind == "qwen2" else {}),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    save_tokenizer(tmp_path / "base")
+    layers = (3, 0, 2, 1, 3)
+    other = type(family)(tmp_path, ("base",))
+    built = Resident(other.parents()).build(other.stack("base", layers))
+    expected = rebuilt(tmp_path / "base", layers)
+    if kind == "qwen2":
+        sliding = [place for place, layer in enumerate(layers) if layer >= 2]
+        assert [place for place, t in enumerate(built.model.config.layer_types) if t == "sliding_attention"] == sliding
+    with torch.no_grad():
+        assert torch.equal(
+            built.model(tokens, use_cache=use_cache).logits, expected(tokens, use_cache=use_cache).logits
+        )
 
 
 def _with_changed(family, folder: Path):
