@@ -16,7 +16,7 @@ from core.records import Device, Failure, JobRecord, Score, StepKind, StepRecord
 from core.states import JobState
 from store import jobs, steps, tables, trials
 from store.queue import seconds
-from store.session import Database, Session
+from store.session import Session
 
 T = TypeVar("T")
 
@@ -119,9 +119,3 @@ def at_once(action: Callable[[int], T], threads: int) -> list[T]:
 def rung(s: Session) -> list[tuple[str, str]]:
     """Queue and kind of every bell collected so far."""
     return [(queue, kind) for queue, kind, _ in s.bells]
-
-
-def made_once(database: Database, make: Callable[[Session], T]) -> T:
-    """What `make` returns, committed."""
-    with database.transaction() as s:
-        return make(s)

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import text
 
 from core.errors import ConflictError, LeaseLostError, NotFoundError
+from core.outcomes import Outcomes
 from core.records import Device, StepKind
-from core.states import STEP_MOVES, JobState, StepState, sources_of
-from store import jobs, outcomes, rows, steps, tables, trials
+from core.states import STEP_MOVES, JobState, StepState, TrialState, sources_of
+from store import jobs, leases, outcomes, rows, steps, tables, trials
 from tests.store.makers import FAILURE, age, at_once, claim, new_job, new_step, new_trial, put, rung
 
 
@@ -265,13 +266,11 @@ def test_a_stale_holder_can_neither_finish_nor_fail_nor_record(database, job):
             act(s, stale.fence)
     with database.transaction() as s:
         steps.guard(s, fresh.id, fresh.fence)
-        trials.move(s, trial.id, "running" and trials.TrialState.RUNNING)
+        trials.move(s, trial.id, TrialState.RUNNING)
         assert steps.finish(s, fresh.id, fresh.fence, {"items": 50}).result == {"items": 50}
 
 
 def test_nothing_that_follows_a_refused_guard_is_written(database, job):
-    from core.outcomes import Outcomes
-
     def write_late(fence: int) -> None:
         with database.transaction() as s:
             steps.guard(s, step.id, fence)
@@ -360,7 +359,7 @@ def test_cancelling_a_job_does_not_wait_for_a_claim_that_waits_for_the_job(datab
             step = claim(s, Device.CPU)
             time.sleep(0.1)
             try:
-                trials.move(s, step.trial_id, trials.TrialState.RUNNING)
+                trials.move(s, step.trial_id, TrialState.RUNNING)
             except ConflictError:
                 return "refused"
             return "running"
@@ -393,9 +392,9 @@ def test_the_best_of_a_long_history_is_found_through_the_index(database):
         s.execute(text("ANALYZE steps"))
     plans = []
     with database.transaction() as s:
-        from store.leases import _best
-
-        query = _best((Device.CPU,), None, job.id).compile(s.connection.engine, compile_kwargs={"literal_binds": True})
+        query = leases._best((Device.CPU,), None, job.id).compile(
+            s.connection.engine, compile_kwargs={"literal_binds": True}
+        )
         plans = [row[0] for row in s.connection.exec_driver_sql(f"EXPLAIN {query}".replace("%", "%%"))]
     assert not [line for line in plans if "Seq Scan on steps" in line], "\n".join(plans)
     times = []

@@ -128,6 +128,7 @@ def test_a_promotion_that_is_rolled_back_leaves_neither_target_nor_step(database
     with database.transaction() as s:
         trial = new_trial(s, job.id)
         trials.move(s, trial.id, TrialState.RUNNING)
+
     def promote_and_crash() -> None:
         with database.transaction() as s:
             trials.raise_target(s, trial.id, 200, 1, Device.CPU)
