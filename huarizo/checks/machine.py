@@ -86,8 +86,9 @@ def folders(places: Places) -> Iterator[Check]:
     if missing:
         yield Check("model roots", "fail", f"not there: {', '.join(missing)}", "correct HUARIZO_MODEL_ROOTS")
     else:
-        found = sum(1 for root in places.model_roots if root.is_dir() for _ in root.glob("*/config.json"))
-        yield Check("model roots", "ok", f"{', '.join(map(str, places.model_roots))} ({found} models at the top)")
+        near = ("*/config.json", "*/*/config.json")
+        found = sum(1 for root in places.model_roots for pattern in near for _ in root.glob(pattern))
+        yield Check("model roots", "ok", f"{', '.join(map(str, places.model_roots))} ({found} models)")
     lost = [str(folder) for folder in places.task_folders if not folder.is_dir() and own not in folder.parents]
     if lost:
         yield Check("task folders", "fail", f"not there: {', '.join(lost)}", "correct HUARIZO_TASK_FOLDERS")

@@ -68,7 +68,7 @@ def _follow(lines: Iterator[str] | Sequence[str] | IO[str], advance: Advance) ->
         if event is None:
             continue
         if event["event"] == "progress":
-            advance(str(event.get("doing") or event.get("tensor") or ""), _fraction(event))
+            advance(str(event.get("doing") or f"{event.get('done')} of {event.get('total')}"), _fraction(event))
         elif event["event"] in ("done", "error"):
             end = event
     return end

@@ -61,7 +61,7 @@ def of_job(job: Json) -> RenderableType:
             for use in progress["budget"]
         ),
         "items": f"{progress['items_scored']:,} scored",
-        "best": f"{best(progress)} on search items",
+        "best": best(progress),
         "artifacts": ", ".join(job["artifacts"]) or "none",
         "created": when(job["created_at"]),
     }

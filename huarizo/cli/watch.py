@@ -119,7 +119,7 @@ def best(progress: Json) -> str:
     beside = f", best parent {percent(parent['macro'])} % ({parent['label']})" if parent else ""
     if not leader:
         return f"none yet{beside}"
-    return f"{percent(leader['macro'])} % (#{leader['number']} {leader['label']}){beside}"
+    return f"{percent(leader['macro'])} % on search items (#{leader['number']} {leader['label']}){beside}"
 
 
 def tally(states: Mapping[str, int]) -> str:

@@ -1,7 +1,8 @@
 """Which service runs over a data folder, and where it answers.
 
 Whoever runs `huarizo up` holds an advisory lock on `up.lock`, which the kernel drops when it dies, and writes
-`up.json`. Both files are readable by their user alone.
+`up.json`, which stays when it ends: the next one prefers its port, so that an open dashboard finds it again. Both
+files are readable by their user alone.
 """
 
 from __future__ import annotations
@@ -44,10 +45,18 @@ def running(home: Path) -> Address | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _last(home)
+        return last(home)
     finally:
         os.close(descriptor)
     return None
+
+
+def last(home: Path) -> Address | None:
+    """What the latest service over a data folder said of itself, whether or not it still runs."""
+    try:
+        return Address(**json.loads((home / STATE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def write(home: Path, address: Address) -> None:
@@ -90,11 +99,8 @@ def only_one(home: Path) -> Iterator[None]:
     descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor, home)
-        (home / STATE).unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            (home / STATE).unlink(missing_ok=True)
+        (home / STATE).unlink(missing_ok=True)  # what a former service said; it was read before, see `last`
+        yield
     finally:
         os.close(descriptor)
 
@@ -110,15 +116,8 @@ def _lock(descriptor: int, home: Path) -> None:
         time.sleep(0.05)
 
 
-def _last(home: Path) -> Address | None:
-    try:
-        return Address(**json.loads((home / STATE).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def _occupied(home: Path) -> ConflictError:
-    there = _last(home)
+    there = last(home)
     who = f"process {there.pid} and answers at {there.url}" if there else "a process that is still starting"
     return ConflictError(
         f"one service per data folder: {str(home)!r} is run by {who}. Use that one, stop it first, or set "

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType
+from urllib.parse import urlsplit
 
 from core.errors import ConflictError, ServiceUnavailableError
 from core.settings import Settings
@@ -88,9 +89,10 @@ def up(settings: Settings, *, report: Report, ready: Callable[[str, Places, tupl
     with ExitStack() as stack:
         stop = stack.enter_context(Stop().installed())
         make_folder(places.home, HOME_MODE_OF_ROOT if os.geteuid() == 0 else 0o700)
+        former = address.last(places.home)
         stack.enter_context(address.only_one(places.home))
         places.make()
-        port = choose_port(settings.host, settings.port)
+        port = choose_port(settings.host, settings.port, urlsplit(former.url).port if former else None)
         url = f"http://{EVERYWHERE.get(settings.host, settings.host)}:{port}"
         address.write(places.home, address.Address(url, os.getpid()))
         servers = stack.enter_context(running_servers(settings, places, report))
@@ -121,14 +123,14 @@ def running_servers(settings: Settings, places: Places, report: Report) -> Itera
         )
 
 
-def choose_port(host: str, wanted: int) -> int:
-    """The port to listen on: the wanted one if it is free, any free one for 0.
+def choose_port(host: str, wanted: int, former: int | None = None) -> int:
+    """The port to listen on: the wanted one if it is free; for 0 the former one, else any free one.
 
     Raises:
         ConflictError: the port is taken.
     """
     if wanted == 0:
-        return free_port()
+        return free_port(former)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: ignore TIME_WAIT

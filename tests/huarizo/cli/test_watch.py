@@ -50,7 +50,7 @@ def test_the_panel_shows_state_budget_best_and_the_last_events() -> None:
     assert "3 / 40" in text
     assert "1 running, 3 scored" in text
     assert "12,345 scored" in text
-    assert "51.2 % (#2 ties), best parent 40.1 % (arc)" in text
+    assert "51.2 % on search items (#2 ties), best parent 40.1 % (arc)" in text
     assert "trial_state  state=scored number=2" in text
 
 
@@ -62,7 +62,7 @@ def test_names_with_brackets_are_shown_as_they_are() -> None:
 
 def test_the_line_says_the_same_and_leaves_out_the_clock() -> None:
     assert status_line(job()) == (
-        "running  trials 3/40  12,345 items scored  best 51.2 % (#2 ties), best parent 40.1 % (arc)"
+        "running  trials 3/40  12,345 items scored  best 51.2 % on search items (#2 ties), best parent 40.1 % (arc)"
     )
     assert status_line(job("preparing", best=None, best_parent=None)).endswith("best none yet")
 

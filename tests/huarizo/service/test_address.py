@@ -12,7 +12,7 @@ import pytest
 from core.errors import ConflictError, ServiceUnavailableError
 from core.settings import Settings
 from huarizo.service import address
-from huarizo.service.address import Address, api_url, only_one, running, server_urls
+from huarizo.service.address import Address, api_url, last, only_one, running, server_urls
 
 HERE = Address("http://127.0.0.1:4711", 4242, ready=True)
 
@@ -32,7 +32,15 @@ def test_a_running_service_is_found_and_a_stopped_one_is_not(home: Path) -> None
         address.write(home, HERE)
         assert running(home) == HERE
     assert running(home) is None
-    assert not (home / "up.json").exists()
+
+
+def test_what_a_service_said_outlives_it_so_that_the_next_can_take_its_port(home: Path) -> None:
+    assert last(home) is None
+    with only_one(home):
+        address.write(home, HERE)
+    assert last(home) == HERE
+    (home / "up.json").write_text("{")
+    assert last(home) is None
 
 
 def test_the_state_of_a_killed_service_is_not_believed(home: Path) -> None:
