@@ -80,7 +80,8 @@ def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorP
     """The plan of every output tensor: the embedding, the layers in order, the head.
 
     A nested recipe becomes nested plans, each rounded to that recipe's own `save_dtype`, as if it had been exported
-    and loaded again.
+    and loaded again. (Only masks tell the two apart: they are keyed by the recipe's digest here, and by the digest of
+    the weights there.)
 
     Raises:
         MissingCheckpointError: no header for one of its models.

@@ -64,7 +64,9 @@ class Resident:
         self._filled: Skeleton | None = None
 
     def build(self, recipe: ResolvedRecipe) -> Built:
-        """The candidate's model. It replaces the one built before, whose weights may change under it.
+        """The candidate's model. It replaces the one built before, which must no longer be used.
+
+        After a failure no model is held until the next build.
 
         Raises:
             NonFiniteWeightsError, NonFiniteCheckpointError: a tensor holds NaN or infinity; names it.
