@@ -1,0 +1,140 @@
+"""The verbs on jobs against the real API over a real database, with no worker behind it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from api.app import create_app
+from core.errors import InvalidInputError
+from core.settings import Settings
+from huarizo.cli import jobs
+from huarizo.cli.patience import patiently
+from huarizo.client import ApiProblem, Client
+from huarizo.embedded.ports import free_port
+
+if TYPE_CHECKING:
+    from store.session import Database
+
+JOB: dict[str, Any] = {
+    "kind": "search",
+    "name": "two [of] a kind",
+    "models": [{"name": "a", "ref": "local:a"}, {"name": "b", "ref": "local:b"}],
+    "space": {"families": [{"family": "merge", "methods": ["linear"]}]},
+    "objective": {"tasks": [{"task": "arc_easy"}]},
+    "budget": {"trials": 4},
+}
+
+
+@pytest.fixture
+def client(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """The API over a fresh database, on a thread; verbs find it by HUARIZO_API_URL."""
+    for name in Settings.settings_names():
+        monkeypatch.delenv(name, raising=False)
+    for model in ("a", "b"):
+        (tmp_path / model).mkdir()
+    app = create_app(Settings(home=tmp_path, model_roots=(tmp_path,)), database)
+    port = free_port()
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HUARIZO_API_URL", f"http://127.0.0.1:{port}")
+    try:
+        with Client(f"http://127.0.0.1:{port}") as found:
+            patiently(found.ready, seconds=60.0, first_pause=0.1)
+            yield found
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> str:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(JOB))
+    return str(path)
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    """What went to stdout, which must be JSON and nothing else."""
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("client")
+def test_a_job_s_life_by_the_command_line(job_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert jobs.submit(job_file, watch=False, idempotency_key="once", as_json=True) == 0
+    posted = printed(capsys)
+    assert posted["state"] == "queued"
+    assert jobs.submit(job_file, watch=False, idempotency_key="once", as_json=False) == 0
+    assert capsys.readouterr().out.strip() == posted["id"]
+
+    jobs.list_jobs(state=None, limit=10, as_json=True)
+    assert [job["id"] for job in printed(capsys)] == [posted["id"]]
+    jobs.list_jobs(state="succeeded", limit=10, as_json=True)
+    assert printed(capsys) == []
+    jobs.list_jobs(state=None, limit=10, as_json=False)
+    assert "two [of] a kind" in capsys.readouterr().out
+
+    jobs.show(posted["id"], as_json=True)
+    assert printed(capsys)["request"]["budget"]["trials"] == 4
+    jobs.show(posted["id"], as_json=False)
+    assert "0 of 4 trials" in capsys.readouterr().out
+    jobs.list_trials(posted["id"], order="score", limit=10, as_json=True)
+    assert printed(capsys) == []
+
+    jobs.act("cancel", posted["id"], as_json=False)
+    assert capsys.readouterr().out.strip() == f"{posted['id']} cancelled"
+    jobs.act("cancel", posted["id"], as_json=True)
+    assert printed(capsys)["state"] == "cancelled"
+    with pytest.raises(ApiProblem) as caught:
+        jobs.act("pause", posted["id"], as_json=True)
+    assert (caught.value.status, caught.value.code) == (409, "conflict")
+
+
+def test_watching_ends_with_the_job_and_a_cancelled_one_is_exit_code_1(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posted = client.submit(JOB)
+    client.cancel(posted["id"])
+    assert jobs.watch(posted["id"], as_json=False) == 1
+    shown = capsys.readouterr()
+    assert shown.out.strip() == f"{posted['id']} cancelled"
+    assert shown.err.startswith("cancelled  trials 0/4")
+
+
+def test_the_service_s_refusals_keep_their_code_and_place(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(ApiProblem) as caught:
+        client.job("job_nothing")
+    assert (caught.value.status, caught.value.code) == (404, "not_found")
+    with pytest.raises(ApiProblem) as caught:
+        client.submit({**JOB, "objective": {"tasks": [{"task": "arc_eazy"}]}})
+    assert (caught.value.status, caught.value.code) == (422, "unknown_task")
+    assert "'arc_easy'" in caught.value.detail
+    with pytest.raises(ApiProblem) as caught:
+        client.download("artifact_nothing", "x", tmp_path / "x")
+    assert caught.value.code == "not_found"
+
+
+def test_catalogue_models_and_events_are_read(client: Client) -> None:
+    assert "linear" in {method["name"] for method in client.catalog()["methods"]}
+    posted = client.submit(JOB)
+    assert client.events(posted["id"])[0]["payload"] == {"state": "queued"}
+    assert client.events(posted["id"], after=client.events(posted["id"])[-1]["id"]) == []
+    model = client.register_model("mine", "local:a")
+    assert [(found["id"], found["ref"]) for found in client.models() if found["name"] == "mine"] == [
+        (model["id"], "local:a")
+    ]
+
+
+def test_a_word_that_is_no_state_or_order_is_refused_here() -> None:
+    with pytest.raises(InvalidInputError, match="'finished'"):
+        jobs.list_jobs(state="finished", limit=1, as_json=True)
+    with pytest.raises(InvalidInputError, match="'size'"):
+        jobs.list_trials("job_1", order="size", limit=1, as_json=True)
