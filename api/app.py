@@ -39,7 +39,6 @@ def create_app(settings: Settings, database: Database) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=settings.max_body_bytes,
         middleware=[Middleware(Edge, settings=settings)],
     )
     app.state.settings, app.state.database = settings, database

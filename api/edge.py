@@ -13,7 +13,9 @@ from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.bodies import bounded
 from api.errors import problem
+from core.errors import TooLargeError
 from core.records import new_id
 from core.settings import Settings
 
@@ -45,6 +47,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self.limit = settings.max_body_bytes
         self.local = _is_loopback(settings.host)
         self.own_host = (urlsplit(settings.api_url).hostname or "").lower()
 
@@ -67,7 +70,11 @@ class Edge:
         started = time.monotonic()
         try:
             refusal = self._refuse(scope, headers)
+            if refusal is None and scope["method"] not in _SAFE:
+                receive = await bounded(receive, headers.get("content-length"), self.limit)
             await (refusal or self.app)(scope, receive, send)
+        except TooLargeError as error:
+            await problem(error.code, error.message, request_id=send.identity)(scope, receive, send)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
             if send.status:  # Headers are out: all that is left is to break the connection off.

@@ -75,7 +75,7 @@ def _charts(job: JobRecord, every: Sequence[TrialSummary], colours: dict[str, in
     if not dots:
         return {}
     return {
-        "wide": svg.history(dots, levels, width=760, height=320),
+        "wide": svg.history(dots, levels, width=940, height=330),
         "narrow": svg.history(dots, levels, width=380, height=280),
     }
 

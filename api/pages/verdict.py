@@ -33,8 +33,9 @@ def tell(verdict: Mapping[str, Any]) -> Told:
         headline = f"Worse: {difference} against {reference['label']}"
     else:
         headline = f"No gain: {difference} over {reference['label']} is not proven"
+    name = f" ({winner['label']})" if winner["label"] else ""
     level = f"one-sided p = {p_value(verdict['p'])}, tested at {verdict['alpha']:g}"
-    who = f"Number {winner['number']} ({winner['label'] or 'unnamed'}) and the best parent"
+    who = f"Number {winner['number']}{name} and the best parent"
     body = f"{who} answered the same questions, none of which the search had seen: {interval}, {level}."
     return Told(headline, "" if alone else body, TONES.get(kind, "plain"))
 
