@@ -124,7 +124,7 @@ def wait_until_ready(process: subprocess.Popen[Any], home: Path, log: Path) -> s
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         there = address.running(home)
-        if there is not None and there.ready:
+        if there is not None and there.ready and there.pid == process.pid:  # not another demo's
             return there.url
         time.sleep(0.1)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])

@@ -63,8 +63,8 @@ class Stop:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Stop]:
-        """Handle the signals while the context lasts."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        """Handle the signals while the context lasts; what the caller ignores (nohup, background) stays ignored."""
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
         before = [(number, signal.signal(number, self.signalled)) for number in numbers]
         try:
             yield self

@@ -83,6 +83,17 @@ def test_the_first_signal_asks_for_a_drain_and_the_second_for_haste() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop().installed() as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.asked.is_set()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_failed_migration_is_told_with_the_end_of_its_log(places: Places) -> None:
     url = f"postgresql+psycopg://127.0.0.1:{free_port()}/none"
     environment = {**os.environ, "HUARIZO_DATABASE_URL": url, "PYTHONPATH": str(up.CODE)}
