@@ -51,6 +51,7 @@ class GrowthPlan:
     arc: Course = ARC
     wino: Course = WINO
     hella: Course = HELLA
+    threads: int = 2
     tokenizer_texts: int = 8000
     train_items: int = 400
     search_items: int = 1000
@@ -66,6 +67,7 @@ class GrowthPlan:
             arc=course,
             wino=course,
             hella=course,
+            threads=1,
             tokenizer_texts=200,
             train_items=24,
             search_items=32,
@@ -166,7 +168,7 @@ def _grow_models(aside: Path, lessons: Lessons, seed: int, plan: GrowthPlan, rep
     texts = lessons.base_texts(seed, plan.base.texts)
     tokenizer = train_tokenizer(texts[: plan.tokenizer_texts], plan.shape.vocabulary)
     stages = _stages(plan)
-    with reproducible(seed):
+    with reproducible(seed, plan.threads):
         base = new_model(plan.shape)
         rows = batches(tokenizer, texts, plan.base.batch, purpose_rng(seed, "batches/base"))
         train(base, plan.base, rows, stages("base", report))
@@ -175,7 +177,7 @@ def _grow_models(aside: Path, lessons: Lessons, seed: int, plan: GrowthPlan, rep
     for number, skill in enumerate(SKILLS, start=1):
         course = plan.course(skill)
         texts = lessons.specialist_texts(seed, skill, course.texts)
-        with reproducible(seed + number):
+        with reproducible(seed + number, plan.threads):
             model = copy.deepcopy(base)
             rows = batches(tokenizer, texts, course.batch, purpose_rng(seed, f"batches/{skill}"))
             train(model, course, rows, stages(skill, report))

@@ -41,6 +41,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "add_eos_token": False,
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": MAX_LENGTH,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }

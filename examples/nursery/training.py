@@ -15,7 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from examples.nursery.tokenizer import BOS_ID, EOS_ID, MAX_LENGTH, PAD_ID
 
-THREADS = 2  # fixed: the order of a sum, and so its last bits, follow the number of threads
 BETAS = (0.9, 0.98)
 CLIP = 1.0
 FLOOR = 0.05
@@ -57,10 +56,13 @@ class Course:
 
 
 @contextmanager
-def reproducible(seed: int) -> Iterator[None]:
-    """Fixed thread count, deterministic kernels and a seeded generator inside; the caller's own settings after."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(THREADS)
+def reproducible(seed: int, threads: int) -> Iterator[None]:
+    """Deterministic kernels and a seeded generator inside, the caller's own settings after.
+
+    The number of threads is part of the result: the order of a sum, and so its last bits, follow it.
+    """
+    threads_before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -68,7 +70,7 @@ def reproducible(seed: int) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(strict)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads_before)
 
 
 def new_model(shape: Shape) -> LlamaForCausalLM:

@@ -31,6 +31,8 @@ def test_the_saved_class_is_one_that_transformers_4_knows(smoke_family):
     config = json.loads((smoke_family.base / "tokenizer_config.json").read_text())
     assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
     opened = AutoTokenizer.from_pretrained(smoke_family.base)
+    assert "token_type_ids" not in opened("a")
+    assert config["model_input_names"] == ["input_ids", "attention_mask"]  # else transformers 4 adds a third
     assert (opened.pad_token_id, opened.bos_token_id, opened.eos_token_id) == (0, 1, 2)
     assert opened.eos_token == EOS
 
