@@ -198,7 +198,7 @@ def merge(
 @app.command(rich_help_panel=LOCAL)
 def nursery(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Where to grow it; without, in the first model root.")
+        Path | None, typer.Argument(metavar="FOLDER", help="Where to grow it; without, in the first model root.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed grows another family.")] = 7,
     as_json: AsJson = False,

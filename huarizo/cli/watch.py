@@ -96,7 +96,8 @@ def panel(job: Json, events: deque[Json]) -> RenderableType:
         bars.add_row(label, bar, f"{use['used']:,.0f} / {use['allowed']:,.0f}")
     lines = [f"candidates  {tally(progress['trials'])}", f"items       {progress['items_scored']:,} scored"]
     lines += [f"best        {best(progress)}"]
-    parts: list[RenderableType] = [bars, Text("\n".join(lines)), Text("\n".join(map(event_line, events)), style="dim")]
+    past = Text("\n".join(map(event_line, events)), style="dim", no_wrap=True, overflow="ellipsis")
+    parts: list[RenderableType] = [bars, Text("\n".join(lines)), past]
     title = f"{job['name'] or job['id']}: {job['state']}{remaining(progress)}"
     return Panel(Group(*parts), title=Text(title), title_align="left", subtitle=Text(job["id"]), subtitle_align="right")
 
@@ -136,6 +137,20 @@ def remaining(progress: Json) -> str:
 
 
 def event_line(event: Json) -> str:
-    """One event: local time, what, details."""
-    details = " ".join(f"{name}={value}" for name, value in event["payload"].items() if value not in (None, "", [], {}))
-    return f"{moment(event['created_at']).astimezone():%H:%M:%S}  {event['kind']}  {details}"[:120]
+    """One event: local time, what happened."""
+    return f"{moment(event['created_at']).astimezone():%H:%M:%S}  {happened(event['kind'], event['payload'])}"
+
+
+def happened(kind: str, payload: Json) -> str:
+    """An event in words; of kinds unknown here, what it carries."""
+    match kind:
+        case "job_state":
+            return f"job {payload.get('state')}"
+        case "trial_state":
+            score = f" {percent(payload['macro'])} %" if payload.get("macro") is not None else ""
+            return f"candidate #{payload.get('number')} {payload.get('state')}{score}"
+        case "trial_target":
+            return f"candidate #{payload.get('number')} goes on to {payload.get('target_items')} items a task"
+        case "finalists":
+            return f"{len(payload.get('ranked') or ())} finalists ranked, held-out items are opened"
+    return " ".join([kind, *(f"{name}={value}" for name, value in payload.items() if value not in (None, ""))])

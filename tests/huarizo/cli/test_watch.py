@@ -13,7 +13,7 @@ from rich.console import Console
 from core.errors import ServiceUnavailableError
 from huarizo.cli import watch
 from huarizo.cli.patience import patiently
-from huarizo.cli.watch import Lines, follow, panel, status_line
+from huarizo.cli.watch import Lines, follow, happened, panel, status_line
 from huarizo.client import ApiProblem, Client
 
 
@@ -34,7 +34,7 @@ def job(state: str = "running", done: int = 3, **changes: Any) -> dict[str, Any]
 
 
 def event(identity: int) -> dict[str, Any]:
-    payload = {"state": "scored", "number": identity}
+    payload = {"state": "scored", "number": identity, "macro": 0.5}
     return {"id": identity, "kind": "trial_state", "payload": payload, "created_at": "2026-11-20T10:00:00.000Z"}
 
 
@@ -51,7 +51,21 @@ def test_the_panel_shows_state_budget_best_and_the_last_events() -> None:
     assert "1 running, 3 scored" in text
     assert "12,345 scored" in text
     assert "51.2 % on search items (#2 ties), best parent 40.1 % (arc)" in text
-    assert "trial_state  state=scored number=2" in text
+    assert "candidate #2 scored 50.0 %" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "words"),
+    [
+        ("job_state", {"state": "confirming"}, "job confirming"),
+        ("trial_state", {"state": "running", "number": 3, "macro": None}, "candidate #3 running"),
+        ("trial_target", {"number": 3, "target_items": 200}, "candidate #3 goes on to 200 items a task"),
+        ("finalists", {"ranked": ["a", "b"]}, "2 finalists ranked, held-out items are opened"),
+        ("strategy", {"name": "tpe", "reason": "mixed"}, "strategy name=tpe reason=mixed"),
+    ],
+)
+def test_events_are_told_in_words(kind: str, payload: dict[str, Any], words: str) -> None:
+    assert happened(kind, payload) == words
 
 
 def test_names_with_brackets_are_shown_as_they_are() -> None:
