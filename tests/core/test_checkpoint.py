@@ -1,0 +1,202 @@
+import hashlib
+import json
+import struct
+
+import pytest
+
+from core.checkpoint import combine_digests, read_header, stored_tensors, tokenizer_digest, weights_digest
+from core.errors import (
+    CheckpointError,
+    MissingCheckpointError,
+    PickleCheckpointError,
+    QuantisedCheckpointError,
+    TruncatedCheckpointError,
+)
+
+CONFIG = {"model_type": "llama", "num_hidden_layers": 2, "rope_theta": 10000.0}
+NAMES = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)] + [
+    "model.embed_tokens.weight",
+    "model.norm.weight",
+    "lm_head.weight",
+]
+
+
+def safetensors(tensors):
+    """The bytes of a safetensors file, by the format's own description."""
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def values(name, n=6):
+    return struct.pack(f"<{n}f", *[hashlib.sha256(f"{name}{i}".encode()).digest()[0] / 255 for i in range(n)])
+
+
+def all_tensors():
+    return {name: ("F32", [3, 2], values(name)) for name in NAMES}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "model.safetensors").write_bytes(safetensors(all_tensors()))
+    return folder
+
+
+def shard(folder, groups):
+    """Replace the single file by shards."""
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for number, names in enumerate(groups):
+        file = f"model-{number}.safetensors"
+        (folder / file).write_bytes(safetensors({n: all_tensors()[n] for n in names}))
+        weight_map |= dict.fromkeys(names, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_a_header_says_what_the_files_hold(checkpoint):
+    header = read_header(checkpoint)
+    assert (header.layers, header.vocab_size, header.rope_theta) == (2, 3, 10000.0)
+    assert [t.name for t in header.tensors] == sorted(NAMES)
+    assert header.parameters == 5 * 6
+    assert header.layer_suffixes(1) == ("mlp.up_proj.weight",)
+
+
+def test_the_weights_digest_is_the_documented_one(checkpoint):
+    entries = [(n, "F32", (3, 2), hashlib.sha256(values(n)).hexdigest()) for n in NAMES]
+    text = json.dumps([[n, d, list(s), h] for n, d, s, h in sorted(entries)], separators=(",", ":"))
+    assert weights_digest(checkpoint) == hashlib.sha256(text.encode()).hexdigest() == combine_digests(entries)
+
+
+def test_the_weights_digest_does_not_depend_on_shards_or_their_order(checkpoint):
+    whole = weights_digest(checkpoint)
+    shard(checkpoint, [NAMES[3:], NAMES[:3]])
+    assert weights_digest(checkpoint) == whole
+
+
+def test_one_changed_byte_changes_the_digest(checkpoint):
+    before = weights_digest(checkpoint)
+    raw = bytearray((checkpoint / "model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (checkpoint / "model.safetensors").write_bytes(bytes(raw))
+    assert weights_digest(checkpoint) != before
+
+
+def test_every_tensor_is_visited_with_its_own_bytes(checkpoint):
+    seen = {}
+    weights_digest(checkpoint, visit=lambda stored, data: seen.update({stored.info.name: bytes(data)}))
+    assert seen == {name: values(name) for name in NAMES}
+
+
+def test_an_error_of_the_visitor_is_not_hidden(checkpoint):
+    def refuse(stored, data):
+        kept.append(data)
+        raise CheckpointError("no")
+
+    kept = []
+    with pytest.raises(CheckpointError, match="no"):
+        weights_digest(checkpoint, visit=refuse)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 100, 200])
+def test_a_truncated_file_is_named(checkpoint, cut):
+    raw = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(raw[:-cut])
+    with pytest.raises(TruncatedCheckpointError, match=r"model\.safetensors"):
+        read_header(checkpoint)
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x01", struct.pack("<Q", 1 << 60), struct.pack("<Q", 4) + b"nope"])
+def test_a_damaged_header_is_named(checkpoint, garbage):
+    (checkpoint / "model.safetensors").write_bytes(garbage)
+    with pytest.raises(TruncatedCheckpointError):
+        read_header(checkpoint)
+
+
+def test_a_header_that_lies_about_a_shape_is_refused(checkpoint):
+    wrong = all_tensors() | {"lm_head.weight": ("F32", [4, 2], values("x"))}
+    (checkpoint / "model.safetensors").write_bytes(safetensors(wrong))
+    with pytest.raises(TruncatedCheckpointError, match=r"lm_head\.weight"):
+        read_header(checkpoint)
+
+
+def test_missing_parts_are_named(checkpoint):
+    with pytest.raises(MissingCheckpointError, match="nowhere"):
+        read_header(checkpoint / "nowhere")
+    shard(checkpoint, [NAMES[:2], NAMES[2:]])
+    (checkpoint / "model-1.safetensors").unlink()
+    with pytest.raises(MissingCheckpointError, match="model-1"):
+        read_header(checkpoint)
+
+
+def test_a_layer_without_a_tensor_of_its_siblings_is_refused(checkpoint):
+    (checkpoint / "model.safetensors").write_bytes(
+        safetensors({n: all_tensors()[n] for n in NAMES if "1.mlp" not in n})
+    )
+    with pytest.raises(MissingCheckpointError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        read_header(checkpoint)
+
+
+def test_a_shard_outside_the_folder_is_refused(checkpoint):
+    shard(checkpoint, [NAMES])
+    index = checkpoint / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-0.safetensors", "../../etc/passwd"))
+    with pytest.raises(CheckpointError, match="beside"):
+        read_header(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        ("pytorch_model.bin", PickleCheckpointError),
+        ("consolidated.pth", PickleCheckpointError),
+        ("q4.gguf", QuantisedCheckpointError),
+    ],
+)
+def test_pickles_and_quantised_files_are_refused_with_the_way_out(checkpoint, file, error):
+    (checkpoint / "model.safetensors").rename(checkpoint / file)
+    with pytest.raises(error, match=r"safe_serialization|convert"):
+        read_header(checkpoint)
+
+
+def test_quantised_weights_and_configs_are_refused(checkpoint):
+    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": {"bits": 4}}))
+    with pytest.raises(QuantisedCheckpointError):
+        read_header(checkpoint)
+    (checkpoint / "config.json").write_text(json.dumps(CONFIG))
+    (checkpoint / "model.safetensors").write_bytes(safetensors(all_tensors() | {"q": ("I8", [6], b"\0" * 6)}))
+    with pytest.raises(QuantisedCheckpointError, match="I8"):
+        read_header(checkpoint)
+
+
+def test_an_unknown_architecture_is_refused_by_name(checkpoint):
+    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"model_type": "rwkv"}))
+    with pytest.raises(CheckpointError, match="rwkv"):
+        read_header(checkpoint)
+
+
+def test_a_tensor_in_two_shards_is_refused(checkpoint):
+    shard(checkpoint, [NAMES, NAMES[:1]])
+    index = json.loads((checkpoint / "model.safetensors.index.json").read_text())
+    index["weight_map"]["extra"] = "model-0.safetensors"
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="two shards"):
+        stored_tensors(checkpoint)
+
+
+def test_a_tokenizers_digest_is_over_its_vocabulary_not_its_file(checkpoint):
+    assert tokenizer_digest(checkpoint) is None
+    parsed = {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": [], "version": "1"}
+    file = checkpoint / "tokenizer.json"
+    file.write_text(json.dumps(parsed))
+    first = tokenizer_digest(checkpoint)
+    file.write_text(json.dumps(parsed | {"version": "2"}, indent=3))
+    assert tokenizer_digest(checkpoint) == first
+    parsed["model"]["vocab"]["b"] = 1
+    file.write_text(json.dumps(parsed))
+    assert tokenizer_digest(checkpoint) != first
