@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -16,6 +16,11 @@ import uvicorn
 from api.app import create_app
 from core.settings import Settings
 from store.session import Database
+from tests.api import seeds
+
+if TYPE_CHECKING:
+    from huarizo.embedded.supervisor import EmbeddedServers
+    from tests.conftest import Databases
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +33,32 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
             yield found
 
 
+@pytest.fixture(scope="session")
+def library(
+    servers: EmbeddedServers, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, Database]]:
+    """A client of a service with three ready parents and one finished job, and its database: to be read only."""
+    places = make_folders(tmp_path_factory.mktemp("library"))
+    url = databases.take()
+    database = Database(url, servers.broker_url)
+    seeds.seeded(database, places["artifacts"])
+    with serving(settings_of(places), database) as address:
+        with httpx.Client(base_url=address, timeout=20, trust_env=False) as found:
+            yield found, database
+    databases.drop(url)
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
     """A model root with three checkpoints in name only, a task folder, an artifact root."""
-    for name in ("base", "maths", "code"):
-        (tmp_path / "models/nursery" / name).mkdir(parents=True)
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "artifacts").mkdir()
-    return {name: tmp_path / name for name in ("models", "tasks", "artifacts")}
+    return make_folders(tmp_path)
+
+
+def make_folders(place: Path) -> dict[str, Path]:
+    """Those folders under `place`."""
+    for name in ("models/nursery/base", "models/nursery/maths", "models/nursery/code", "tasks", "artifacts"):
+        (place / name).mkdir(parents=True)
+    return {name: place / name for name in ("models", "tasks", "artifacts")}
 
 
 @pytest.fixture

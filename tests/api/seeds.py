@@ -291,4 +291,4 @@ def checkpoint(s: Session, root: Path, *, job_id: str | None = None, trial_id: s
 def seeded(database: Database, root: Path) -> JobRecord:
     """One finished job, committed."""
     with database.transaction() as s:
-        return finished_job(s, root)
+        return finished_job(s, root, count=10)

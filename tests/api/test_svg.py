@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -74,7 +75,7 @@ def test_a_whisker_reaches_one_standard_error_each_way():
 def test_labels_of_equal_parents_do_not_overlap():
     root = parsed(history([Dot(0, 0.5, 0)], [Level(0.5, "a"), Level(0.5, "b"), Level(0.499, "c")]))
     tops = sorted(float(t.get("y", 0)) for t in root.iter(f"{SVG}text") if t.text in ("a", "b", "c"))
-    assert all(below - above >= 12 for above, below in zip(tops, tops[1:], strict=False))
+    assert all(below - above >= 12 for above, below in pairwise(tops))
 
 
 def test_a_hostile_name_is_text_and_nothing_else():

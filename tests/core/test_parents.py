@@ -1,6 +1,6 @@
 import pytest
 
-from core.errors import LayoutError, ParentsDoNotFitError, RecipeError
+from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, SpaceError
 from core.jobs import SearchJob
 from core.model import Header, Model, TensorInfo
 from core.parents import check_parents
@@ -62,7 +62,7 @@ def test_a_stack_too_small_for_a_layout_is_refused():
 
 @pytest.mark.parametrize("params", [{"weight": 0.0}, {"density": 1.5}])
 def test_fixed_values_that_no_tensor_may_have_are_refused(params):
-    with pytest.raises(RecipeError):
+    with pytest.raises((RecipeError, SpaceError)):
         check_parents(job({**MERGE, "methods": ["ties"], "params": params}), {n: model(n) for n in ("base", "a", "b")})
 
 
