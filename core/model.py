@@ -18,6 +18,19 @@ DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+#: Config keys that decide what equal shapes mean, with the value of an absent one: two parents that differ in one
+#: compute different functions.
+MEANING: dict[str, Any] = {
+    "hidden_act": "silu",
+    "num_attention_heads": None,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "rms_norm_eps": 1e-6,
+    "partial_rotary_factor": 1.0,
+    "tie_word_embeddings": False,
+}
+
+
 class TensorInfo(Noun):
     """One tensor of a checkpoint: safetensors dtype name and shape."""
 
@@ -133,6 +146,11 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
             raise _misfit(first, other, f"{rule} must be the same, but they have {left!r} and {right!r}")
     if same_depth and a.layers != b.layers:
         raise _misfit(first, other, f"merging needs equal depth, but they have {a.layers} and {b.layers} layers")
+    left, right = _meaning(a.config_dict), _meaning(b.config_dict)
+    for key in sorted(left.keys() | right.keys()):
+        if left.get(key) != right.get(key):
+            values = f"{left.get(key)!r} and {right.get(key)!r}"
+            raise _misfit(first, other, f"{key!r} must be the same, but they have {values}", key)
     left_shapes, right_shapes = _comparable(a, same_depth), _comparable(b, same_depth)
     for name in sorted(left_shapes.keys() | right_shapes.keys()):
         left_shape, right_shape = left_shapes.get(name), right_shapes.get(name)
@@ -140,6 +158,20 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
             raise _misfit(
                 first, other, f"tensor {name!r} must have one shape, but it is {left_shape} and {right_shape}", name
             )
+
+
+def _meaning(config: dict[str, Any]) -> dict[str, Any]:
+    """The config's meaning in one form: transformers 4 and 5 write RoPE and head sizes differently."""
+    found = {key: default if config.get(key) is None else config[key] for key, default in MEANING.items()}
+    heads = found["num_attention_heads"]
+    if heads:
+        found["num_key_value_heads"] = found["num_key_value_heads"] or heads
+        found["head_dim"] = found["head_dim"] or int(config.get("hidden_size") or 0) // int(heads)
+    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    rope["rope_type"] = rope.get("rope_type") or rope.pop("type", None) or "default"
+    rope.pop("type", None)
+    rope.pop("rope_theta", None)
+    return {**found, "RoPE scaling": rope}
 
 
 def _comparable(header: Header, same_depth: bool) -> dict[str, tuple[int, ...]]:

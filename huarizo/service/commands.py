@@ -60,8 +60,10 @@ def worker_argv(role: str, device: Device = CPU, *, log_level: str = "INFO") -> 
 
     The worker's name is unique, since two workers of one name confuse the broker.
     """
-    queue = device.kind if role == "device" else role
-    tag = f"{queue}{device.number}" if queue == "cuda" else queue
+    name = device.kind if role == "device" else role
+    tag = f"{name}{device.number}" if name == "cuda" else name
+    # Steps that may run on any device are rung for on the queue of the CPU: a GPU worker answers there too.
+    queue = "cuda,cpu" if name == "cuda" else name
     return (
         *(sys.executable, "-m", "celery", "-A", "workers.app", "worker"),
         *("--queues", queue, "--concurrency", "1", "--pool", "prefork", "-Ofair", "--prefetch-multiplier", "1"),

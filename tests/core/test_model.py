@@ -19,6 +19,9 @@ def test_twins_fit():
         ({"layers": 5}, "depth"),
         ({"width": 16}, "shape"),
         ({"tied": True}, "lm_head.weight"),
+        ({"config": {"num_attention_heads": 8}}, "num_attention_heads"),
+        ({"config": {"rms_norm_eps": 1e-5}}, "rms_norm_eps"),
+        ({"config": {"rope_scaling": {"rope_type": "llama3"}}}, "RoPE scaling"),
     ],
 )
 def test_what_does_not_fit_is_named_with_both_values(change, says):
@@ -31,3 +34,17 @@ def test_depth_may_differ_where_layers_are_stacked():
     check_fit([model("a", layers=2), model("b", layers=7)], same_depth=False)
     with pytest.raises(ParentsDoNotFitError, match="shape"):
         check_fit([model("a", layers=2), model("b", layers=7, width=16)], same_depth=False)
+
+
+def test_configs_of_transformers_4_and_5_mean_the_same():
+    shape = {"hidden_size": 8, "num_attention_heads": 2}
+    old = shape | {"rope_theta": 10000.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "hidden_act": "silu"}
+    new = shape | {
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0},
+        "head_dim": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+    }
+    check_fit([model("a", config=old), model("b", config=new)])
+    with pytest.raises(ParentsDoNotFitError, match="num_key_value_heads"):
+        check_fit([model("a", config=old), model("b", config=new | {"num_key_value_heads": 1})])
