@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from api.pages.verdict import p_value, signed, tell
+
+
+def verdict(kind: str, points: float, p: float, **winner) -> dict:
+    return {
+        "verdict": kind,
+        "winner": {"trial_id": "t1", "number": 24, "label": "uniform slerp", **winner},
+        "reference": {"trial_id": "t0", "number": 1, "label": "maths"},
+        "points": points,
+        "low": points - 2.2,
+        "high": points + 2.2,
+        "p": p,
+        "alpha": 0.025,
+    }
+
+
+def test_a_gain_says_how_much_and_how_sure():
+    told = tell(verdict("gain", 3.1, 0.0031))
+    assert told.headline == "Gain: +3.1 points over maths"
+    assert told.tone == "good"
+    assert "Number 24 (uniform slerp)" in told.body
+    assert "95 % interval +0.9 to +5.3, one-sided p = 0.003, tested at 0.025" in told.body
+
+
+def test_what_is_not_proven_is_not_called_a_gain():
+    told = tell(verdict("no gain", 0.8, 0.24))
+    assert told.headline == "No gain: +0.8 points over maths is not proven"
+    assert told.tone == "plain"
+
+
+def test_a_loss_is_called_worse():
+    told = tell(verdict("worse", -2.4, 0.98))
+    assert told.headline == "Worse: −2.4 points against maths"
+    assert told.tone == "bad"
+
+
+def test_without_any_candidate_nothing_is_claimed():
+    told = tell(verdict("no gain", 0.0, 1.0, trial_id="t0"))
+    assert told.headline == "No gain: no candidate could be compared with maths"
+    assert told.body == ""
+
+
+@pytest.mark.parametrize(("value", "text"), [(2.25, "+2.2"), (-0.04, "−0.0"), (0.0, "+0.0"), (-10.0, "−10.0")])
+def test_points_have_a_sign(value, text):
+    assert signed(value) == text
+
+
+def test_small_p_values_are_bounds():
+    assert (p_value(0.0004), p_value(0.0251)) == ("less than 0.001", "0.025")
