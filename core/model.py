@@ -166,7 +166,7 @@ def _meaning(config: dict[str, Any]) -> dict[str, Any]:
     heads = found["num_attention_heads"]
     if heads:
         found["num_key_value_heads"] = found["num_key_value_heads"] or heads
-        found["head_dim"] = found["head_dim"] or int(config.get("hidden_size") or 0) // int(heads)
+        found["head_dim"] = found["head_dim"] or int(config.get("hidden_size") or heads) // int(heads)
     rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     rope["rope_type"] = rope.get("rope_type") or rope.pop("type", None) or "default"
     rope.pop("type", None)

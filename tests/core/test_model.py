@@ -19,7 +19,7 @@ def test_twins_fit():
         ({"layers": 5}, "depth"),
         ({"width": 16}, "shape"),
         ({"tied": True}, "lm_head.weight"),
-        ({"config": {"num_attention_heads": 8}}, "num_attention_heads"),
+        ({"config": {"num_attention_heads": 8, "head_dim": 1}}, "num_attention_heads|head_dim"),
         ({"config": {"rms_norm_eps": 1e-5}}, "rms_norm_eps"),
         ({"config": {"rope_scaling": {"rope_type": "llama3"}}}, "RoPE scaling"),
     ],

@@ -34,7 +34,7 @@ def test_celery_itself_accepts_the_command_line() -> None:
     from celery.bin.worker import worker
 
     context = worker.make_context("worker", list(worker_argv("device", GPU_1)[6:]), obj=_app_stub())
-    assert context.params["queues"] == ["cuda"]
+    assert context.params["queues"] == ["cuda", "cpu"]
     assert context.params["concurrency"] == 1
 
 
@@ -46,7 +46,7 @@ def test_no_two_workers_share_a_name() -> None:
 def test_a_device_worker_listens_to_its_kind_and_sees_its_own_gpu_alone() -> None:
     gpu = service_commands([GPU_1], drain_seconds=9.0, log_level="INFO")[-1]
     assert gpu.name == "device-cuda-1"
-    assert option(gpu.argv, "--queues") == "cuda"
+    assert option(gpu.argv, "--queues") == "cuda,cpu"
     assert gpu.environment == {"HUARIZO_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": "1"}
     cpu = service_commands([CPU], drain_seconds=9.0, log_level="INFO")[-1]
     assert option(cpu.argv, "--queues") == "cpu"
