@@ -37,6 +37,7 @@ from huarizo.service.places import CODE, code_environment
 VAR = CODE / "var"
 JOB = CODE / "examples" / "nursery" / "job.json"
 NURSERY_SEED = 7
+SMOKE_TRIALS = 4
 START_SECONDS = 300.0
 STOP_SECONDS = 90.0
 
@@ -46,10 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("--seed", type=int, help="seed of the search (default: the job file's)")
     parser.add_argument("--trials", type=int, help="candidates to try (default: the job file's)")
-    parser.add_argument("--folder", type=Path, default=VAR / "demo", help="where report, log and checkpoint go")
+    parser.add_argument("--smoke", action="store_true", help="tiny models in seconds: everything runs, little is found")
+    parser.add_argument("--folder", type=Path, help="where report, log and checkpoint go; the nursery goes beside it")
     options = parser.parse_args(arguments)
+    folder = options.folder or (VAR / "smoke" / "demo" if options.smoke else VAR / "demo")
+    trials = options.trials or (SMOKE_TRIALS if options.smoke else None)
     try:
-        return demonstrate(job_of(options.seed, options.trials), options.folder.absolute())
+        return demonstrate(job_of(options.seed, trials), folder.absolute(), smoke=options.smoke)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -68,10 +72,10 @@ def job_of(seed: int | None, trials: int | None) -> dict[str, Any]:
     return job
 
 
-def demonstrate(job: dict[str, Any], folder: Path) -> int:
+def demonstrate(job: dict[str, Any], folder: Path, *, smoke: bool) -> int:
     """Grow, serve, search, report; 0 if the job succeeded."""
     folder.mkdir(parents=True, exist_ok=True)
-    grown(VAR / "nursery", NURSERY_SEED)
+    grown(folder.parent / "nursery", NURSERY_SEED, smoke=smoke)
     with serving(folder) as url, Client(url) as client:
         remark(f"dashboard {url}")
         posted = client.submit(job)
@@ -97,8 +101,8 @@ def serving(folder: Path) -> Iterator[str]:
         **code_environment(),
         "HUARIZO_HOME": str(home),
         "HUARIZO_PORT": "0",
-        "HUARIZO_MODEL_ROOTS": str(VAR),
-        "HUARIZO_TASK_FOLDERS": str(VAR / "nursery" / "tasks"),
+        "HUARIZO_MODEL_ROOTS": str(folder.parent),
+        "HUARIZO_TASK_FOLDERS": str(folder.parent / "nursery" / "tasks"),
     }
     log = folder / "up.log"
     with log.open("w") as file:

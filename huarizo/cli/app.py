@@ -201,12 +201,13 @@ def nursery(
         Path | None, typer.Argument(metavar="FOLDER", help="Where to grow it; without, in the first model root.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed grows another family.")] = 7,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Tiny models in seconds, that know next to nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Grow a family of small models with their benchmarks, to try everything on."""
     from huarizo.cli import nursery as verb
 
-    verb.grow(folder, seed=seed, as_json=as_json)
+    verb.grow(folder, seed=seed, smoke=smoke, as_json=as_json)
 
 
 @app.command(rich_help_panel=LOCAL)

@@ -1,4 +1,4 @@
-"""`python -m huarizo.cli.growth FOLDER SEED`: grow the nursery, telling progress as `relay` reads it."""
+"""`python -m huarizo.cli.growth FOLDER SEED [--smoke]`: grow the nursery, telling progress as `relay` reads it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from core.errors import HuarizoError
 
 
-def main(folder: Path, seed: int) -> None:
+def main(folder: Path, seed: int, *, smoke: bool) -> None:
     """Grow; every event is one line on stdout."""
-    from examples.nursery.grow import grow
+    from examples.nursery.grow import GrowthPlan, grow
 
     def progress(stage: str, done: float) -> None:
         tell("progress", doing=stage, done=done, total=1.0)
 
     try:
-        family = grow(folder, seed=seed, progress=progress)
+        family = grow(folder, seed=seed, plan=GrowthPlan.smoke() if smoke else None, progress=progress)
     except HuarizoError as error:
         tell("error", code=error.code, message=error.message)
         sys.exit(1)
@@ -35,4 +35,4 @@ def tell(event: str, **fields: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), smoke=sys.argv[3:] == ["--smoke"])
