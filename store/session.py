@@ -18,10 +18,9 @@ from store.bell import Bell
 
 CONNECT_SECONDS = 5
 POOL_SIZE, POOL_OVERFLOW, POOL_WAIT_SECONDS = 5, 25, 10
-#: A frozen process must not hold a job's row for ever; nor may anyone wait for ever for one.
-_ON_CONNECT = (
-    "SET TIME ZONE 'UTC'; SET lock_timeout = '20s'; SET idle_in_transaction_session_timeout = '60s'",
-)  # fmt: skip
+#: A frozen process must not hold a job's row for ever, nor may anyone wait for ever for one. Both limits leave room for
+#: a sampler that loads a long study while its job's row is locked.
+_ON_CONNECT = "SET TIME ZONE 'UTC'; SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = '300s'"
 
 
 class ReadSession:
@@ -122,7 +121,7 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        connection.execute(_ON_CONNECT[0])
+        connection.execute(_ON_CONNECT)
         connection.commit()
 
     return engine

@@ -372,12 +372,10 @@ def test_cancelling_a_job_does_not_wait_for_a_claim_that_waits_for_the_job(datab
 
     with database.transaction() as s:
         new_trial(s, job.id)
-    started = time.monotonic()
-    assert at_once(lambda n: (take, end)[n](n), 2) == ["refused", "cancelled"]
-    assert time.monotonic() - started < 0.9  # a deadlock would take Postgres a second to notice
+    assert at_once(lambda n: (take, end)[n](n), 2) == ["refused", "cancelled"]  # a deadlock would end one with an error
 
 
-def test_the_best_of_a_long_history_is_found_through_the_index(database):
+def test_the_best_of_a_long_history_is_found_without_reading_the_history(database):
     with database.transaction() as s:
         job = new_job(s)
         s.execute(
@@ -390,17 +388,12 @@ def test_the_best_of_a_long_history_is_found_through_the_index(database):
         wanted = [new_step(s, job_id=job.id).id for _ in range(30)]
     with database.transaction() as s:
         s.execute(text("ANALYZE steps"))
-    plans = []
+        pages = s.execute(text("SELECT relpages FROM pg_class WHERE relname = 'steps'")).scalar_one()
+        query = leases._best((Device.CPU,), None, job.id)
+        text_of_it = str(query.compile(s.connection.engine, compile_kwargs={"literal_binds": True}))
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {text_of_it}".replace("%", "%%")
+        plan = s.connection.exec_driver_sql(explain).scalar_one()[0]["Plan"]
+    assert pages > 1500
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 150, plan
     with database.transaction() as s:
-        query = leases._best((Device.CPU,), None, job.id).compile(
-            s.connection.engine, compile_kwargs={"literal_binds": True}
-        )
-        plans = [row[0] for row in s.connection.exec_driver_sql(f"EXPLAIN {query}".replace("%", "%%"))]
-    assert not [line for line in plans if "Seq Scan on steps" in line], "\n".join(plans)
-    times = []
-    for id in wanted:
-        with database.transaction() as s:
-            started = time.perf_counter()
-            assert claim(s, prefer_job=job.id).id == id
-            times.append(time.perf_counter() - started)
-    assert sorted(times)[15] < 0.02
+        assert [claim(s, prefer_job=job.id).id for _ in wanted] == wanted

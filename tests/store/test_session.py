@@ -167,7 +167,7 @@ def test_waiting_for_a_locked_row_ends_by_the_limit(database):
     with database.transaction() as s:
         job = new_job(s)
         limits = [s.execute(text(f"SHOW {name}")).scalar_one() for name in ("lock_timeout", "timezone")]
-    assert limits == ["20s", "UTC"]
+    assert limits == ["1min", "UTC"]
 
     def count() -> None:
         with database.transaction() as s:
