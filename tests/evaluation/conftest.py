@@ -181,6 +181,7 @@ class Run:
 @pytest.fixture
 def evaluate(monkeypatch):
     """lm-eval's own run: `evaluate(lm, tasks)` -> Run."""
+    monkeypatch.setattr(HFLM, "get_model_info", lambda self: {})  # asks the hub about models given by name
     monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)  # starts a dozen programs
 
     def run(lm, tasks, **options):
@@ -195,9 +196,8 @@ def evaluate(monkeypatch):
 
 
 @pytest.fixture
-def stock(evaluate, folders, tokenizer, monkeypatch):
+def stock(evaluate, folders, tokenizer):
     """The oracle: the harness's own Hugging Face model on fresh task objects, `stock(model, names, shots)`."""
-    monkeypatch.setattr(HFLM, "get_model_info", lambda self: {})  # asks the hub about models given by name
 
     def run(model, names, shots=0, *, split=None, max_length=None, add_bos=False, batch_size=4):
         lm = HFLM(model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, add_bos_token=add_bos)
