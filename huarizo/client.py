@@ -156,8 +156,12 @@ class Client:
         return self._json("GET", f"/v1/trials/{_segment(trial_id)}")
 
     def export_trial(self, trial_id: str, spec: Mapping[str, Any] | None = None) -> Json:
-        """Ask for a trial's checkpoint; it becomes an artifact of its job."""
+        """Ask for a trial's checkpoint; the step that writes it."""
         return self._json("POST", f"/v1/trials/{_segment(trial_id)}:export", json=dict(spec or {}))
+
+    def step(self, step_id: str) -> Json:
+        """A step, with its failure if it failed."""
+        return self._json("GET", f"/v1/steps/{_segment(step_id)}")
 
     def artifact(self, artifact_id: str) -> Json:
         """An artifact with its files."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.routes import artifacts, catalog, health, jobs, models, problems, recipes, trials
+from api.routes import artifacts, catalog, health, jobs, models, problems, recipes, steps, trials
 
 ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     trials.router,
+    steps.router,
     models.router,
     recipes.router,
     artifacts.router,

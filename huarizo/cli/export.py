@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from core.errors import CheckpointError, ConflictError, NotFoundError, TrialTimeoutError, TruncatedCheckpointError
+from core.states import StepState
 from huarizo.cli.console import err, out, print_json, remark
+from huarizo.cli.failure import error_of
 from huarizo.cli.patience import patiently
 from huarizo.cli.progress import Advance, shown
 from huarizo.cli.session import connect
@@ -57,22 +59,30 @@ def exported(client: Client, trial_id: str, poll_seconds: float) -> str:
     """The id of a trial's checkpoint; it is written first if there is none.
 
     Raises:
+        HuarizoError: writing it failed, with the failure's code.
         TrialTimeoutError: it did not come within PATIENCE_SECONDS.
     """
     there = client.trial(trial_id)["artifacts"]
     if not there:
         remark("writing the checkpoint")
-        client.export_trial(trial_id)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not there:
-        if time.monotonic() > deadline:
-            raise TrialTimeoutError(
-                f"a checkpoint must be written within {PATIENCE_SECONDS:g} s, but {trial_id!r}'s was not: see its "
-                "job's events"
-            )
-        time.sleep(poll_seconds)
+        _await_step(client, client.export_trial(trial_id)["id"], poll_seconds)
         there = patiently(lambda: client.trial(trial_id))["artifacts"]
     return str(there[-1])
+
+
+def _await_step(client: Client, step_id: str, poll_seconds: float) -> None:
+    """Return once a step is done."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (step := patiently(lambda: client.step(step_id)))["state"] != StepState.DONE:
+        if StepState(step["state"]).final:
+            failure = step["failure"] or {}
+            raise error_of(failure.get("code", ""), failure.get("message") or f"the export was {step['state']}")
+        if time.monotonic() > deadline:
+            raise TrialTimeoutError(
+                f"a checkpoint must be written within {PATIENCE_SECONDS:g} s, but step {step_id!r} is still "
+                f"{step['state']}: see whether a device worker runs, then export again"
+            )
+        time.sleep(poll_seconds)
 
 
 def download(client: Client, artifact: Json, folder: Path, advance: Advance = lambda _doing, _done: None) -> None:

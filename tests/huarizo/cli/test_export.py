@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.errors import CheckpointError, ConflictError, NotFoundError
+from core.errors import CheckpointError, ConflictError, HuarizoError, NotFoundError, TrialError
 from huarizo.cli.export import download, find, inside
 from huarizo.client import Client
 
@@ -84,29 +84,41 @@ def routes(table: dict[str, Callable[[], httpx.Response]]) -> Client:
     return Client("http://service.test", transport=httpx.MockTransport(answer))
 
 
-def test_a_trial_without_a_checkpoint_is_exported_first() -> None:
-    kept: list[str] = []
-    asked: list[int] = []
+def exporting(*states: dict[str, Any]) -> tuple[Client, list[str]]:
+    """A service whose export step goes through `states`; and what it was asked for."""
+    asked: list[str] = []
+    ahead = list(states)
 
-    def trial() -> httpx.Response:
-        if asked:
-            kept.append("art_1")
-        return httpx.Response(200, json={"id": "trial_1", "artifacts": kept})
+    def said(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        match asked[-1]:
+            case "GET /v1/trials/trial_1":
+                return httpx.Response(200, json={"artifacts": [] if ahead else ["artifact_1"]})
+            case "POST /v1/trials/trial_1:export":
+                return httpx.Response(202, json={"id": "step_1", "state": "queued"})
+            case "GET /v1/steps/step_1":
+                return httpx.Response(200, json={"id": "step_1", "failure": None, **ahead.pop(0)})
+        return httpx.Response(200, json=artifact())
 
-    def ask() -> httpx.Response:
-        asked.append(1)
-        return httpx.Response(202, json={"id": "step_1", "state": "queued"})
+    return Client("http://service.test", transport=httpx.MockTransport(said)), asked
 
-    client = routes(
-        {
-            "GET /v1/trials/trial_1": trial,
-            "POST /v1/trials/trial_1:export": ask,
-            "GET /v1/artifacts/art_1": lambda: httpx.Response(200, json=artifact()),
-        }
-    )
+
+def test_a_trial_without_a_checkpoint_is_exported_first_and_one_with_is_not() -> None:
+    client, asked = exporting({"state": "queued"}, {"state": "running"}, {"state": "done"})
     assert find(client, "trial_1", poll_seconds=0.0)["id"] == "art_1"
+    assert asked.count("POST /v1/trials/trial_1:export") == 1
     assert find(client, "trial_1", poll_seconds=0.0)["id"] == "art_1"
-    assert asked == [1]
+    assert asked.count("POST /v1/trials/trial_1:export") == 1
+
+
+def test_an_export_that_fails_is_told_with_its_failure() -> None:
+    failure = {"code": "trial_failed", "message": "exported weights must be the scored ones"}
+    client, _ = exporting({"state": "running"}, {"state": "failed", "failure": failure})
+    with pytest.raises(TrialError, match="scored ones"):
+        find(client, "trial_1", poll_seconds=0.0)
+    client, _ = exporting({"state": "cancelled"})
+    with pytest.raises(HuarizoError, match="cancelled"):
+        find(client, "trial_1", poll_seconds=0.0)
 
 
 def test_a_job_stands_for_its_newest_checkpoint_and_one_without_any_says_so() -> None:
