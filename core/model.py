@@ -146,10 +146,10 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
             raise _misfit(first, other, f"{rule} must be the same, but they have {left!r} and {right!r}")
     if same_depth and a.layers != b.layers:
         raise _misfit(first, other, f"merging needs equal depth, but they have {a.layers} and {b.layers} layers")
-    left, right = _meaning(a.config_dict), _meaning(b.config_dict)
-    for key in sorted(left.keys() | right.keys()):
-        if left.get(key) != right.get(key):
-            values = f"{left.get(key)!r} and {right.get(key)!r}"
+    ours, theirs = _meaning(a.config_dict), _meaning(b.config_dict)
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            values = f"{ours.get(key)!r} and {theirs.get(key)!r}"
             raise _misfit(first, other, f"{key!r} must be the same, but they have {values}", key)
     left_shapes, right_shapes = _comparable(a, same_depth), _comparable(b, same_depth)
     for name in sorted(left_shapes.keys() | right_shapes.keys()):

@@ -29,9 +29,9 @@ class Built:
     """A candidate, until the next one is built.
 
     Attributes:
-        model: in eval mode, on the device, in the recipe's `save_dtype`.
+        model: in eval mode, on the device, in the recipe's `save_dtype` or the resident's wider `forward_dtype`.
         layer_keys: one key per layer; layers with equal keys share their tensors.
-        tensors: every weight by name (a tied head is not among them).
+        tensors: every weight by name, in `save_dtype` (a tied head is not among them).
     """
 
     model: PreTrainedModel
@@ -50,14 +50,23 @@ class Resident:
         parents: the open checkpoints.
         device: where the model lives; the parents' device by default.
         attn_implementation: transformers' name of the attention kernel.
+        forward_dtype: the model computes in this dtype, over weights that were rounded to `save_dtype` all the same;
+            None computes in `save_dtype`. Processors without half-precision arithmetic want float32.
     """
 
     def __init__(
-        self, parents: Parents, *, device: torch.device | str | None = None, attn_implementation: str = "sdpa"
+        self,
+        parents: Parents,
+        *,
+        device: torch.device | str | None = None,
+        attn_implementation: str = "sdpa",
+        forward_dtype: torch.dtype | None = None,
     ) -> None:
         self.parents = parents
         self.device = parents.device if device is None else torch.device(device)
         self._attention = attn_implementation
+        self._forward_dtype = forward_dtype
+        self._widened: dict[str, torch.nn.Parameter] = {}
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
         self._slots: dict[str, torch.nn.Parameter] = {}
         self._shared: dict[str, torch.nn.Parameter] = {}
@@ -80,7 +89,8 @@ class Resident:
             self._filled.empty()
         with fits("a candidate", self.device):
             parameters = self._parameters(plans)
-        skeleton.fill(parameters)
+            seen = self._widen(plans, parameters)
+        skeleton.fill(seen)
         self._filled = skeleton
         return Built(skeleton.model, recipe.layer_keys(), {name: p.data for name, p in parameters.items()})
 
@@ -88,7 +98,7 @@ class Resident:
         config = output_config(recipe, self.parents.headers)
         key = canonical_json(config)
         if key not in self._skeletons:
-            dtype: torch.dtype = getattr(torch, recipe.save_dtype)
+            dtype: torch.dtype = self._forward_dtype or getattr(torch, recipe.save_dtype)
             self._skeletons[key] = build_skeleton(config, dtype, self.device, self._attention)
         self._skeletons.move_to_end(key)
         while len(self._skeletons) > KEPT_SKELETONS:
@@ -107,6 +117,25 @@ class Resident:
                 compute(planned, self.parents, out=slot.data)
                 self._slots[key] = slot
         return {p.name: self._shared[p.key] if p.shared else self._slots[p.key] for p in plans}
+
+    def _widen(
+        self, plans: Iterable[TensorPlan], parameters: Mapping[str, torch.nn.Parameter]
+    ) -> Mapping[str, torch.nn.Parameter]:
+        """What the model computes with: the parameters, or exact copies of them in `forward_dtype`, kept by key."""
+        wide = self._forward_dtype
+        keys = {planned.name: planned.key for planned in plans}
+        if wide is None or all(parameter.dtype == wide for parameter in parameters.values()):
+            self._widened = {}
+            return parameters
+        kept, self._widened = self._widened, {}
+        for name, parameter in parameters.items():
+            key = keys[name]
+            if key not in self._widened:
+                copied = kept.get(key)
+                self._widened[key] = (
+                    torch.nn.Parameter(parameter.data.to(wide), requires_grad=False) if copied is None else copied
+                )
+        return {name: self._widened[key] for name, key in keys.items()}
 
     def _share(self, planned: TensorPlan) -> torch.nn.Parameter:
         leaf = planned.shared

@@ -11,6 +11,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,21 @@ def grow(base: Path, datasets: Path, out: Path, *, course: Course | None = None,
     out.mkdir(parents=True)
     shutil.copytree(base, out / "base")
     for name, texts in (("arc", arc_texts(datasets)), ("wino", winogrande_texts(datasets))):
-        _train(base, texts, out / name, course, lambda share, name=name: progress and progress(name, share))
+        with _one_thread():
+            _train(base, texts, out / name, course, lambda share, name=name: progress and progress(name, share))
     done.write_text(json.dumps(wanted))
     return out
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A model this small is slower on two threads than on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(base: Path, texts: list[str], out: Path, course: Course, tell: Callable[[float], Any]) -> None:

@@ -280,3 +280,19 @@ def _with_changed(family, folder: Path):
         (here / name).symlink_to(family.folder / name)
     shutil.move(folder, here / folder.name)
     return type(family)(here, (*family.models, folder.name))
+
+
+@pytest.mark.parametrize("save_dtype", ["bfloat16", "float16"])
+def test_a_wider_forward_pass_sees_weights_that_were_rounded(family, tokens, save_dtype):
+    recipe = family.stack("a", (0, 1, 1, 2, 3)).evolve(save_dtype=save_dtype)
+    narrow = Resident(family.parents()).build(recipe)
+    resident = Resident(family.parents(), forward_dtype=torch.float32)
+    wide = resident.build(recipe)
+    assert wide.model.dtype == torch.float32
+    assert weights_digest(wide) == weights_digest(narrow)
+    seen = dict(wide.model.named_parameters(remove_duplicate=False))
+    for name, tensor in narrow.tensors.items():
+        assert torch.equal(seen[name], tensor.float()), name
+    first = wide.model(tokens).logits
+    resident.build(family.stack("b", (0, 1, 2, 3)).evolve(save_dtype=save_dtype))
+    assert torch.equal(resident.build(recipe).model(tokens).logits, first)

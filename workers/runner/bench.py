@@ -45,7 +45,7 @@ class Bench:
         self.prefer_job: str | None = None
         self._loaded: tuple[frozenset[str], Parents, Resident] | None = None
         self._prepared: tuple[tuple[object, ...], Prepared] | None = None
-        self._scorers: dict[str, Scorer] = {}
+        self._scorers: dict[torch.dtype, Scorer] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -55,6 +55,11 @@ class Bench:
         if name == "cpu":
             torch.set_num_threads(self.settings.threads or os.cpu_count() or 1)
         return torch.device(name)
+
+    @property
+    def _wide(self) -> torch.dtype | None:
+        """A CPU computes in float32, over weights rounded to the recipe's dtype; a GPU in that dtype itself."""
+        return torch.float32 if self.kind is Device.CPU else None
 
     @property
     def kind(self) -> Device:
@@ -89,7 +94,8 @@ class Bench:
             folders = {digest: model_folder(model.ref, self.settings) for digest, model in by_digest.items()}
             headers = {digest: model.header for digest, model in by_digest.items()}
             parents = Parents(folders, headers, self.device)
-            self._loaded = (wanted, parents, Resident(parents, device=self.device))
+            resident = Resident(parents, device=self.device, forward_dtype=self._wide)
+            self._loaded = (wanted, parents, resident)
         return self._loaded[2]
 
     def parents(self, known: Mapping[str, Model]) -> Parents:
@@ -115,11 +121,9 @@ class Bench:
             folder = self.tokenizer_folder(recipe, known)
             self._prepared = (key, prepare(specs, folder, self.folders, max_length=None))
             self._scorers = {}
-        if recipe.save_dtype not in self._scorers:
-            self._scorers[recipe.save_dtype] = Scorer(
-                self._prepared[1],
-                device=self.device,
-                dtype=getattr(torch, recipe.save_dtype),
-                batch_tokens=self.settings.batch_tokens or None,
+        dtype = self._wide or getattr(torch, recipe.save_dtype)
+        if dtype not in self._scorers:
+            self._scorers[dtype] = Scorer(
+                self._prepared[1], device=self.device, dtype=dtype, batch_tokens=self.settings.batch_tokens or None
             )
-        return self._scorers[recipe.save_dtype]
+        return self._scorers[dtype]

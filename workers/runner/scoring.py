@@ -90,7 +90,7 @@ class Candidate:
                 raise TaskError(
                     f"the documents of task {task!r} changed since the job began: post a new job", where=task
                 )
-        dtype, kind = self.recipe.save_dtype, str(self.bench.kind)
+        dtype, kind = str(self.scorer.dtype).removeprefix("torch."), str(self.bench.kind)
         mine = {task: item.fingerprint(dtype, kind) for task, item in prepared.items()}
         with self.bench.database.transaction() as session:
             pinned = jobs.pin_fingerprints(session, self.job.id, mine)
