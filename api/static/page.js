@@ -32,8 +32,8 @@ async function refresh() {
   try {
     const headers = etag ? { "If-None-Match": etag } : {};
     const answer = await fetch(live.dataset.live, { headers, cache: "no-store", signal: AbortSignal.timeout(15000) });
+    const text = await answer.text();
     if (answer.status === 200) {
-      const text = await answer.text();
       etag = answer.headers.get("ETag");
       const next = document.createElement("div");
       next.innerHTML = text;
