@@ -22,7 +22,7 @@ from typing import Any
 from core.errors import ServiceUnavailableError
 from core.states import JobState
 from huarizo.cli import tables, verdict
-from huarizo.cli.console import err, out, remark
+from huarizo.cli.console import err, out, remark, say
 from huarizo.cli.export import download
 from huarizo.cli.failure import lines_of
 from huarizo.cli.jobs import gather
@@ -86,9 +86,9 @@ def demonstrate(job: dict[str, Any], folder: Path, *, smoke: bool) -> int:
     if report.verdict is not None:
         out().print(verdict.shown(report))
     if checkpoint is not None:
-        out().print(f"checkpoint {checkpoint}", markup=False)
-    out().print(f"report {folder / 'report.json'}", markup=False)
-    out().print(tables.ending(ended), markup=False)
+        say(f"checkpoint {checkpoint}")
+    say(f"report {folder / 'report.json'}")
+    say(tables.ending(ended))
     return 0 if ended["state"] == JobState.SUCCEEDED else 1
 
 

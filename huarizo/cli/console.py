@@ -27,6 +27,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def say(text: str) -> None:
+    """One line on stdout, taken literally and never wrapped: somebody may want to copy it."""
+    out().print(text, markup=False, soft_wrap=True)
+
+
 def remark(text: str) -> None:
-    """One line on stderr, taken literally."""
-    err().print(text, markup=False)
+    """One line on stderr, likewise."""
+    err().print(text, markup=False, soft_wrap=True)

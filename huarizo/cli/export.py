@@ -10,7 +10,7 @@ from typing import Any
 
 from core.errors import CheckpointError, ConflictError, NotFoundError, TrialTimeoutError, TruncatedCheckpointError
 from core.states import StepState
-from huarizo.cli.console import err, out, print_json, remark
+from huarizo.cli.console import err, print_json, remark, say
 from huarizo.cli.failure import error_of
 from huarizo.cli.patience import patiently
 from huarizo.cli.progress import Advance, shown
@@ -38,7 +38,7 @@ def export(what: str, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"artifact": artifact, "folder": str(folder.absolute())})
     else:
-        out().print(f"{folder}: {len(artifact['files'])} files, weights {artifact['weights_digest']}", markup=False)
+        say(f"{folder}: {len(artifact['files'])} files, weights {artifact['weights_digest']}")
 
 
 def find(client: Client, what: str, *, poll_seconds: float = POLL_SECONDS) -> Json:

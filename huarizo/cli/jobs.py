@@ -11,7 +11,7 @@ from core.errors import InvalidInputError
 from core.jobs import SearchJob, check_job
 from core.states import JobState
 from huarizo.cli import tables, verdict
-from huarizo.cli.console import err, out, print_json, remark
+from huarizo.cli.console import err, out, print_json, remark, say
 from huarizo.cli.failure import read_object
 from huarizo.cli.patience import patiently
 from huarizo.cli.session import connect
@@ -36,7 +36,7 @@ def submit(source: str, *, watch: bool, idempotency_key: str | None, as_json: bo
     if as_json:
         print_json(posted)
     else:
-        out().print(posted["id"])
+        say(posted["id"])
         remark(f"posted; `huarizo watch {posted['id']}` shows its progress")
     return 0
 
@@ -101,7 +101,7 @@ def act(verb: str, job_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(job)
     else:
-        out().print(f"{job['id']} {job['state']}", markup=False)
+        say(f"{job['id']} {job['state']}")
 
 
 def gather(client: Client, job: Json) -> verdict.Report:
@@ -135,8 +135,8 @@ def _conclude(client: Client, job: Json) -> None:
         report = gather(client, job)
         out().print(verdict.shown(report))
         if report.artifact is not None:
-            out().print(f"checkpoint {report.artifact['id']}: `huarizo export {report.artifact['id']} OUT` saves it")
-    out().print(tables.ending(job), markup=False)
+            say(f"checkpoint {report.artifact['id']}: `huarizo export {report.artifact['id']} OUT` saves it")
+    say(tables.ending(job))
 
 
 def _text(source: str) -> str:

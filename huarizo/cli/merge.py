@@ -14,7 +14,7 @@ from core.errors import ConflictError, InvalidInputError, RecipeError
 from core.jobs import HUB_REF, LOCAL_REF
 from core.recipe.short import Recipe
 from core.settings import Settings
-from huarizo.cli.console import out, print_json
+from huarizo.cli.console import print_json, say
 from huarizo.cli.relay import relay
 from huarizo.service.places import Places, code_environment
 
@@ -37,7 +37,7 @@ def merge(recipe: Path, target: Path, *, as_json: bool = False) -> None:
             {**{name: value for name, value in end.items() if name != "event"}, "folder": str(target.absolute())}
         )
     else:
-        out().print(f"{target}: weights {end.get('weights_digest')}")
+        say(f"{target}: weights {end.get('weights_digest')}")
 
 
 def read_recipe(path: Path) -> Recipe:

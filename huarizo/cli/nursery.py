@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from core.settings import Settings
-from huarizo.cli.console import out, print_json
+from huarizo.cli.console import print_json, say
 from huarizo.cli.relay import Json, relay
 from huarizo.service.places import Places, code_environment
 
@@ -24,9 +24,9 @@ def grow(folder: Path | None, *, seed: int, smoke: bool = False, as_json: bool =
     if as_json:
         print_json({name: value for name, value in end.items() if name != "event"})
         return
-    out().print(f"nursery in {target}: models base, arc, wino, hella; tasks {', '.join(end['tasks'].values())}")
+    say(f"nursery in {target}: models base, arc, wino, hella; tasks {', '.join(end['tasks'].values())}")
     if not any(target.is_relative_to(root) for root in places.model_roots):
-        out().print(f"for jobs to find it: HUARIZO_MODEL_ROOTS={target.parent} HUARIZO_TASK_FOLDERS={target / 'tasks'}")
+        say(f"for jobs to find it: HUARIZO_MODEL_ROOTS={target.parent} HUARIZO_TASK_FOLDERS={target / 'tasks'}")
 
 
 def grown(folder: Path, seed: int, *, smoke: bool = False) -> Json:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from core.errors import ServiceUnavailableError
 from core.settings import Settings
-from huarizo.cli.console import out, print_json, remark
+from huarizo.cli.console import print_json, remark, say
 from huarizo.service import up
 from huarizo.service.address import server_urls
 from huarizo.service.commands import worker_command
@@ -58,9 +58,7 @@ def run_migrations(*, check: bool, as_json: bool) -> int:
     elif after != head:
         remark(f"the schema is at {before or 'nothing'}, the newest is {head}: run `huarizo migrate`")
     else:
-        out().print(
-            f"schema at {after}" if before == after else f"schema brought from {before or 'nothing'} to {after}"
-        )
+        say(f"schema at {after}" if before == after else f"schema brought from {before or 'nothing'} to {after}")
     return 0 if after == head else 1
 
 
@@ -74,5 +72,5 @@ def _announce(url: str, places: Places, devices: tuple[Device, ...]) -> None:
         "logs": str(places.logs),
     }
     for name, value in lines.items():
-        out().print(f"{name:<10} {value}", markup=False)
+        say(f"{name:<10} {value}")
     remark("ready; Ctrl-C stops it")

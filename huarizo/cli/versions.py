@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from huarizo.cli.console import out, print_json
+from huarizo.cli.console import print_json, say
 
 PACKAGES = ("torch", "transformers", "lm-eval", "optuna", "safetensors", "tokenizers", "celery", "sqlalchemy")
 
@@ -27,7 +27,7 @@ def show(*, as_json: bool) -> None:
         print_json(found)
         return
     for name, value in found.items():
-        out().print(f"{name:<14} {value or 'not installed'}", markup=False)
+        say(f"{name:<14} {value or 'not installed'}")
 
 
 def _of(package: str) -> str | None:
