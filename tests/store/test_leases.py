@@ -166,6 +166,18 @@ def test_one_advance_of_a_job_runs_at_a_time_and_the_next_is_rung_when_it_ends(d
         assert claim(s).kind is StepKind.ADVANCE
 
 
+def test_an_advance_that_must_wait_hides_no_other_step(database, job):
+    with database.transaction() as s:
+        steps.ensure_advance(s, job.id)
+        claim(s)
+        steps.ensure_advance(s, job.id)
+        other = new_job(s, JobState.QUEUED)
+        steps.ensure_advance(s, other.id)
+        found = claim(s)
+        assert (found.kind, found.job_id) == (StepKind.ADVANCE, other.id)
+        assert steps.overdue(s, -1) == []
+
+
 def test_of_two_advance_steps_claimed_at_the_same_moment_one_runs(database, job):
     for _ in range(5):
         with database.transaction() as s:

@@ -124,6 +124,17 @@ def test_a_job_that_is_being_written_is_left_for_the_next_pass(database, job):
         assert steps.get(s, step.id).state is StepState.QUEUED
 
 
+def test_a_step_whose_heart_beats_at_the_last_moment_stays_with_its_holder(database, job):
+    with database.transaction() as s:
+        late = [_expired(s, job), _expired(s, None)]
+    with database.transaction() as beating, database.transaction() as reconciler:
+        reconciler.execute(text("SET LOCAL lock_timeout = '1s'"))  # it must not wait either
+        assert [steps.heartbeat(beating, step.id, step.fence, 60) for step in late] == ["held"] * 2
+        steps.expire(reconciler, max_infra_restarts=5)
+    with database.transaction() as s:
+        assert [steps.heartbeat(s, step.id, step.fence, 60) for step in late] == ["held"] * 2
+
+
 def test_two_reconcilers_at_once_count_a_restart_once(database, job):
     with database.transaction() as s:
         ids = [_expired(s, job).id for _ in range(5)] + [_expired(s, None).id]
