@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 from api.access import Cursor, Limit, Reading, SettingsIn, Writing
 from api.answers import page_out, problems
 from api.schemas.page import PageOut
-from api.schemas.trials import ExportIn, StepOut, TrialDetail, TrialOut, summary_of
+from api.schemas.steps import StepOut
+from api.schemas.trials import ExportIn, TrialDetail, TrialOut, summary_of
 from api.strict import StrictRoute
 from store import artifacts, exports, jobs, trials
 
@@ -45,7 +46,10 @@ def get_trial(trial_id: str, s: Reading) -> TrialDetail:
 
 @router.post("/trials/{trial_id}:export", status_code=202, responses=problems(404, 409, 413, 415, 422))
 def export_trial(trial_id: str, response: Response, s: Writing, wanted: ExportIn | None = None) -> StepOut:
-    """Ask for a trial's checkpoint. It appears among the trial's artifacts; asking twice meanwhile is once."""
+    """Ask for a trial's checkpoint. Once the step is done it is among the trial's artifacts.
+
+    While an export of the trial is under way, asking again answers with that one.
+    """
     step = exports.ask(s, trial_id, (wanted or ExportIn()).max_shard_bytes)
-    response.headers["Location"] = f"/v1/trials/{trial_id}"
+    response.headers["Location"] = f"/v1/steps/{step.id}"
     return StepOut.of(step)

@@ -11,7 +11,7 @@ from api.schemas.failures import FailureOut
 from core.params import Scalar
 from core.recipe.resolved import ResolvedRecipe
 from core.recipe.short import Recipe
-from core.records import Score, StepRecord, TrialRecord, TrialSummary
+from core.records import Score, TrialRecord, TrialSummary
 
 OPTIMISTIC = "the search chose by these items, so its scores on them are optimistic"
 
@@ -99,31 +99,6 @@ class ExportIn(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"max_shard_bytes": 5368709120}]})
 
     max_shard_bytes: Annotated[int, Field(ge=1024)] = 5 * 2**30
-
-
-class StepOut(BaseModel):
-    """Work that was asked for."""
-
-    id: str
-    kind: str
-    state: str
-    job_id: str | None
-    trial_id: str | None
-    failure: FailureOut | None
-    created_at: datetime
-
-    @classmethod
-    def of(cls, step: StepRecord) -> Self:
-        """The step on the wire."""
-        return cls(
-            id=step.id,
-            kind=step.kind.value,
-            state=step.state.value,
-            job_id=step.job_id,
-            trial_id=step.trial_id,
-            failure=FailureOut.of(step.failure),
-            created_at=step.created_at,
-        )
 
 
 def family_of(recipe: Recipe) -> tuple[str, str]:

@@ -50,7 +50,7 @@ def test_an_export_is_queued_once_and_runs_although_the_job_has_ended(client: ht
         made = seeds.scored(s, job, seeds.slerp(0.5), known, 0.6)
         jobs.cancel(s, job.id)
     answer = client.post(f"/v1/trials/{made.id}:export")
-    assert answer.status_code == 202 and answer.headers["location"] == f"/v1/trials/{made.id}"
+    assert answer.status_code == 202 and answer.headers["location"] == f"/v1/steps/{answer.json()['id']}"
     again = client.post(f"/v1/trials/{made.id}:export", json={"max_shard_bytes": 4096})
     assert again.json()["id"] == answer.json()["id"]
     with database.transaction() as s:
@@ -58,6 +58,10 @@ def test_an_export_is_queued_once_and_runs_although_the_job_has_ended(client: ht
     assert step is not None
     assert (step.id, step.kind, step.trial_id) == (answer.json()["id"], StepKind.EXPORT, made.id)
     assert step.state is StepState.RUNNING and step.payload["asked"] is True
+    with database.transaction() as s:
+        steps.finish(s, step.id, step.fence, {"artifact": "artifact_1"})
+    done = client.get(answer.headers["location"]).json()
+    assert (done["state"], done["result"], done["failure"]) == ("done", {"artifact": "artifact_1"}, None)
 
 
 def test_a_finished_export_shows_among_the_trials_artifacts(client: httpx.Client, database: Database, folders):
