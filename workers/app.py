@@ -16,6 +16,7 @@ from celery.signals import worker_process_init, worker_ready, worker_shutting_do
 from core.settings import Settings
 from workers.lifetime import die_with_parent
 from workers.processes import Process
+from workers.stopping import DRAINING
 
 STEP_TASK = "huarizo.step"
 
@@ -74,4 +75,5 @@ def _start_reconciler(sender: Any, **_: Any) -> None:
 def _stop(**_: Any) -> None:
     from workers.reconciler import stop_reconciler
 
+    DRAINING.set()
     stop_reconciler()

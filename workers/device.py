@@ -14,14 +14,13 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from typing import Any, cast
 
 from core.settings import Settings
 from store import steps
 from workers.lifetime import process_owner
-from workers.processes import STRETCH_SECONDS, Process
+from workers.processes import Process
+from workers.stopping import stretch
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ _runners: dict[int, RunnerProcess] = {}
 def drive(process: Process, queue: str) -> None:
     """Let the runner work for a stretch; the steps of a runner that died are released at once."""
     runner = _runners.setdefault(os.getpid(), RunnerProcess(process.settings))
-    for _ in _stretch():
+    for _ in stretch():
         answer = runner.run_one()
         if answer is None:
             with process.database.transaction() as session:
@@ -106,9 +105,3 @@ def drive(process: Process, queue: str) -> None:
             return
     with process.database.transaction() as session:
         session.ring(queue, "stretch", "again")
-
-
-def _stretch() -> Iterator[None]:
-    until = time.monotonic() + STRETCH_SECONDS
-    while time.monotonic() < until:
-        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -15,14 +14,12 @@ from store.session import Database
 from workers.failures import settle
 from workers.heart import Heart
 from workers.lifetime import process_owner
+from workers.stopping import stretch
 
 log = logging.getLogger(__name__)
 
-#: A child keeps working through the backlog for so long before it lets Celery take the next message.
-STRETCH_SECONDS = 10.0
-
 CONTROL_KINDS = (StepKind.ADVANCE,)
-INSPECT_KINDS = (StepKind.INSPECT_MODEL, StepKind.EXPLAIN)
+INSPECT_KINDS = (StepKind.INSPECT_MODEL,)
 
 
 class Process:
@@ -59,8 +56,7 @@ class Process:
         self._work_off(INSPECT_KINDS if queue == "inspect" else CONTROL_KINDS, self._run)
 
     def _work_off(self, kinds: tuple[StepKind, ...], run: Callable[[StepRecord], None]) -> None:
-        until = time.monotonic() + STRETCH_SECONDS
-        while time.monotonic() < until:
+        for _ in stretch():
             with self.database.transaction() as session:
                 step = steps.claim(
                     session,
