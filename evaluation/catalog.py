@@ -188,12 +188,23 @@ def _configuration(name: str, folders: TaskFolders) -> dict[str, Any]:
             raise TaskError(
                 f"{registered[name]} registers {name!r}, the name of a stock task: choose another name", where=name
             )
-        return _with_near_files(load_yaml_config(str(registered[name])), registered[name].parent)
+        return _with_near_files(_registered_yaml(name, registered[name]), registered[name].parent)
     if name not in _stock():
         raise UnknownTaskError.suggest(name, known_tasks(folders), where=name)
     config: dict[str, Any] = load_yaml_config(str(_stock()[name]))
     if folders.datasets is not None and name in LOCAL_TASKS:
         return _with_local_data(config, folders.datasets / name)
+    return config
+
+
+def _registered_yaml(name: str, file: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = load_yaml_config(str(file))
+    except Exception as error:
+        # The YAML may include others and name Python functions, so anything may come of it.
+        raise TaskError(
+            f"task {name!r} cannot be read from {str(file)!r} ({error}): correct the file", where=name
+        ) from error
     return config
 
 

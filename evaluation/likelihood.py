@@ -26,8 +26,9 @@ PLAIN_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 _FIXED_ROTARY = frozenset({None, "default", "linear", "llama3", "yarn"})
 #: Tokens of one forward pass.
 DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-#: Nodes that rows are filled up to; longer tries get a row of their own. Attention costs the square of it.
-ROW_NODES = 64
+#: Nodes that rows are filled up to; longer tries get a row of their own. Fuller rows mean less padding in large batches
+#: but more attention to what a mask hides; with small batches of like lengths there is little to fill.
+ROW_NODES = {"cpu": 64, "cuda": 512}
 #: Logits held at once (elements): bounds memory with large vocabularies.
 _LOGITS = 1 << 26
 
@@ -81,13 +82,13 @@ class LikelihoodReader:
     Args:
         device: where the model is.
         batch_tokens: tokens of one forward pass at most (a longer text gets its own pass).
-        row_nodes: nodes that rows are filled up to.
+        row_nodes: nodes that rows are filled up to; 0 gives every document its own row.
     """
 
-    def __init__(self, device: torch.device, batch_tokens: int | None = None, row_nodes: int = ROW_NODES) -> None:
+    def __init__(self, device: torch.device, batch_tokens: int | None = None, row_nodes: int | None = None) -> None:
         self.device = device
         self.batch_tokens = batch_tokens or DEFAULT_BATCH_TOKENS.get(device.type, DEFAULT_BATCH_TOKENS["cpu"])
-        self.row_nodes = row_nodes
+        self.row_nodes = ROW_NODES.get(device.type, ROW_NODES["cpu"]) if row_nodes is None else row_nodes
 
     def read(
         self, model: PreTrainedModel, trees: Sequence[TokenTree], *, cancelled: Callable[[], bool]
@@ -223,7 +224,6 @@ def _joined(parts: list[Tokens]) -> NDArray[np.int64]:
 def _forward(model: PreTrainedModel, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
     """(m,) float32 log-probability of each entry's token, and (m,) whether it is the most probable one."""
     tokens, predicting = _to(batch.tokens, device), _to(batch.predicting, device)
-    entry_row, target = _to(batch.entry_row, device), _to(batch.entry_target, device)
     if model.config.model_type in PLAIN_ARCHITECTURES:
         mask = None if batch.causal else _mask(_to(batch.end, device), model)
         places = _to(batch.depth, device)
@@ -232,20 +232,20 @@ def _forward(model: PreTrainedModel, batch: Batch, device: torch.device) -> tupl
     else:
         # Nobody promises that logits are a plain product here (soft caps, scales): the model's own are taken.
         rows, head = model(tokens, use_cache=False).logits.flatten(0, 1)[predicting], None
-    return _score_rows(rows, head, model.config.vocab_size, entry_row, target)
+    return _score_rows(rows, head, batch, max(1, _LOGITS // model.config.vocab_size))
 
 
-def _score_rows(
-    rows: Tensor, head: torch.nn.Module | None, vocabulary: int, entry_row: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    scores = torch.empty(len(target), dtype=torch.float32, device=rows.device)
-    greedy = torch.empty(len(target), dtype=torch.bool, device=rows.device)
-    step = max(1, _LOGITS // vocabulary)
+def _score_rows(rows: Tensor, head: torch.nn.Module | None, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and greediness of the batch's entries, the logits of `step` rows at a time."""
+    scores = torch.empty(len(batch.entry_row), dtype=torch.float32, device=rows.device)
+    greedy = torch.empty(len(batch.entry_row), dtype=torch.bool, device=rows.device)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         logits = (part if head is None else head(part)).float()
-        mine = torch.nonzero((entry_row >= start) & (entry_row < start + step)).squeeze(1)
-        row, token = entry_row[mine] - start, target[mine]
+        # Chosen on the host: asking the device which entries these are would wait for all of its queue.
+        here = np.nonzero(batch.entry_row // step == start // step)[0]
+        mine, row = _to(here, rows.device), _to(batch.entry_row[here] - start, rows.device)
+        token = _to(batch.entry_target[here], rows.device)
         scores[mine] = logits[row, token] - torch.logsumexp(logits, dim=-1)[row]
         greedy[mine] = logits.argmax(dim=-1)[row] == token
     return scores, greedy

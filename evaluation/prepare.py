@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from core.errors import TaskError
+from core.errors import MissingCheckpointError, TaskError
 from core.noun import digest_of
 from core.objective import TaskSpec
 from core.tasks import TaskContent
@@ -110,8 +110,9 @@ def prepare(
     Raises:
         UnknownTaskError: no such task.
         TaskError: documents, metric, examples or tokens do not allow scoring.
+        MissingCheckpointError: the folder holds no usable tokenizer.
     """
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    tokenizer = _tokenizer(tokenizer_folder)
     length = max_length or default_max_length(_model_config(tokenizer_folder), tokenizer)
     return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=add_bos)
 
@@ -186,6 +187,13 @@ def _digest(documents: list[list[tuple[str, str]]]) -> str:
     for pairs in documents:
         hashed.update(json.dumps(pairs).encode())
     return hashed.hexdigest()
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MissingCheckpointError(f"{str(folder)!r} holds no usable tokenizer ({error}): add its files") from error
 
 
 def _model_config(folder: Path) -> dict[str, Any]:

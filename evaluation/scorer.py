@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from core.errors import CancelledError, NonFiniteWeightsError, TaskError
+from core.errors import CancelledError, NonFiniteWeightsError, TaskError, UnknownTaskError
 from core.outcomes import Outcomes
 from evaluation.likelihood import LikelihoodReader, Likelihoods
 from evaluation.prepare import Prepared, PreparedTask
@@ -47,6 +47,9 @@ class Scorer:
     ) -> Outcomes:
         """Outcomes of `model` on the documents `numbers` of `task`.
 
+        In float32 neither blocks nor budgets change an outcome, but for the last bits of margins (1e-5 nats): the
+        order in which a matrix product sums depends on its size.
+
         Args:
             model: a causal language model on the scorer's device and of its dtype.
             task: a name in `prepared`.
@@ -59,9 +62,12 @@ class Scorer:
             CancelledError: `cancelled()` returned true; blocks already handed to `on_block` stand.
             NonFiniteWeightsError: a log-likelihood is NaN or infinite.
             OutOfMemoryError: not even one document fits the device.
+            UnknownTaskError: the task was not prepared.
             TaskError: the model's vocabulary lacks a token of the prompts.
             ValueError: numbers outside the task or named twice, or a model of another dtype.
         """
+        if task not in self.prepared.tasks:
+            raise UnknownTaskError.suggest(task, self.prepared.tasks, where=task)
         prepared = self.prepared.tasks[task]
         self._check(model, prepared, numbers)
         found = []

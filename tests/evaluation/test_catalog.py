@@ -167,6 +167,13 @@ def test_a_yaml_that_cannot_be_set_up_is_an_error_of_the_task(registered):
         load_task("riddles", TaskFolders(None, (folder,)))
 
 
+def test_a_yaml_that_cannot_be_parsed_is_named(registered):
+    folder, file = registered
+    file.write_text(file.read_text() + "filter_list: [unclosed")
+    with pytest.raises(TaskError, match=r"'riddles' cannot be read from .*riddles\.yaml"):
+        load_task("riddles", TaskFolders(None, (folder,)))
+
+
 def test_shots_that_the_yaml_forbids_are_refused(registered):
     folder, file = registered
     file.write_text(file.read_text() + "num_fewshot: 0\n")

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from core.errors import CancelledError, OutOfMemoryError
+from evaluation import likelihood
 from evaluation.likelihood import LikelihoodReader, takes_forests
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow
@@ -89,6 +90,17 @@ def test_packed_tries_equal_one_pass_per_request_whatever_the_packing(small, bat
 @given(st.integers(0, 2**31), st.integers(1, 600), st.integers(0, 200))
 def test_any_requests_in_any_packing_equal_one_pass_per_request(small, seed, batch_tokens, row_nodes):
     agree(small, LikelihoodReader(CPU, batch_tokens, row_nodes), documents(seed, 4))
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 30])
+def test_logits_taken_a_few_rows_at_a_time_give_the_same(rows_at_once, small, monkeypatch):
+    monkeypatch.setattr(likelihood, "_LOGITS", rows_at_once * 64)
+    agree(small, LikelihoodReader(CPU, 400, 100), documents(11))
+
+
+def test_on_a_gpu_fuller_rows_are_packed_than_on_a_cpu():
+    cuda, cpu = LikelihoodReader(torch.device("cuda")), LikelihoodReader(CPU)
+    assert (cuda.batch_tokens, cuda.row_nodes, cpu.batch_tokens, cpu.row_nodes) == (16384, 512, 1024, 64)
 
 
 def test_equal_requests_get_equal_bits(small):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import TaskError
+from core.errors import MissingCheckpointError, TaskError
 from core.objective import TaskSpec
 from evaluation import prepare as module
 from evaluation.catalog import LOCAL_TASKS, TaskFolders, load_task
@@ -84,6 +84,11 @@ def test_without_a_length_the_model_s_own_is_taken(tokenizer_folder, folders, ma
     make_model(max_position_embeddings=77).config.save_pretrained(tmp_path / "model")
     task = prepare([TaskSpec(task="winogrande")], tmp_path / "model", folders, max_length=None).tasks["winogrande"]
     assert task.max_length == 77
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path, folders):
+    with pytest.raises(MissingCheckpointError, match="holds no usable tokenizer"):
+        prepare([TaskSpec(task="winogrande")], tmp_path, folders, max_length=512)
 
 
 def test_the_largest_token_is_known(ready, tokenizer):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import CancelledError, NonFiniteWeightsError, TaskError
+from core.errors import CancelledError, NonFiniteWeightsError, TaskError, UnknownTaskError
 from core.objective import TaskSpec
 from core.outcomes import Outcomes
 from evaluation.catalog import LOCAL_TASKS
@@ -129,6 +129,11 @@ def test_weights_that_overflow_fail_the_trial_with_task_and_document(value, scor
 def test_numbers_outside_the_task_or_named_twice_are_refused(numbers, scorer, model):
     with pytest.raises(ValueError, match="0 to 13, each once"):
         scorer.score(model, "winogrande", numbers)
+
+
+def test_a_task_that_was_not_prepared_is_refused(scorer, model):
+    with pytest.raises(UnknownTaskError, match="did you mean 'riddles'"):
+        scorer.score(model, "riddle", [0])
 
 
 def test_a_model_of_another_dtype_is_refused(scorer, model):
