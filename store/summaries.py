@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import case, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core.records import JobTally, TrialSummary
 from store import rows
+from store.page import Page
 from store.session import ReadSession
 from store.tables import trials
+from store.trials import Order, paged
 
 _RECIPE = trials.c.recipe.cast(JSONB)
 _MERGE, _PRESET = _RECIPE["merge"]["method"].astext, _RECIPE["layout"]["preset"].astext
@@ -19,11 +22,20 @@ _METHOD = func.coalesce(_MERGE, _PRESET, "slices")
 _COLUMNS = [trials.c[name] for name in TrialSummary.model_fields if name not in ("family", "method")]
 
 
+_QUERY = select(*_COLUMNS, _FAMILY.label("family"), _METHOD.label("method"))
+
+
+def page(
+    s: ReadSession, job_id: str, limit: int, cursor: str | None = None, order: Order = "number"
+) -> Page[TrialSummary]:
+    """Trials of a job as `store.trials.page` orders them, without their recipes."""
+    return paged(s, _QUERY.where(trials.c.job_id == job_id), limit, cursor, order, _summary)
+
+
 def of_job(s: ReadSession, job_id: str) -> list[TrialSummary]:
     """Every trial of a job without its recipe, by number."""
-    query = select(*_COLUMNS, _FAMILY.label("family"), _METHOD.label("method"))
-    found = s.execute(query.where(trials.c.job_id == job_id).order_by(trials.c.number))
-    return [rows.build(TrialSummary, row) for row in found]
+    found = s.execute(_QUERY.where(trials.c.job_id == job_id).order_by(trials.c.number))
+    return [_summary(row) for row in found]
 
 
 def tallies(s: ReadSession, job_ids: Sequence[str]) -> dict[str, JobTally]:
@@ -46,3 +58,7 @@ def tallies(s: ReadSession, job_ids: Sequence[str]) -> dict[str, JobTally]:
         id: JobTally(job_id=id, states=states[id], best=best.get((id, False)), parent=best.get((id, True)))
         for id in job_ids
     }
+
+
+def _summary(row: Any) -> TrialSummary:
+    return rows.build(TrialSummary, row)

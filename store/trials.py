@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import Select, and_, func, insert, or_, select, update
 
 from core.errors import ConflictError
 from core.params import Scalar
@@ -19,6 +19,7 @@ from store.session import ReadSession, Session
 from store.tables import steps as step_rows
 from store.tables import trials
 
+T = TypeVar("T")
 Order = Literal["number", "score"]
 
 _MOVABLE = frozenset({"failure", "rung", "macro", "provenance"})
@@ -91,6 +92,13 @@ def page(
 ) -> Page[TrialRecord]:
     """Trials of a job by number, or best macro first (those without one last, then by number)."""
     query = rows.query(trials, TrialRecord).where(trials.c.job_id == job_id)
+    return paged(s, query, limit, cursor, order, lambda row: rows.build(TrialRecord, row))
+
+
+def paged(
+    s: ReadSession, query: Select[Any], limit: int, cursor: str | None, order: Order, build: Callable[[Any], T]
+) -> Page[T]:
+    """One page of a query over trials that holds their number and macro."""
     if order == "number":
         query = query.order_by(trials.c.number)
     else:
@@ -98,7 +106,7 @@ def page(
     if cursor is not None:
         query = query.where(_beyond(order, cursor))
     found = s.execute(query.limit(checked(limit) + 1)).all()
-    return cut(found, limit, lambda row: rows.build(TrialRecord, row), lambda row: _cursor(order, row))
+    return cut(found, limit, build, lambda row: _cursor(order, row))
 
 
 def move(s: Session, id: str, target: TrialState, **fields: Any) -> TrialRecord:

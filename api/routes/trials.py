@@ -10,9 +10,9 @@ from api.access import Cursor, Limit, Reading, SettingsIn, Writing
 from api.answers import page_out, problems
 from api.schemas.page import PageOut
 from api.schemas.steps import StepOut
-from api.schemas.trials import ExportIn, TrialDetail, TrialOut, summary_of
+from api.schemas.trials import ExportIn, TrialDetail, TrialOut
 from api.strict import StrictRoute
-from store import artifacts, exports, jobs, trials
+from store import artifacts, exports, jobs, summaries, trials
 
 router = APIRouter(prefix="/v1", tags=["trials"], route_class=StrictRoute)
 
@@ -32,8 +32,8 @@ def list_trials(
 ) -> PageOut[TrialOut]:
     """A job's trials, its parents among them."""
     jobs.get(s, job_id)
-    page = trials.page(s, job_id, limit or settings.page_size, cursor, order)
-    return page_out(request, response, page, lambda trial: TrialOut.of(summary_of(trial)))
+    page = summaries.page(s, job_id, limit or settings.page_size, cursor, order)
+    return page_out(request, response, page, TrialOut.of)
 
 
 @router.get("/trials/{trial_id}", responses=problems(404))

@@ -28,6 +28,26 @@ def test_a_summary_says_what_the_trial_says_but_for_its_recipe(database):
         assert {name: getattr(short, name) for name in shared} == {name: getattr(long, name) for name in shared}
 
 
+def test_pages_hold_the_same_trials_in_the_same_order_as_the_full_ones(database):
+    with database.transaction() as s:
+        job = new_job(s)
+        for macro in (0.5, 0.7, 0.7, 0.6):
+            scored(s, job.id, macro)
+        new_trial(s, job.id)
+    with database.reading() as s:
+        for order in ("number", "score"):
+            seen, full, cursor = [], [], None
+            while True:
+                short, long = (noun.page(s, job.id, 2, cursor, order) for noun in (summaries, trials))
+                assert short.next_cursor == long.next_cursor
+                seen += [trial.id for trial in short.items]
+                full += [trial.id for trial in long.items]
+                cursor = short.next_cursor
+                if cursor is None:
+                    break
+            assert seen == full and len(seen) == 5
+
+
 def test_a_tally_compares_only_those_scored_on_most_items(database):
     with database.transaction() as s:
         job, empty = new_job(s), new_job(s, seed=2)
