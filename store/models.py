@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import ConflictError
@@ -63,14 +63,19 @@ def names(s: ReadSession) -> frozenset[str]:
     return frozenset(s.execute(select(models.c.name)).scalars())
 
 
-def mark_ready(s: Session, id: str, header: Header, weights_digest: str, *, ref: str | None = None) -> ModelRecord:
+def mark_ready(
+    s: Session, id: str, header: Header, weights_digest: str, *, ref: str | None = None, renew: bool = False
+) -> ModelRecord:
     """Record what the inspection found, and the pinned reference. Doing it twice is harmless.
+
+    `renew` lets a model change its weights: a local folder's files may be replaced, and every job reads them anew.
+    Recipes name weights by digest, so what was found with the old ones stays what it was.
 
     Raises:
         NotFoundError: no such model.
         ConflictError: it was found with other weights before.
     """
-    same = (models.c.state != "ready") | (models.c.weights_digest == weights_digest)
+    same = true() if renew else (models.c.state != "ready") | (models.c.weights_digest == weights_digest)
     values = {
         "state": "ready",
         "header": header.model_dump(mode="json"),

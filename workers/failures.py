@@ -61,7 +61,9 @@ def bear(session: Session, step: StepRecord) -> None:
     """The consequences of a step that failed for good."""
     failure = step.failure or Failure(code="internal", message=f"{step.kind} failed")
     if step.kind is StepKind.INSPECT_MODEL:
-        models.mark_failed(session, str(step.payload["model_id"]), failure)
+        model = models.get(session, str(step.payload["model_id"]))
+        if model.state != "ready":
+            models.mark_failed(session, model.id, failure)
         return _wake_waiting_jobs(session, step)
     if step.job_id is None:
         return None

@@ -25,7 +25,8 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
             unknown = UnknownModelError(f"no model is registered as {ref!r}: use local:<path> or register it")
             _fail(session, job, unknown)
             return
-        if record.state != "ready":
+        # Files of a local folder may have been replaced, so every job reads them anew.
+        if record.state != "ready" or LOCAL_REF.match(record.ref):
             steps.add(
                 session, StepKind.INSPECT_MODEL, Device.NONE, job_id=job.id, payload={"model_id": record.id, "ref": ref}
             )

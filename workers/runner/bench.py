@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from core.errors import ServiceUnavailableError
+from core.checkpoint import weights_digest
+from core.errors import CheckpointError, ServiceUnavailableError
 from core.model import Model
-from core.objective import TaskSpec
 from core.recipe import ResolvedRecipe
 from core.records import Device, JobRecord
 from core.settings import Settings
@@ -46,6 +46,7 @@ class Bench:
         self._loaded: tuple[frozenset[str], Parents, Resident] | None = None
         self._prepared: tuple[tuple[object, ...], Prepared] | None = None
         self._scorers: dict[torch.dtype, Scorer] = {}
+        self._fingerprints: dict[torch.dtype, dict[str, str]] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -91,12 +92,23 @@ class Bench:
         if self._loaded is None or not wanted <= self._loaded[0]:
             self._loaded = None
             by_digest = {model.weights_digest: model for model in known.values()}
-            folders = {digest: model_folder(model.ref, self.settings) for digest, model in by_digest.items()}
+            folders = {digest: self._unchanged(model) for digest, model in by_digest.items()}
             headers = {digest: model.header for digest, model in by_digest.items()}
             parents = Parents(folders, headers, self.device)
             resident = Resident(parents, device=self.device, forward_dtype=self._wide)
             self._loaded = (wanted, parents, resident)
         return self._loaded[2]
+
+    def _unchanged(self, model: Model) -> Path:
+        """The model's folder, once its bytes are known to be those that the recipes name.
+
+        Raises:
+            CheckpointError: they were replaced since the model was inspected.
+        """
+        folder = model_folder(model.ref, self.settings)
+        if weights_digest(folder) != model.weights_digest:
+            raise CheckpointError(f"the files of {model.name!r} changed since it was inspected: post the job again")
+        return folder
 
     def parents(self, known: Mapping[str, Model]) -> Parents:
         """The opened parents."""
@@ -112,18 +124,27 @@ class Bench:
         by_digest = {model.weights_digest: model for model in known.values()}
         return model_folder(by_digest[str(donor.weights)].ref, self.settings)
 
-    def scorer(self, specs: tuple[TaskSpec, ...], recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
-        """A scorer over the tasks, prepared once per tokenizer and objective."""
+    def scorer(self, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
+        """A scorer over the job's tasks, prepared once per tokenizer, objective and content of the tasks."""
         by_digest = {model.weights_digest: model for model in known.values()}
         tokenizer = by_digest[recipe.model_digests()[0]].header.tokenizer_digest
-        key = (specs, tokenizer)
+        specs = job.request.objective.tasks
+        key = (specs, tokenizer, *sorted(job.contents.items()))
         if self._prepared is None or self._prepared[0] != key:
             folder = self.tokenizer_folder(recipe, known)
             self._prepared = (key, prepare(specs, folder, self.folders, max_length=None))
-            self._scorers = {}
+            self._scorers, self._fingerprints = {}, {}
         dtype = self._wide or getattr(torch, recipe.save_dtype)
         if dtype not in self._scorers:
             self._scorers[dtype] = Scorer(
                 self._prepared[1], device=self.device, dtype=dtype, batch_tokens=self.settings.batch_tokens or None
             )
         return self._scorers[dtype]
+
+    def fingerprints(self, scorer: Scorer) -> dict[str, str]:
+        """The scoring fingerprint of every task, taken once: it asks for the versions of many libraries."""
+        if scorer.dtype not in self._fingerprints:
+            dtype = str(scorer.dtype).removeprefix("torch.")
+            tasks = scorer.prepared.tasks.items()
+            self._fingerprints[scorer.dtype] = {task: item.fingerprint(dtype, str(self.kind)) for task, item in tasks}
+        return self._fingerprints[scorer.dtype]

@@ -11,7 +11,7 @@ from core.settings import Settings
 from core.states import JobState
 from store import jobs, steps
 from store.session import Database
-from workers.phases import confirming, exporting, preparing, running
+from workers.phases import confirming, exporting, preparing, proposers, running
 
 PHASES = {
     JobState.QUEUED: preparing.begin,
@@ -28,10 +28,16 @@ def run(database: Database, settings: Settings, step: StepRecord) -> None:
     Raises:
         LeaseLostError: another worker advances it now.
     """
-    with database.transaction() as session:
-        steps.guard(session, step.id, step.fence)
-        job = jobs.get(session, str(step.job_id))
-        phase = PHASES.get(job.state)
-        if phase is not None:
-            phase(session, settings, job)
-        steps.finish(session, step.id, step.fence)
+    try:
+        with database.transaction() as session:
+            steps.guard(session, step.id, step.fence)
+            job = jobs.get(session, str(step.job_id))
+            phase = PHASES.get(job.state)
+            if phase is not None:
+                phase(session, settings, job)
+            steps.finish(session, step.id, step.fence)
+    except BaseException:
+        # Optuna commits as it is asked, and our rows of that were just rolled back: the next look opens the study
+        # anew, which gives back what became no candidate.
+        proposers.forget(str(step.job_id))
+        raise

@@ -8,6 +8,7 @@ import numpy as np
 
 from core.checkpoint import StoredTensor, read_header, weights_digest
 from core.errors import NonFiniteCheckpointError
+from core.jobs import LOCAL_REF
 from core.records import StepRecord
 from core.settings import Settings
 from store import models, steps
@@ -37,7 +38,8 @@ def run(database: Database, settings: Settings, step: StepRecord) -> None:
     digest = weights_digest(folder, visit=refuse_non_finite)
     with database.transaction() as session:
         steps.guard(session, step.id, step.fence)
-        models.mark_ready(session, record.id, header, digest, ref=pinned(record.ref, folder))
+        renew = LOCAL_REF.match(record.ref) is not None
+        models.mark_ready(session, record.id, header, digest, ref=pinned(record.ref, folder), renew=renew)
         steps.finish(session, step.id, step.fence, {"weights_digest": digest})
         if step.job_id is not None:
             steps.ensure_advance(session, step.job_id)
