@@ -75,8 +75,21 @@ def job_of(seed: int | None, trials: int | None) -> dict[str, Any]:
 def demonstrate(job: dict[str, Any], folder: Path, *, smoke: bool) -> int:
     """Grow, serve, search, report; 0 if the job succeeded."""
     folder.mkdir(parents=True, exist_ok=True)
-    grown(folder.parent / "nursery", NURSERY_SEED, smoke=smoke)
-    with serving(folder) as url, Client(url) as client:
+    nursery = folder.parent / "nursery"
+    grown(nursery, NURSERY_SEED, smoke=smoke)
+    return search(job, folder, models=folder.parent, HUARIZO_TASK_FOLDERS=str(nursery / "tasks"))
+
+
+def search(job: dict[str, Any], folder: Path, *, models: Path, **environment: str) -> int:
+    """Serve, search, report; 0 if the job succeeded.
+
+    Args:
+        job: the job to post.
+        folder: where report, log and checkpoint go; its name names the service's data folder.
+        models: the folder that `local:` references start from.
+        environment: settings of the service.
+    """
+    with serving(folder, HUARIZO_MODEL_ROOTS=str(models), **environment) as url, Client(url) as client:
         remark(f"dashboard {url}")
         posted = client.submit(job)
         ended = follow(client, posted["id"], err())
@@ -93,16 +106,15 @@ def demonstrate(job: dict[str, Any], folder: Path, *, smoke: bool) -> int:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """A service of the demo's own, apart from one that may run over this checkout; yields its address."""
-    home = data_home() / "demo"
+def serving(folder: Path, **settings: str) -> Iterator[str]:
+    """A service of the example's own, apart from one that may run over this checkout; yields its address."""
+    home = data_home() / folder.name
     environment = {
         **os.environ,
         **code_environment(),
         "HUARIZO_HOME": str(home),
         "HUARIZO_PORT": "0",
-        "HUARIZO_MODEL_ROOTS": str(folder.parent),
-        "HUARIZO_TASK_FOLDERS": str(folder.parent / "nursery" / "tasks"),
+        **settings,
     }
     log = folder / "up.log"
     with log.open("w") as file:

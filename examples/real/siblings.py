@@ -57,7 +57,9 @@ def _right(row: dict[str, Any]) -> str:
     return str(choices["text"][list(choices["label"]).index(row["answerKey"])])
 
 
-def grow(base: Path, datasets: Path, out: Path, *, course: Course | None = None, progress: Progress | None = None) -> Path:
+def grow(
+    base: Path, datasets: Path, out: Path, *, course: Course | None = None, progress: Progress | None = None
+) -> Path:
     """Make `out/base`, `out/arc` and `out/wino`, or return at once if they are there.
 
     Args:
