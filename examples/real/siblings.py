@@ -1,7 +1,7 @@
 """Two siblings of a small real Llama: it is trained on, once on ARC's and once on Winogrande's train split.
 
-Both start from the same weights, so they and the base fit together as fine-tunes of one base do. At this size scores stay
-near chance; what this shows is stock tasks, real data and real checkpoints going all the way.
+Both start from the same weights, so they and the base fit together as fine-tunes of one base do. At this size scores
+stay near chance; what this shows is stock tasks, real data and real checkpoints going all the way.
 """
 
 from __future__ import annotations
