@@ -93,6 +93,11 @@ def default_max_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     return known if known < 10**12 else _DEFAULT_MAX_LENGTH
 
 
+def insists_on_bos(config: Any) -> bool:
+    """Whether lm-eval adds the tokenizer's special tokens to this model's prompts unasked: for the first Gemma only."""
+    return (config.get("model_type") if isinstance(config, dict) else config.model_type) == "gemma"
+
+
 def _move_blanks(context: str, continuation: str) -> tuple[str | None, str]:
     """The context that is encoded alone (None if there is none at all) and the whole text."""
     return (context.rstrip() if context else None), context + continuation

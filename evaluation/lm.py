@@ -10,7 +10,7 @@ from lm_eval.api.model import TemplateLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.errors import TaskError
-from evaluation.encoding import Encoder, default_max_length
+from evaluation.encoding import Encoder, default_max_length, insists_on_bos
 from evaluation.likelihood import LikelihoodReader
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow, shared_length
@@ -42,7 +42,7 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         super().__init__()
         length = max_length or default_max_length(model.config, tokenizer)
         self.model = model
-        self.encoder = Encoder(tokenizer, length, add_bos=add_bos)
+        self.encoder = Encoder(tokenizer, length, add_bos=add_bos or insists_on_bos(model.config))
         self.reader = LikelihoodReader(torch.device(model.device), batch_tokens)
 
     @property

@@ -20,7 +20,7 @@ from core.tasks import TaskContent
 from evaluation.answers import AnswerRule, answer_rule, check_metric
 from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders, without_progress_bars
 from evaluation.documents import canonical_parts
-from evaluation.encoding import Encoder, default_max_length
+from evaluation.encoding import Encoder, default_max_length, insists_on_bos
 from evaluation.inspect import describe
 from evaluation.trees import TokenTree, grow
 
@@ -105,7 +105,7 @@ def prepare(
         tokenizer_folder: a model's or tokenizer's folder.
         folders: where tasks and documents are.
         max_length: tokens the model may read; None takes what lm-eval would (configuration, tokenizer, 2048).
-        add_bos: whether the tokenizer adds its special tokens.
+        add_bos: whether the tokenizer adds its special tokens; Gemma's does in any case, as in lm-eval.
 
     Raises:
         UnknownTaskError: no such task.
@@ -113,8 +113,9 @@ def prepare(
         MissingCheckpointError: the folder holds no usable tokenizer.
     """
     tokenizer = _tokenizer(tokenizer_folder)
-    length = max_length or default_max_length(_model_config(tokenizer_folder), tokenizer)
-    return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=add_bos)
+    config = _model_config(tokenizer_folder)
+    length = max_length or default_max_length(config, tokenizer)
+    return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=add_bos or insists_on_bos(config))
 
 
 def prepare_with(

@@ -86,6 +86,16 @@ def test_without_a_length_the_model_s_own_is_taken(tokenizer_folder, folders, ma
     assert task.max_length == 77
 
 
+@pytest.mark.parametrize(("model_type", "added"), [("gemma", True), ("llama", False)])
+def test_a_gemma_gets_its_special_tokens_unasked_as_in_the_harness(
+    model_type, added, tokenizer_folder, folders, tmp_path
+):
+    shutil.copytree(tokenizer_folder, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(f'{{"model_type": "{model_type}", "max_position_embeddings": 99}}')
+    task = prepare([TaskSpec(task="winogrande")], tmp_path / "model", folders, max_length=None).tasks["winogrande"]
+    assert (task.add_bos, task.max_length) == (added, 99)
+
+
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, folders):
     with pytest.raises(MissingCheckpointError, match="holds no usable tokenizer"):
         prepare([TaskSpec(task="winogrande")], tmp_path, folders, max_length=512)
