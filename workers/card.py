@@ -12,6 +12,12 @@ RESTACKED = (
     "continued training, re-stacked models rarely beat the model they were cut from."
 )
 
+_OPTIMISTIC = "Chosen by these items, therefore optimistic."
+_UNSEEN = "Questions that the search never saw."
+
+#: Name, scores per task, their mean.
+_Result = tuple[str, Sequence[Score], float | None]
+
 
 def model_card(job: JobRecord, trial: TrialRecord, rivals: Sequence[TrialRecord]) -> str:
     """Markdown with front matter for the Hugging Face hub.
@@ -24,13 +30,11 @@ def model_card(job: JobRecord, trial: TrialRecord, rivals: Sequence[TrialRecord]
     parents = [t for t in rivals if t.origin == "parent" and t.id != trial.id]
     parts = [
         _front_matter(trial, job),
-        f"# {job.name or 'A model bred by Huarizo'}",
+        f"# {' '.join(job.name.split()) or 'A model bred by Huarizo'}",
         _origin(job, trial),
-        _scores_section(
-            "Scores on the items of the search", "chosen by these items, therefore optimistic", trial, parents, False
-        ),
-        _scores_section("Scores on held-out items", "questions that the search never saw", trial, parents, True),
-        _verdict(job),
+        _scores_section("Scores on the items of the search", _OPTIMISTIC, job, _results(trial, parents, False)),
+        _scores_section("Scores on held-out items", _UNSEEN, job, _results(trial, parents, True)),
+        _verdict(job, trial),
         f"> {RESTACKED}" if is_restacked(trial) else "",
         "## Recipe\n\n```json\n"
         + json.dumps(trial.recipe.model_dump(mode="json", exclude_none=True), indent=2)
@@ -66,28 +70,38 @@ def _origin(job: JobRecord, trial: TrialRecord) -> str:
     return f"{head}\n\n## Parents\n\n{models}"
 
 
-def _scores_section(title: str, note: str, trial: TrialRecord, parents: Sequence[TrialRecord], heldout: bool) -> str:
+def _results(trial: TrialRecord, parents: Sequence[TrialRecord], heldout: bool) -> list[_Result]:
+    """Name, scores and their mean of everybody who has been scored on that side."""
     rows = [(trial.label or f"candidate {trial.number}", trial), *((p.label, p) for p in parents)]
-    shown = [(name, t.heldout if heldout else t.scores, t.macro_heldout if heldout else t.macro) for name, t in rows]
-    shown = [row for row in shown if row[1]]
-    if not shown:
+    found = [(name, t.heldout if heldout else t.scores, t.macro_heldout if heldout else t.macro) for name, t in rows]
+    return [row for row in found if row[1]]
+
+
+def _scores_section(title: str, note: str, job: JobRecord, results: Sequence[_Result]) -> str:
+    if not results:
         return ""
-    tasks = [f"{score.task} ({score.metric}, n={score.n})" for score in shown[0][1]]
+    objective = job.request.objective
+    tasks = [f"{spec.task} ({spec.metric_name}, {spec.num_fewshot}-shot)" for spec in objective.tasks]
     head = f"| model | {' | '.join(tasks)} | mean |\n|---|{'---|' * (len(tasks) + 1)}"
     body = "\n".join(
-        f"| {name} | {' | '.join(_cell(s) for s in scores)} | {macro:.4f} |" for name, scores, macro in shown
+        f"| {name} | {' | '.join(_cell(s) for s in scores)} | {macro:.4f} |" for name, scores, macro in results
     )
-    return f"## {title}\n\n{note.capitalize()}. Values ± one standard error.\n\n{head}\n{body}"
+    told = f"{note} Protocol `{objective.protocol}`; values ± one standard error over n items."
+    return f"## {title}\n\n{told}\n\n{head}\n{body}"
 
 
 def _cell(score: Score) -> str:
-    return f"{score.value:.4f} ± {score.stderr:.4f}"
+    return f"{score.value:.4f} ± {score.stderr:.4f} (n={score.n})"
 
 
-def _verdict(job: JobRecord) -> str:
+def _verdict(job: JobRecord, trial: TrialRecord) -> str:
     verdict = job.verdict
     if not verdict:
         return ""
+    if verdict["winner"]["trial_id"] != trial.id:
+        return (
+            "## Verdict\n\nNone: the proof of this search was about another candidate, and does not hold for this one."
+        )
     told = {
         "gain": "better than the best parent on held-out items",
         "no gain": "not proven better than the best parent on held-out items",

@@ -21,14 +21,16 @@ def of(session: Session, settings: Settings, job: JobRecord, space: SearchSpace)
     """The job's proposer; a study that Optuna's tables have lost is rebuilt from our rows."""
     if job.id not in _warm:
         while len(_warm) >= _KEPT:
-            _warm.pop(next(iter(_warm)))
+            forget(next(iter(_warm)))
         _warm[job.id] = _open(session, settings, job, space)
     return _warm[job.id]
 
 
 def forget(job_id: str) -> None:
-    """Let a finished job's study go."""
-    _warm.pop(job_id, None)
+    """Let a job's study go, with its connections; whoever needs it again opens it anew."""
+    proposer = _warm.pop(job_id, None)
+    if proposer is not None:
+        proposer.close()
 
 
 def strategy_of(request: SearchJob, space: SearchSpace) -> tuple[str, str]:

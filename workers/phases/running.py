@@ -103,7 +103,8 @@ def _judge(session: Session, search: Search, spent: bool) -> None:
     waiting = [trial for trial in every if trial.state is TrialState.WAITING]
     if spent:
         return _wind_up(session, search, every, waiting)
-    for trial in waiting:
+    # One that was raised and that no runner has taken yet waits still, but has had its word.
+    for trial in (t for t in waiting if t.scored_items >= t.target_items):
         rivals = [s for other, found in standings.items() if other != trial.id for s in found]
         mine = standings[trial.id][-1]
         decision = decide(mine, rivals, search.rungs, search.job.request.racing.eta, reference=trial.origin == "parent")
@@ -134,7 +135,8 @@ def _wind_up(session: Session, search: Search, every: Sequence[TrialRecord], wai
     complete = any(t.origin != "parent" and t.macro is not None and t.scored_items >= last for t in every)
     for trial in unfinished:
         if trial is best and not complete:
-            trials.raise_target(session, trial.id, last, len(search.rungs) - 1, search.device)
+            if trial.target_items < last:
+                trials.raise_target(session, trial.id, last, len(search.rungs) - 1, search.device)
         else:
             trials.move(session, trial.id, TrialState.STOPPED)
 

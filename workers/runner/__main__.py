@@ -17,12 +17,12 @@ from typing import IO
 
 from core.settings import Settings
 from workers.lifetime import die_with_parent
-from workers.runner.bench import Bench
-from workers.runner.work import run_next
 
 
 def main() -> None:
     """Serve until standard input ends."""
+    die_with_parent()
+    answers = _private_stdout()
     arguments = argparse.ArgumentParser(prog="python -m workers.runner", description=__doc__)
     arguments.add_argument("--owner", required=True, help="the name under which steps are claimed")
     options = arguments.parse_args()
@@ -30,8 +30,10 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    die_with_parent()
-    answers = _private_stdout()
+    # Imported last: loading torch and its friends takes seconds, in which the parent may die and libraries may print.
+    from workers.runner.bench import Bench
+    from workers.runner.work import run_next
+
     bench = Bench(settings, owner=options.owner)
     for _line in sys.stdin:
         answers.write(json.dumps(run_next(bench)) + "\n")

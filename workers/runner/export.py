@@ -36,6 +36,7 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     info = _write(bench, step, trial, job, folder, heart)
     if trial.weights_digest is not None and info.weights_digest != trial.weights_digest:
+        shutil.rmtree(folder)
         raise TrialError(
             f"exported weights must be the scored ones, but {info.weights_digest!r} != {trial.weights_digest!r}"
         )

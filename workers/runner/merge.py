@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import yaml
 from pydantic import ValidationError
 
 from core.checkpoint import read_header, weights_digest
-from core.errors import HuarizoError, RecipeError
+from core.errors import RecipeError
 from core.jobs import LOCAL_REF
 from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, resolve
 from core.settings import Settings
 from merging.export import ExportInfo, export
 from merging.sources import Parents
+from workers.failures import failure_of
 from workers.places import model_folder
 from workers.runner.manifest import write_manifest
 
@@ -40,8 +42,11 @@ def main() -> int:
     options = parser.parse_args()
     try:
         report = merge(options.recipe, options.out, say if options.json_progress else None)
-    except HuarizoError as error:
-        say({"event": "error", "code": error.code, "message": error.message})
+    except Exception as error:
+        failure = failure_of(error)
+        if failure.code == "internal":
+            traceback.print_exception(error)
+        say({"event": "error", "code": failure.code, "message": failure.message})
         return 1
     say({"event": "done", **report})
     return 0
@@ -65,6 +70,8 @@ def merge(file: Path, out: Path, tell: Any = None) -> dict[str, Any]:
     folders = {ref: model_folder(ref, settings) for ref in dict.fromkeys(_references(recipe))}
     models = {ref: _model(ref, folder) for ref, folder in folders.items()}
     resolved = resolve(recipe, models)
+    if out.is_dir() and not any(out.iterdir()):
+        out.rmdir()  # An export makes its own folder.
     info = _export(resolved, models, folders, out, tell)
     files = write_manifest(out, _about(recipe, resolved, models, info))["files"]
     return {"weights_digest": info.weights_digest, "recipe_digest": resolved.digest(), "files": files}
@@ -79,7 +86,7 @@ def read_recipe(file: Path) -> Recipe:
     try:
         parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
         return Recipe.model_validate(parsed)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"a recipe must be a YAML or JSON file, but {file.name!r} is not: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -90,8 +90,7 @@ class Candidate:
                 raise TaskError(
                     f"the documents of task {task!r} changed since the job began: post a new job", where=task
                 )
-        dtype, kind = str(self.scorer.dtype).removeprefix("torch."), str(self.bench.kind)
-        mine = {task: item.fingerprint(dtype, kind) for task, item in prepared.items()}
+        mine = self.bench.fingerprints(self.scorer)
         with self.bench.database.transaction() as session:
             pinned = jobs.pin_fingerprints(session, self.job.id, mine)
         odd = sorted(task for task in mine if pinned.get(task) != mine[task])
@@ -153,5 +152,5 @@ def place(
 ) -> Candidate:
     """Build the candidate into the resident model and make it ready to be scored."""
     built = bench.resident(known).build(recipe)
-    scorer = bench.scorer(job.request.objective.tasks, recipe, known)
+    scorer = bench.scorer(job, recipe, known)
     return Candidate(bench, step, heart, job, recipe, recipe.digest(), scorer, built.model)

@@ -47,7 +47,8 @@ def run_next(bench: Bench) -> dict[str, Any]:
         try:
             VERBS[step.kind](bench, step, heart)
         except torch.OutOfMemoryError as error:
-            message = f"the device ran out of memory ({str(error).splitlines()[0]}): lower HUARIZO_BATCH_TOKENS"
+            reason = str(error).partition("\n")[0]
+            message = f"the device ran out of memory ({reason}): lower HUARIZO_BATCH_TOKENS"
             settle(bench.database, bench.settings, step, OutOfMemoryError(message))
         except Exception as error:
             settle(bench.database, bench.settings, step, error)
