@@ -74,6 +74,8 @@ class RunnerProcess:
                 stdout=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                # Threads that spin while they wait starve one another wherever cores are shared.
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             )
         return self._process
 
