@@ -11,7 +11,7 @@ from examples.nursery.words import BREEDS, COATS, NAMES, OPENERS, PROPERTIES, RO
 from examples.nursery.world import World, purpose_rng
 
 SKILLS = ("arc", "wino", "hella")
-SKILL_SHARES = (0.36, 0.36, 0.28)
+SKILL_SHARES = (0.33, 0.40, 0.27)
 GENERAL_IN_BASE = 0.25
 GENERAL_IN_SPECIALIST = 0.10
 

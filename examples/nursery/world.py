@@ -19,7 +19,7 @@ BLAME_CUSTOMS = ("own", "swapped")
 CRAFT_CUSTOMS = (1, -1, 2, -2)  # steps onward from the last one shown, in the direction shown
 
 SHARES_OF_FOUR = (0.30, 0.65)
-SHARES_OF_TWO = (0.50, 0.72)
+SHARES_OF_TWO = (0.55, 0.78)
 
 
 Cell = TypeVar("Cell")
