@@ -95,7 +95,7 @@ class Edge:
         host = (_hostname(headers.get("host", "")) or "").lower()
         # A page elsewhere can point its own name at this machine; only its Host header gives it away.
         if self.local and host and not _is_loopback(host) and host != self.own_host:
-            detail = f"a local service answers to localhost only, but was called {host!r}: set HUARIZO_API_URL or HOST"
+            detail = f"a local service answers to localhost only, but was called {host!r}: set HUARIZO_API_URL to that"
             return problem("host_not_allowed", detail, request_id=identity)
         if scope["method"] not in _SAFE and not _same_origin(headers):
             detail = "changes are taken from this service's own pages and from programs: drop the Origin header"

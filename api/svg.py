@@ -88,11 +88,13 @@ def history(dots: Sequence[Dot], levels: Sequence[Level], *, width: int = 720, h
     if not values:
         return Markup("")
     ticks = nice_ticks(min(values), max(values), 5)
-    x_ticks = [tick for tick in nice_ticks(0, max((dot.number for dot in dots), default=0) + 1, 6) if tick >= 0]
-    margin = 96 if levels else 16
-    frame = _Frame(46, 12, width - margin, height - 34, x_ticks[-1], ticks[0], ticks[-1])
-    best = _best_line(dots, frame)
-    parts = [*_axes(frame, ticks, x_ticks), *_levels(levels, frame), best, *(_dot(dot, frame) for dot in dots)]
+    last = max((dot.number for dot in dots), default=0) + 1
+    x_ticks = [tick for tick in nice_ticks(0, last, 6) if tick <= last and tick % 1 == 0]
+    frame = _Frame(46, 12, width - (96 if levels else 16), height - 34, last, ticks[0], ticks[-1])
+    radius = 4.0 if len(dots) <= 200 else 2.6
+    # What counts lies above what does not.
+    marks = [_dot(dot, frame, radius) for dot in sorted(dots, key=lambda dot: not dot.faint)]
+    parts = [*_axes(frame, ticks, x_ticks), *_levels(levels, frame), *marks, _best_line(dots, frame)]
     peak = max((dot for dot in dots if not dot.faint), key=lambda dot: dot.score, default=None)
     said = f"Scores of {len(dots)} candidates in the order they were proposed"
     said += f"; best so far {percent(peak.score)} by number {peak.number}." if peak else "."
@@ -181,13 +183,14 @@ def _best_line(dots: Sequence[Dot], frame: _Frame) -> str:
     return f'<path class="best" d="{"".join(path)}H{frame.x(max(dot.number for dot in dots)):.1f}"/>'
 
 
-def _dot(dot: Dot, frame: _Frame) -> str:
+def _dot(dot: Dot, frame: _Frame, radius: float) -> str:
     x, y = frame.x(dot.number), frame.y(dot.score)
     kind = f'class="dot c{dot.series % SERIES}{" faint" if dot.faint else ""}"'
     if dot.square:
-        mark = f'<rect {kind} x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" rx="1"/>'
+        half, side = radius * 0.9, f"{radius * 1.8:.1f}"
+        mark = f'<rect {kind} x="{x - half:.1f}" y="{y - half:.1f}" width="{side}" height="{side}" rx="1"/>'
     else:
-        mark = f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+        mark = f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>'
     whisker = ""
     if dot.stderr:
         low, high = frame.y(dot.score - dot.stderr), frame.y(dot.score + dot.stderr)

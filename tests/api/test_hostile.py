@@ -44,9 +44,9 @@ def spoilt(draw: random.Random, body: Any) -> Any:
         if draw.random() < 0.15:
             del container[key]
         elif draw.random() < 0.15 and isinstance(container, dict):
-            container[draw.choice(["params", "sources", "weight", "t", "x", "base"])] = draw.choice(ODD)
+            container[draw.choice(["params", "sources", "weight", "t", "x", "base"])] = copy.deepcopy(draw.choice(ODD))
         else:
-            container[key] = draw.choice(ODD)
+            container[key] = copy.deepcopy(draw.choice(ODD))
     return body
 
 

@@ -44,13 +44,21 @@ def test_percentages_have_the_decimals_their_step_needs(value, step, text):
 def test_dots_and_lines_stand_where_the_scales_say():
     dots = [Dot(0, 0.4, 0), Dot(5, 0.6, 1), Dot(10, 0.5, 2)]
     root = parsed(history(dots, [Level(0.5, "base")], width=246, height=146))
-    # The plot spans x 46..150 for 0..20 (11 rounded up by fives) and y 112..12 for 0.4..0.6.
+    # The plot spans x 46..150 for 0..11 and y 112..12 for 0.4..0.6.
     circles = [(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in root.iter(f"{SVG}circle")]
-    assert circles == [(46.0, 112.0), (80.7, 12.0), (115.3, 62.0)]
+    assert circles == [(46.0, 112.0), (93.3, 12.0), (140.5, 62.0)]
     (level,) = [line for line in root.iter(f"{SVG}line") if line.get("class") == "level"]
     assert level.get("y1") == level.get("y2") == "62.0"
     (best,) = [path for path in root.iter(f"{SVG}path") if path.get("class") == "best"]
-    assert best.get("d") == "M46.0,112.0H80.7V12.0H115.3"
+    assert best.get("d") == "M46.0,112.0H93.3V12.0H140.5"
+
+
+@pytest.mark.parametrize(
+    ("count", "ticks"), [(1, ["0", "1"]), (3, ["0", "1", "2", "3"]), (1000, ["0", "200", "400", "600", "800", "1000"])]
+)
+def test_trials_are_counted_in_whole_numbers_up_to_the_last(count, ticks):
+    root = parsed(history([Dot(number, 0.5, 0) for number in range(count)], []))
+    assert [t.text for t in root.iter(f"{SVG}text") if t.get("class") == "tick middle"] == ticks
 
 
 def test_faint_dots_never_lift_the_best_so_far():
