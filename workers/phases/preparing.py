@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from core.errors import HuarizoError, UnknownModelError
 from core.jobs import HUB_REF, LOCAL_REF
-from core.model import Model, check_fit
+from core.parents import check_parents
 from core.records import Device, Failure, JobRecord, ModelRecord, StepKind
 from core.settings import Settings
-from core.space import MergeFamily
 from core.states import JobState, StepState
 from store import jobs, models, steps
 from store.session import Session
@@ -49,7 +48,7 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
         if step.kind is StepKind.INSPECT_TASK
     }
     try:
-        _check(job, list(job_models(session, job).values()))
+        check_parents(job.request, job_models(session, job))
     except HuarizoError as error:
         _fail(session, job, error)
         return
@@ -63,17 +62,6 @@ def _registered(session: Session, ref: str) -> ModelRecord | None:
     if known is None and (LOCAL_REF.match(ref) or HUB_REF.match(ref)):
         return models.register(session, ref, ref)
     return known
-
-
-def _check(job: JobRecord, parents: list[Model]) -> None:
-    """Everything that headers decide: fit, names, bounds and layouts.
-
-    Raises:
-        ParentsDoNotFitError, InvalidInputError: the rule that is broken.
-    """
-    merges = any(isinstance(family, MergeFamily) for family in job.request.space.families)
-    check_fit(parents, same_depth=merges)
-    job.request.search_space(min(model.header.layers for model in parents))
 
 
 def _fail(session: Session, job: JobRecord, error: HuarizoError) -> None:
