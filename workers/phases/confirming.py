@@ -13,7 +13,8 @@ from core.statistics import Verdict, confirm
 from search.finalists import best_parent, finalists
 from store import events, jobs, outcomes, steps, tasks, trials
 from store.session import ReadSession, Session
-from workers.phases import exporting, running
+from workers.phases import exporting
+from workers.phases.study import job_device
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
@@ -24,7 +25,7 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     reference = best_parent(parents)
     jobs.move(session, job.id, JobState.CONFIRMING)
     events.append(session, job.id, "finalists", {"ranked": [t.id for t in ranked], "reference": reference.id})
-    device = running.job_device(session, job)
+    device = job_device(session, job)
     for trial in (*ranked, *parents):
         steps.add(session, StepKind.CONFIRM, device, job_id=job.id, trial_id=trial.id)
 

@@ -7,13 +7,13 @@ from core.settings import Settings
 from core.states import JobState, StepState
 from store import jobs, steps
 from store.session import Session
-from workers.phases import running
+from workers.phases.study import job_device
 
 
 def begin(session: Session, job: JobRecord, winner: TrialRecord) -> None:
     """Order the export."""
     jobs.move(session, job.id, JobState.EXPORTING)
-    device = running.job_device(session, job)
+    device = job_device(session, job)
     steps.add(session, StepKind.EXPORT, device, job_id=job.id, trial_id=winner.id)
 
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from core.errors import HuarizoError
-from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, identity, resolve
-from core.records import Device, Failure, JobRecord, StepKind, TrialRecord
-from core.rungs import rung_sizes
+from core.records import Failure, JobRecord, TrialRecord
 from core.settings import Settings
-from core.space import SearchSpace
 from core.states import TrialState
 from search.plan import seeds
-from search.racing import Decision, Standing, decide
 from search.study import Proposer
-from store import events, jobs, steps, tasks, trials
+from store import events, jobs, trials
 from store.session import ReadSession, Session
-from workers.parents import job_models
 from workers.phases import confirming, proposers
+from workers.phases.judging import ACTIVE, judge
+from workers.phases.study import Search
 
 log = logging.getLogger(__name__)
 
@@ -29,40 +25,6 @@ log = logging.getLogger(__name__)
 _BAD_PROPOSALS = 20
 #: The event that says that the space holds nothing new.
 USED_UP = "space_used_up"
-_ACTIVE = (TrialState.QUEUED, TrialState.RUNNING, TrialState.WAITING)
-
-
-@dataclass(frozen=True)
-class Search:
-    """What one look needs to know of a running search."""
-
-    job: JobRecord
-    models: dict[str, Model]
-    space: SearchSpace
-    rungs: tuple[int, ...]
-    device: Device
-
-    @classmethod
-    def of(cls, session: ReadSession, job: JobRecord) -> Search:
-        """Read it from the store."""
-        known = job_models(session, job)
-        counts = [
-            len(tasks.get(session, spec.task, job.contents[spec.task]).side("search"))
-            for spec in job.request.objective.tasks
-        ]
-        return cls(
-            job=job,
-            models=known,
-            space=job.request.search_space(min(model.header.layers for model in known.values())),
-            rungs=rung_sizes(job.request.racing, counts),
-            device=job_device(session, job),
-        )
-
-
-def job_device(session: ReadSession, job: JobRecord) -> Device:
-    """The kind of device that read the job's tasks first; all its candidates are scored on that kind."""
-    done = steps.of_job(session, job.id, kinds=(StepKind.INSPECT_TASK,))
-    return Device(str((done[0].result or {}).get("device", Device.CPU))) if done else Device.CPU
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
@@ -80,76 +42,25 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
     """One look: judge, tell, stop or propose."""
     search = Search.of(session, job)
     proposer = proposers.of(session, settings, job, search.space)
-    _judge(session, search, _spent(session, search))
-    _tell(session, search, proposer)
     every = trials.of_job(session, job.id)
-    # Asked again: the last candidate may have been judged just now.
-    spent = _spent(session, search)
+    if judge(session, search, every, spent=_spent(session, search, every)):
+        every = trials.of_job(session, job.id)
+    _tell(session, every, proposer)
     failure = _hopeless(job, every)
     if failure is not None:
         jobs.fail(session, job.id, failure)
         proposers.forget(job.id)
-    elif not spent:
+    # Asked again: the last candidate may have been judged just now.
+    elif not _spent(session, search, every):
         _propose(session, search, proposer, every)
-    elif not any(trial.state in _ACTIVE for trial in every):
+    elif not any(trial.state in ACTIVE for trial in every):
         proposers.forget(job.id)
         confirming.begin(session, settings, job)
 
 
-def _judge(session: Session, search: Search, spent: bool) -> None:
-    """The word on every waiting candidate."""
-    every = trials.of_job(session, search.job.id)
-    standings = {trial.id: _standings(trial, search.rungs) for trial in every}
-    waiting = [trial for trial in every if trial.state is TrialState.WAITING]
-    if spent:
-        return _wind_up(session, search, every, waiting)
-    # One that was raised and that no runner has taken yet waits still, but has had its word.
-    for trial in (t for t in waiting if t.scored_items >= t.target_items):
-        rivals = [s for other, found in standings.items() if other != trial.id for s in found]
-        mine = standings[trial.id][-1]
-        decision = decide(mine, rivals, search.rungs, search.job.request.racing.eta, reference=trial.origin == "parent")
-        if decision is Decision.FINISH:
-            trials.move(session, trial.id, TrialState.SCORED)
-        elif decision is Decision.RAISE:
-            trials.raise_target(session, trial.id, search.rungs[mine.rung + 1], mine.rung + 1, search.device)
-        else:
-            trials.move(session, trial.id, TrialState.STOPPED)
-    return None
-
-
-def _wind_up(session: Session, search: Search, every: Sequence[TrialRecord], waiting: Sequence[TrialRecord]) -> None:
-    """The budget is spent: nothing new is begun, but one candidate is completed so that there is a finalist.
-
-    Waiting candidates wait until nobody runs, so that the one to complete is chosen among all of them.
-    """
-    last = search.rungs[-1]
-    for trial in every:
-        if trial.state is TrialState.QUEUED and trial.origin != "parent":
-            trials.move(session, trial.id, TrialState.CANCELLED)
-        elif trial.state is TrialState.WAITING and trial.scored_items >= last:
-            trials.move(session, trial.id, TrialState.SCORED)
-    unfinished = [trial for trial in waiting if trial.scored_items < last]
-    if any(trial.state is TrialState.RUNNING and trial.origin != "parent" for trial in every) or not unfinished:
-        return
-    best = max(unfinished, key=lambda trial: (trial.scored_items, trial.macro or 0.0, -trial.number))
-    complete = any(t.origin != "parent" and t.macro is not None and t.scored_items >= last for t in every)
-    for trial in unfinished:
-        if trial is best and not complete:
-            if trial.target_items < last:
-                trials.raise_target(session, trial.id, last, len(search.rungs) - 1, search.device)
-        else:
-            trials.move(session, trial.id, TrialState.STOPPED)
-
-
-def _standings(trial: TrialRecord, rungs: Sequence[int]) -> list[Standing]:
-    """The candidate's macro at every rung that it has passed."""
-    macros = trial.provenance.get("macros", {})
-    return [Standing(rung, float(macros[str(size)])) for rung, size in enumerate(rungs) if str(size) in macros]
-
-
-def _tell(session: Session, search: Search, proposer: Proposer) -> None:
+def _tell(session: Session, every: Sequence[TrialRecord], proposer: Proposer) -> None:
     """Tell the sampler every result that it has not heard. Our row comes first, so a lost tell is told again."""
-    for trial in trials.of_job(session, search.job.id):
+    for trial in every:
         if trial.told or not trial.state.final or trial.optuna_number is None:
             continue
         if trial.state is TrialState.SCORED and trial.macro is not None:
@@ -161,12 +72,12 @@ def _tell(session: Session, search: Search, proposer: Proposer) -> None:
         trials.mark_told(session, trial.id, trial.optuna_number)
 
 
-def _spent(session: ReadSession, search: Search) -> bool:
+def _spent(session: ReadSession, search: Search, every: Sequence[TrialRecord]) -> bool:
     """Whether a limit of the budget is reached."""
     budget, job = search.job.request.budget, search.job
-    proposed = [t for t in trials.of_job(session, job.id) if t.origin != "parent"]
+    proposed = [t for t in every if t.origin != "parent"]
     all_asked = budget.trials is not None and len(proposed) >= budget.trials
-    if (all_asked or events.of_kind(session, job.id, USED_UP)) and not any(t.state in _ACTIVE for t in proposed):
+    if (all_asked or events.of_kind(session, job.id, USED_UP)) and not any(t.state in ACTIVE for t in proposed):
         return True
     if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
         return True
@@ -195,7 +106,7 @@ def _propose(session: Session, search: Search, proposer: Proposer, every: Sequen
     """Keep one proposal ahead of each worker, within the budget of trials."""
     job = search.job
     proposed = [trial for trial in every if trial.origin != "parent"]
-    active = sum(trial.state in _ACTIVE for trial in proposed)
+    active = sum(trial.state in ACTIVE for trial in proposed)
     limit = job.request.budget.trials
     room = 2 * job.request.parallel - active
     if limit is not None:

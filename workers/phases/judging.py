@@ -1,0 +1,67 @@
+"""The word on candidates that have been scored up to their target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.records import TrialRecord
+from core.states import TrialState
+from search.racing import Decision, Standing, decide
+from store import trials
+from store.session import Session
+from workers.phases.study import Search
+
+ACTIVE = (TrialState.QUEUED, TrialState.RUNNING, TrialState.WAITING)
+
+
+def judge(session: Session, search: Search, every: Sequence[TrialRecord], *, spent: bool) -> bool:
+    """The word on every waiting candidate; whether any trial changed."""
+    standings = {trial.id: _standings(trial, search.rungs) for trial in every}
+    waiting = [trial for trial in every if trial.state is TrialState.WAITING]
+    if spent:
+        return _wind_up(session, search, every, waiting)
+    changed = False
+    # One that was raised and that no runner has taken yet waits still, but has had its word.
+    for trial in (t for t in waiting if t.scored_items >= t.target_items):
+        changed = True
+        rivals = [s for other, found in standings.items() if other != trial.id for s in found]
+        mine = standings[trial.id][-1]
+        decision = decide(mine, rivals, search.rungs, search.job.request.racing.eta, reference=trial.origin == "parent")
+        if decision is Decision.FINISH:
+            trials.move(session, trial.id, TrialState.SCORED)
+        elif decision is Decision.RAISE:
+            trials.raise_target(session, trial.id, search.rungs[mine.rung + 1], mine.rung + 1, search.device)
+        else:
+            trials.move(session, trial.id, TrialState.STOPPED)
+    return changed
+
+
+def _wind_up(session: Session, search: Search, every: Sequence[TrialRecord], waiting: Sequence[TrialRecord]) -> bool:
+    """The budget is spent: nothing new is begun, but one candidate is completed so that there is a finalist.
+
+    Waiting candidates wait until nobody runs, so that the one to complete is chosen among all of them.
+    """
+    last = search.rungs[-1]
+    for trial in every:
+        if trial.state is TrialState.QUEUED and trial.origin != "parent":
+            trials.move(session, trial.id, TrialState.CANCELLED)
+        elif trial.state is TrialState.WAITING and trial.scored_items >= last:
+            trials.move(session, trial.id, TrialState.SCORED)
+    unfinished = [trial for trial in waiting if trial.scored_items < last]
+    if any(trial.state is TrialState.RUNNING and trial.origin != "parent" for trial in every) or not unfinished:
+        return True
+    best = max(unfinished, key=lambda trial: (trial.scored_items, trial.macro or 0.0, -trial.number))
+    complete = any(t.origin != "parent" and t.macro is not None and t.scored_items >= last for t in every)
+    for trial in unfinished:
+        if trial is best and not complete:
+            if trial.target_items < last:
+                trials.raise_target(session, trial.id, last, len(search.rungs) - 1, search.device)
+        else:
+            trials.move(session, trial.id, TrialState.STOPPED)
+    return True
+
+
+def _standings(trial: TrialRecord, rungs: Sequence[int]) -> list[Standing]:
+    """The candidate's macro at every rung that it has passed."""
+    macros = trial.provenance.get("macros", {})
+    return [Standing(rung, float(macros[str(size)])) for rung, size in enumerate(rungs) if str(size) in macros]
