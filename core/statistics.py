@@ -163,9 +163,19 @@ def macro_difference(
         points=points,
         low=max(-100.0, 100 * (centre - reach)),
         high=min(100.0, 100 * (centre + reach)),
-        p_one_sided=_NORMAL.cdf(-centre / error) if differ else 1.0,
-        p_worse=_NORMAL.cdf(centre / error) if differ else 1.0,
+        p_one_sided=_tail(centre / error) if differ else 1.0,
+        p_worse=_tail(-centre / error) if differ else 1.0,
     )
+
+
+def _tail(z: float) -> float:
+    """The upper tail of the normal distribution, exact far out, where 1 - cdf would be 0."""
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def shown_p(p: float) -> str:
+    """A p-value as people should read it: below 1e-12 the model of the error is what limits it."""
+    return f"p = {p:.2g}" if p >= 1e-12 else "p < 1e-12"
 
 
 def fixed_sequence(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[bool, ...]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from core.records import JobRecord, Score, TrialRecord
+from core.statistics import shown_p
 
 RESTACKED = (
     "This model repeats or removes layers of its parents. Such models are meant to be trained further: without "
@@ -110,6 +111,6 @@ def _verdict(job: JobRecord, trial: TrialRecord) -> str:
     points, low, high = verdict["points"], verdict["low"], verdict["high"]
     return (
         f"## Verdict: {verdict['verdict']}\n\nThe best candidate is {told[verdict['verdict']]}: {points:+.2f} "
-        f"percentage points of the mean (95 % interval {low:+.2f} to {high:+.2f}, one-sided p = {verdict['p']:.3g}, "
+        f"percentage points of the mean (95 % interval {low:+.2f} to {high:+.2f}, one-sided {shown_p(verdict['p'])}, "
         f"paired over the same items). These held-out items have been read {verdict['heldout_reads']} times."
     )

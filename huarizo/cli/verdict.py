@@ -11,6 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from core.statistics import shown_p
+
 Json = Mapping[str, Any]
 STYLES = {"gain": "bold green", "no gain": "yellow", "worse": "red"}
 
@@ -135,7 +137,7 @@ def sentence(report: Report) -> str:
     reads = "" if report.heldout_reads is None else f", held-out items read {report.heldout_reads} times"
     return (
         f"{report.verdict}: {gain.points:+.2f} points over the best parent on held-out items "
-        f"(95 % interval {gain.low:+.2f} to {gain.high:+.2f}, p = {gain.p:.2g}{reads})"
+        f"(95 % interval {gain.low:+.2f} to {gain.high:+.2f}, {shown_p(gain.p)}{reads})"
     )
 
 

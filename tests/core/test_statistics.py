@@ -16,6 +16,7 @@ from core.statistics import (
     mcnemar_exact,
     mean,
     paired_difference,
+    shown_p,
     stderr,
 )
 
@@ -175,3 +176,10 @@ def test_a_clear_loss_is_worse_and_no_finalist_is_no_gain():
     assert verdict((0, 0)).verdict == "no gain"
     assert verdict().verdict == "no gain"
     assert verdict().points is None
+
+
+def test_a_p_value_far_out_is_small_but_not_zero_and_is_shown_as_a_bound():
+    found = macro_difference([PairedDifference(1000, 0.3, 0.0002, 300, 0)], [1.0])
+    assert 0 < found.p_one_sided < 1e-12
+    assert shown_p(found.p_one_sided) == "p < 1e-12"
+    assert shown_p(0.0213) == "p = 0.021"
