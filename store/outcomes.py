@@ -6,7 +6,7 @@ to it; the database itself checks that it equals the number of documents present
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlalchemy import select, tuple_, update
@@ -45,15 +45,44 @@ def commit(s: Session, *, recipe_digest: str, fingerprint: str, task: str, docum
         OutcomeConflictError: a document has a result already; nothing is written.
         ValueError: a document number beyond the task's documents.
     """
+    _write(s, recipe_digest, fingerprint, task, documents, outcomes, lambda known: outcomes)
+
+
+def complete(
+    s: Session, *, recipe_digest: str, fingerprint: str, task: str, documents: int, outcomes: Outcomes
+) -> Outcomes:
+    """Add those results whose documents have none yet, and return them: two jobs may score one candidate at once.
+
+    Raises:
+        OutcomeConflictError: the fingerprint stands for another task.
+        ValueError: a document number beyond the task's documents.
+    """
+
+    def fresh(known: Outcomes) -> Outcomes:
+        return outcomes.select(known.missing(outcomes.numbers))
+
+    return _write(s, recipe_digest, fingerprint, task, documents, outcomes, fresh)
+
+
+def _write(
+    s: Session,
+    recipe_digest: str,
+    fingerprint: str,
+    task: str,
+    documents: int,
+    outcomes: Outcomes,
+    choose: Callable[[Outcomes], Outcomes],
+) -> Outcomes:
+    """Add what `choose` picks, given what is known already; the row is locked meanwhile."""
     if not outcomes.numbers:
-        return
+        return outcomes
     if outcomes.numbers[0] < 0 or outcomes.numbers[-1] >= documents:
         raise ValueError(f"documents of {task!r} run from 0 to {documents - 1}, but got {outcomes.numbers[-1]}")
     key = {"recipe_digest": recipe_digest, "fingerprint": fingerprint}
     values = {**key, "task": task, "documents": documents, **_packed(outcomes, documents)}
     first = insert(rows).values(values).on_conflict_do_nothing(index_elements=["recipe_digest", "fingerprint"])
     if s.execute(first.returning(rows.c.task)).one_or_none() is not None:
-        return
+        return outcomes
     same = (rows.c.recipe_digest == recipe_digest) & (rows.c.fingerprint == fingerprint)
     kept = s.execute(select(rows).where(same).with_for_update()).one()
     if (kept.task, kept.documents) != (task, documents):
@@ -61,7 +90,10 @@ def commit(s: Session, *, recipe_digest: str, fingerprint: str, task: str, docum
             f"a fingerprint stands for one task, and {fingerprint!r} for {kept.documents} documents of {kept.task!r}, "
             f"not {documents} of {task!r}: inspect the task again"
         )
-    s.execute(update(rows).where(same).values(_packed(_unpacked(kept) | outcomes, documents)))
+    known = _unpacked(kept)
+    chosen = choose(known)
+    s.execute(update(rows).where(same).values(_packed(known | chosen, documents)))
+    return chosen
 
 
 def _packed(outcomes: Outcomes, documents: int) -> dict[str, Any]:

@@ -120,3 +120,32 @@ def test_ten_thousand_documents_fit(database):
     found = Outcomes.of((n, 1, float(n)) for n in range(10_042))
     _commit(database, found, documents=10_042)
     assert _load(database) == found
+
+
+def test_completing_adds_only_what_is_missing_and_says_what_that_was(database):
+    _commit(database, _some([1, 2, 3]))
+    with database.transaction() as s:
+        added = outcomes.complete(
+            s,
+            recipe_digest="r",
+            fingerprint="f",
+            task="arc",
+            documents=DOCUMENTS,
+            outcomes=_some([2, 3, 4], margin=9.0),
+        )
+    assert added == _some([4], margin=9.0)
+    # What was there first stands.
+    assert _load(database) == Outcomes.of([*_some([1, 2, 3]).items(), *added.items()])
+    assert _writes(database) == (4, 4)
+
+
+def test_of_writers_that_complete_one_row_at_once_each_document_is_added_by_one(database):
+    def complete(number):
+        with database.transaction() as s:
+            return outcomes.complete(
+                s, recipe_digest="r", fingerprint="f", task="arc", documents=DOCUMENTS, outcomes=_some(range(40))
+            )
+
+    added = at_once(complete, 4)
+    assert sorted(len(found) for found in added) == [0, 0, 0, 40]
+    assert _writes(database) == (40, 40)

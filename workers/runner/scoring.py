@@ -111,7 +111,8 @@ class Candidate:
         def keep(block: Outcomes) -> None:
             with self.bench.database.transaction() as session:
                 steps.guard(session, self.step.id, self.step.fence)
-                outcomes.commit(
+                # Another job may score the same candidate at this moment: its outcomes stand, ours of them are dropped.
+                fresh = outcomes.complete(
                     session,
                     recipe_digest=self.recipe_digest,
                     fingerprint=fingerprint,
@@ -120,14 +121,14 @@ class Candidate:
                     outcomes=block,
                 )
                 if side == "search":
-                    jobs.count(session, self.job.id, items=len(block))
+                    jobs.count(session, self.job.id, items=len(fresh))
 
         if missing:
             if self.heart.cancelled:
                 raise CancelledError("the step was cancelled before its candidate was scored")
-            have = have | self.scorer.score(
-                self.model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep
-            )
+            self.scorer.score(self.model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep)
+            with self.bench.database.reading() as session:
+                have = outcomes.load(session, self.recipe_digest, fingerprint)
         return have, len(missing)
 
 

@@ -1,0 +1,221 @@
+"""A search whose models, tasks and runners are pretended: what is left are the decisions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from core.errors import HuarizoError
+from core.jobs import SearchJob
+from core.outcomes import Outcomes, bitmap
+from core.records import Device, JobRecord, Score, StepKind, StepRecord, TrialRecord
+from core.settings import Settings
+from core.states import TrialState
+from core.tasks import TaskContent
+from store import jobs, models, outcomes, steps, tasks, trials
+from store.session import Database, Session
+from tests.core.families import model
+from workers.failures import settle
+from workers.phases import proposers
+from workers.processes import Process
+
+SEARCH, HELDOUT = 24, 16
+CONTENT = TaskContent(
+    name="arc_easy",
+    version="1",
+    content_digest="c" * 64,
+    documents=SEARCH + HELDOUT,
+    search=bitmap(range(SEARCH), SEARCH + HELDOUT).hex(),
+    metrics=("acc", "acc_norm"),
+    has_fewshot=False,
+)
+REQUEST = {
+    "models": [{"name": "a", "ref": "a"}, {"name": "b", "ref": "b"}],
+    "space": {"families": [{"family": "merge", "methods": ["linear"]}]},
+    "objective": {"tasks": [{"task": "arc_easy"}]},
+    "strategy": {"name": "random"},
+    "budget": {"trials": 6},
+    "racing": {"rungs": [6, 12]},
+    "export": {"when": "never"},
+}
+#: What a candidate scores, given how many items per task it is scored on.
+Ability = Callable[[TrialRecord, int], float]
+#: What a runner does with one kind of step.
+Verb = Callable[["Search", Session, StepRecord], None]
+
+
+def steady(trial: TrialRecord, items: int) -> float:
+    """Parents get half of the items right, a candidate as many as its first coefficient says, a layout a quarter."""
+    if trial.values is None:
+        return 0.5
+    numbers = [value for _, value in sorted(trial.values.items()) if isinstance(value, float)]
+    return numbers[0] if numbers else 0.25
+
+
+@dataclass
+class Search:
+    """One job and the means to go on with it."""
+
+    settings: Settings
+    database: Database
+    job_id: str
+    ability: Ability = steady
+    process: Process = field(init=False)
+    verbs: dict[StepKind, Verb] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.process, self.verbs = Process(self.settings), dict(VERBS)
+
+    @property
+    def job(self) -> JobRecord:
+        with self.database.reading() as session:
+            return jobs.get(session, self.job_id)
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        with self.database.reading() as session:
+            return trials.of_job(session, self.job_id)
+
+    @property
+    def candidates(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials if trial.origin != "parent"]
+
+    def steps(self, *kinds: StepKind) -> list[StepRecord]:
+        with self.database.reading() as session:
+            return steps.of_job(session, self.job_id, kinds=kinds or None)
+
+    def change(self, action: Callable[[Session], Any]) -> Any:
+        with self.database.transaction() as session:
+            return action(session)
+
+    def claim(self, device: Device, *kinds: StepKind) -> StepRecord | None:
+        return self.change(
+            lambda s: steps.claim(s, owner="test", devices=(device,), kinds=kinds or None, lease_seconds=60)
+        )
+
+    def look(self) -> None:
+        """Have everything decided that can be decided now."""
+        while (step := self.claim(Device.NONE, StepKind.ADVANCE)) is not None:
+            self.process._run(step)
+
+    def work(self) -> bool:
+        """Do one step of a runner's work."""
+        step = self.claim(Device.CPU)
+        if step is None:
+            return False
+        try:
+            self.change(lambda session: self.verbs[step.kind](self, session, step))
+        except HuarizoError as error:
+            settle(self.database, self.settings, step, error)
+        return True
+
+    def go(self, rounds: int = 200) -> JobRecord:
+        """Go on until nothing is left to do."""
+        for _ in range(rounds):
+            self.look()
+            if not self.work():
+                break
+        return self.job
+
+
+def _inspect(search: Search, session: Session, step: StepRecord) -> None:
+    tasks.put(session, CONTENT)
+    steps.finish(session, step.id, step.fence, {"content": CONTENT.content_digest, "device": "cpu"})
+    steps.ensure_advance(session, search.job_id)
+
+
+def _run_trial(search: Search, session: Session, step: StepRecord) -> None:
+    trial = trials.get(session, str(step.trial_id))
+    if not trial.state.final:
+        fresh = trial.target_items - trial.scored_items
+        trials.move(session, trial.id, TrialState.RUNNING)
+        reached = {str(size): search.ability(trial, size) for size in (6, 12, 24) if size <= trial.target_items}
+        macro = reached[str(trial.target_items)]
+        score = Score(task="arc_easy", metric="acc_norm", value=macro, stderr=0.1, n=trial.target_items)
+        trials.record(
+            session,
+            trial.id,
+            scored_items=trial.target_items,
+            scores=(score,),
+            macro=macro,
+            seconds_added=0.0,
+            provenance={"macros": reached},
+        )
+        jobs.count(session, search.job_id, items=fresh)
+        trials.move(session, trial.id, TrialState.WAITING)
+    steps.finish(session, step.id, step.fence)
+    steps.ensure_advance(session, search.job_id)
+
+
+def heldout_outcomes(trial: TrialRecord, value: float) -> Outcomes:
+    """A share of the held-out items right, the same ones in every run."""
+    draw = random.Random(trial.recipe_digest)
+    right = set(draw.sample(range(SEARCH, SEARCH + HELDOUT), round(value * HELDOUT)))
+    return Outcomes.of((number, int(number in right), 0.5) for number in range(SEARCH, SEARCH + HELDOUT))
+
+
+def _confirm(search: Search, session: Session, step: StepRecord) -> None:
+    trial = trials.get(session, str(step.trial_id))
+    jobs.pin_fingerprints(session, search.job_id, {"arc_easy": "f" * 64})
+    found = heldout_outcomes(trial, trial.macro or 0.0)
+    outcomes.complete(
+        session,
+        recipe_digest=trial.recipe_digest,
+        fingerprint="f" * 64,
+        task="arc_easy",
+        documents=CONTENT.documents,
+        outcomes=found,
+    )
+    value = sum(found.correct) / HELDOUT
+    trials.record_heldout(
+        session, trial.id, (Score(task="arc_easy", metric="acc_norm", value=value, stderr=0.1, n=HELDOUT),), value
+    )
+    tasks.count_heldout_read(session, CONTENT.content_digest)
+    jobs.count(session, search.job_id, heldout_reads=1)
+    steps.finish(session, step.id, step.fence)
+    steps.ensure_advance(session, search.job_id)
+
+
+def _export(search: Search, session: Session, step: StepRecord) -> None:
+    steps.finish(session, step.id, step.fence)
+    steps.ensure_advance(session, search.job_id)
+
+
+VERBS = {
+    StepKind.INSPECT_TASK: _inspect,
+    StepKind.RUN_TRIAL: _run_trial,
+    StepKind.CONFIRM: _confirm,
+    StepKind.EXPORT: _export,
+}
+
+
+@pytest.fixture
+def new_search(database_url: str) -> Iterator[Callable[..., Search]]:
+    """Makes searches over two registered models of four layers, in one database."""
+    settings = Settings(database_url=database_url, broker_url=None)
+    database, made = Database(database_url), []
+
+    def make(**changes: Any) -> Search:
+        with database.transaction() as session:
+            for name in ("a", "b"):
+                record, parent = models.register(session, name, f"hub:herd/{name}@0"), model(name)
+                models.mark_ready(session, record.id, parent.header, parent.weights_digest)
+            job, _ = jobs.create(session, SearchJob.model_validate(REQUEST | changes))
+        made.append(Search(settings, database, job.id))
+        return made[-1]
+
+    yield make
+    for search in made:
+        proposers.forget(search.job_id)
+        search.process.database.dispose()
+    database.dispose()
+
+
+@pytest.fixture
+def search(new_search: Callable[..., Search]) -> Search:
+    """A search that was just posted."""
+    return new_search()

@@ -1,0 +1,257 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from core.errors import NonFiniteWeightsError, OutOfMemoryError
+from core.records import StepKind
+from core.states import JobState, TrialState
+from store import events, jobs, steps
+from tests.store.makers import put
+from tests.workers.phases.conftest import steady
+from workers.phases import proposers, running
+
+#: What the sampler heard.
+OPTUNA = text("SELECT number, state::text AS state FROM optuna.trials ORDER BY number")
+
+
+def begun(search):
+    """Prepared, its first candidates queued and nothing scored yet."""
+    while not search.candidates:
+        search.look()
+        assert search.candidates or search.work()
+    return search
+
+
+def failing(search, which, error):
+    """Have the runner fail on some trials."""
+    work = search.verbs[StepKind.RUN_TRIAL]
+
+    def run(search, session, step):
+        trial = next(t for t in search.trials if t.id == step.trial_id)
+        if which(trial):
+            raise error
+        work(search, session, step)
+
+    search.verbs[StepKind.RUN_TRIAL] = run
+    return search
+
+
+def forget_study(search):
+    """Lose Optuna's tables and whatever a process keeps of them."""
+    proposers.forget(search.job_id)
+    search.change(lambda session: session.execute(text("TRUNCATE optuna.studies, optuna.trials CASCADE")))
+
+
+def test_parents_run_first_and_on_all_items(search):
+    begun(search)
+    parents = [trial for trial in search.trials if trial.origin == "parent"]
+    assert [(t.label, t.target_items, t.optuna_number) for t in parents] == [("a", 24, None), ("b", 24, None)]
+    search.work()
+    search.work()
+    assert [t.state for t in search.trials[:2]] == [TrialState.WAITING] * 2
+    search.look()
+    assert [t.state for t in search.trials[:2]] == [TrialState.SCORED] * 2
+
+
+def test_known_good_starts_are_proposed_first_and_named(search):
+    begun(search)
+    first = search.candidates[0]
+    assert (first.origin, first.label) == ("enqueued", "uniform linear")
+    assert set(first.recipe.merge.params["weight"].values()) == {0.5}
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_one_proposal_is_kept_ahead_of_every_worker_within_the_budget(new_search, parallel):
+    search = begun(new_search(parallel=parallel, budget={"trials": 5}))
+    assert len(search.candidates) == min(2 * parallel, 5)
+    assert search.go().state is JobState.SUCCEEDED
+    assert len(search.candidates) == 5
+
+
+def test_a_race_raises_the_best_third_and_stops_the_rest(new_search):
+    # The uniform merge comes first; whoever is drawn later must be among the best third of all that were seen there.
+    search = new_search(budget={"trials": 9}, racing={"rungs": [6, 12], "eta": 3})
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    ended = [trial for trial in search.candidates if trial.state is TrialState.STOPPED]
+    assert ended and all(trial.scored_items < 24 for trial in ended)
+    best = max(search.candidates, key=lambda trial: steady(trial, 24))
+    assert best.state is TrialState.SCORED and best.scored_items == 24
+    spent = sum(trial.scored_items for trial in search.trials)
+    assert search.job.items_scored == spent < 24 * len(search.trials)
+
+
+def test_a_candidate_that_was_raised_and_is_not_taken_yet_is_not_judged_again(new_search):
+    search = work_off(begun(new_search(parallel=2)))
+    search.look()
+    waiting = [t for t in search.candidates if t.state is TrialState.WAITING and t.target_items > t.scored_items]
+    assert len(waiting) > 1
+    # One of them comes back while another waits for a runner.
+    search.work()
+    search.look()
+    assert search.go().state is JobState.SUCCEEDED
+    assert all(step.failure is None for step in search.steps())
+
+
+def test_the_sampler_hears_of_every_end_once(search):
+    search.go()
+    with search.database.reading() as session:
+        rows = session.execute(OPTUNA).all()
+    heard = {row.number: row.state for row in rows}
+    wanted = {TrialState.SCORED: "COMPLETE", TrialState.STOPPED: "PRUNED"}
+    assert heard == {trial.optuna_number: wanted[trial.state] for trial in search.candidates}
+    assert all(trial.told for trial in search.candidates)
+
+
+def test_a_budget_of_items_cancels_what_is_queued_and_completes_one_candidate(new_search):
+    # Two parents cost 48 items; the first rung of the first candidate 6 more.
+    search = new_search(parallel=3, budget={"item_evaluations": 54})
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    states = [trial.state for trial in search.candidates]
+    assert states.count(TrialState.SCORED) == 1
+    assert states.count(TrialState.CANCELLED) == 5
+    assert search.job.items_scored == 54 + 18
+
+
+def work_off(search):
+    """Have a runner do everything that is queued before anything is decided."""
+    while search.work():
+        pass
+    return search
+
+
+def test_a_spent_budget_chooses_the_one_to_complete_among_all_that_wait(new_search):
+    search = work_off(begun(new_search(parallel=2, budget={"item_evaluations": 48 + 4 * 6})))
+    assert [trial.state for trial in search.candidates] == [TrialState.WAITING] * 4
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    scored = [trial.number for trial in search.candidates if trial.state is TrialState.SCORED]
+    assert scored == [max(search.candidates, key=lambda trial: steady(trial, 24)).number]
+
+
+def test_a_spent_budget_completes_one_that_was_raised_and_stops_the_others(new_search):
+    search = work_off(begun(new_search(parallel=2, budget={"seconds": 600})))
+    search.look()
+    raised = [t for t in search.candidates if t.state is TrialState.WAITING and t.target_items == 12]
+    assert len(raised) > 1
+    run_out(search)
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    ended = {trial.number: trial.state for trial in search.candidates if trial.state is not TrialState.CANCELLED}
+    best = max(raised, key=lambda trial: steady(trial, 24))
+    assert ended == dict.fromkeys(ended, TrialState.STOPPED) | {best.number: TrialState.SCORED}
+    assert all(step.failure is None for step in search.steps())
+
+
+def run_out(search):
+    """Let the budget of seconds have passed, and be noticed before anything else happens."""
+    long_ago = datetime.now(UTC) - timedelta(seconds=601)
+    search.change(lambda session: put(session, "jobs", search.job_id, started_at=long_ago))
+    search.change(lambda session: steps.ensure_advance(session, search.job_id))
+
+
+def test_a_budget_of_seconds_ends_the_search_when_they_have_passed(new_search):
+    search = begun(new_search(budget={"seconds": 600}))
+    for _ in range(8):
+        search.work()
+        search.look()
+    asked = len(search.candidates)
+    assert search.job.state is JobState.RUNNING
+    run_out(search)
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    assert len(search.candidates) == asked
+    assert any(trial.state is TrialState.SCORED for trial in search.candidates)
+
+
+def test_a_space_that_is_used_up_ends_the_search(new_search):
+    family = {"family": "layout", "presets": ["dus"], "sources": ["a"]}
+    search = new_search(space={"families": [family]}, budget={"trials": 50})
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    # Of four layers at most half are taken off each copy: m is 1 or 2.
+    assert sorted(len(trial.resolved.layers) for trial in search.candidates) == [4, 6]
+    with search.database.reading() as session:
+        assert events.of_kind(session, search.job_id, running.USED_UP)
+
+
+def test_a_candidate_that_fails_is_recorded_and_the_search_goes_on(search):
+    broken = NonFiniteWeightsError("tensor 'x' holds NaN", where="x")
+    failing(search, lambda trial: trial.origin != "parent" and trial.number % 2, broken)
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    states = {trial.number % 2: trial.state for trial in search.candidates}
+    assert states[1] is TrialState.FAILED and states[0] is not TrialState.FAILED
+    assert {trial.failure.code for trial in search.candidates if trial.number % 2} == {"non_finite_weights"}
+
+
+def test_failures_in_a_row_fail_the_job_with_their_code(new_search):
+    search = new_search(budget={"trials": 50}, max_consecutive_failures=4)
+    failing(search, lambda trial: trial.number > 3, OutOfMemoryError("no room"))
+    job = search.go()
+    assert job.state is JobState.FAILED
+    assert job.failure.code == "out_of_memory" and "4 candidates failed in a row" in job.failure.message
+    failed = [trial for trial in search.candidates if trial.state is TrialState.FAILED]
+    assert len(failed) == 4
+    assert all(step.state.final for step in search.steps())
+
+
+def test_a_success_between_failures_keeps_the_job_alive(new_search):
+    search = new_search(budget={"trials": 8}, max_consecutive_failures=3)
+    failing(search, lambda trial: trial.number > 3 and trial.number % 3, OutOfMemoryError("no room"))
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    assert sum(trial.state is TrialState.FAILED for trial in search.candidates) == 4
+
+
+def test_a_parent_that_cannot_be_scored_ends_the_job_with_its_code(search):
+    failing(search, lambda trial: trial.label == "b", NonFiniteWeightsError("tensor 'x' holds NaN"))
+    job = search.go()
+    assert job.state is JobState.FAILED and job.failure.code == "non_finite_weights"
+    assert {t.state for t in search.candidates} == {TrialState.CANCELLED}
+
+
+def test_a_lost_study_is_rebuilt_and_the_search_goes_on(search):
+    begun(search)
+    for _ in range(7):
+        search.work()
+        search.look()
+    before = search.candidates
+    assert any(trial.told for trial in before)
+    forget_study(search)
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    after = search.candidates
+    assert [t.values for t in after[: len(before)]] == [t.values for t in before]
+    assert len(after) == 6 and len({str(trial.values) for trial in after}) == 6
+    with search.database.reading() as session:
+        heard = {row.number: row.state for row in session.execute(OPTUNA)}
+    assert set(heard) == {trial.optuna_number for trial in after}
+    assert set(heard.values()) <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_look_that_failed_loses_no_proposal(search, monkeypatch):
+    # Optuna commits what it is asked for; our rows are rolled back.
+    create, calls = running.trials.create, []
+
+    def once(*arguments, **options):
+        calls.append(options["origin"])
+        if options["origin"] == "proposed" and calls.count("proposed") == 1:
+            raise RuntimeError("the database went away")
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(running.trials, "create", once)
+    monkeypatch.setattr("store.queue.FIRST_BACKOFF_SECONDS", 0.0)
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    assert calls.count("proposed") > 1
+    assert len(search.candidates) == 6
+    assert search.candidates[0].label == "uniform linear"
+
+
+def test_looking_again_changes_nothing(search):
+    begun(search)
+    for _ in range(9):
+        assert search.job.state is JobState.RUNNING
+        before = search.trials, search.steps(StepKind.RUN_TRIAL, StepKind.CONFIRM), history(search)
+        search.change(lambda session: running.look(session, search.settings, jobs.get(session, search.job_id)))
+        assert (search.trials, search.steps(StepKind.RUN_TRIAL, StepKind.CONFIRM), history(search)) == before
+        search.work()
+        search.look()
+
+
+def history(search):
+    with search.database.reading() as session:
+        return events.after(session, search.job_id, 0, 1000)
