@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml constraints.txt native.txt
 	@test -n "$(PYTHON)" || { echo "Huarizo needs Python 3.11, 3.12 or 3.13: install one, or set PYTHON="; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r native.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r native.txt
 	@touch $(STAMP)
 
 demo: venv
