@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 class Settings(BaseSettings):
     """Settings of one process; read once at its start."""
 
-    model_config = SettingsConfigDict(env_prefix="HUARIZO_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HUARIZO_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     database_url: str | None = Field(default=None, description="SQLAlchemy URL of Postgres; unset embeds a server.")
     broker_url: str | None = Field(default=None, description="URL of Redis or Valkey; unset embeds a server.")
