@@ -10,7 +10,6 @@ import logging
 import threading
 
 from core.settings import Settings
-from core.states import StepState
 from store import steps
 from store.leader import leader
 from store.session import Database
@@ -22,22 +21,20 @@ log = logging.getLogger(__name__)
 LEADER_KEY = "reconciler"
 
 
-def reconcile(database: Database, settings: Settings) -> int:
-    """One pass; returns how many steps were taken back."""
-    taken = _release_the_dead(database)
+def reconcile(database: Database, settings: Settings) -> None:
+    """One pass."""
+    released = _release_the_dead(database)
     with database.transaction() as session:
-        expired = steps.expire(session, max_infra_restarts=settings.max_infra_restarts)
-        for step in expired:
-            if step.state is StepState.FAILED:
-                bear(session, step)
+        failed = steps.expire(session, max_infra_restarts=settings.max_infra_restarts)
+        for step in failed:
+            bear(session, step)
     with database.transaction() as session:
         steps.overdue(session, settings.ring_seconds)
     with database.transaction() as session:
         for job_id in steps.idle_jobs(session):
             steps.ensure_advance(session, job_id)
-    if taken or expired:
-        log.warning("took back %d steps of dead workers and %d with expired leases", taken, len(expired))
-    return taken + len(expired)
+    if released or failed:
+        log.warning("%d steps of dead workers are queued again, %d failed: died too often", released, len(failed))
 
 
 def _release_the_dead(database: Database) -> int:
