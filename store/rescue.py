@@ -32,6 +32,12 @@ def owners(s: ReadSession) -> list[str]:
     return [str(owner) for owner in s.execute(query).scalars()]
 
 
+def held_by(s: ReadSession, owner: str) -> list[StepRecord]:
+    """The steps that an owner holds at the moment."""
+    query = select(*queue.COLUMNS).where(queue.RUNNING, steps.c.owner == owner).order_by(steps.c.id)
+    return [queue.record(row) for row in s.execute(query)]
+
+
 def idle_jobs(s: ReadSession) -> list[str]:
     """Jobs under way that nothing would wake: neither ended nor paused, and without an open step."""
     open_step = select(steps.c.id).where(steps.c.job_id == jobs.c.id, or_(queue.QUEUED, queue.RUNNING))

@@ -17,7 +17,7 @@ from core.states import StepState
 from store import queue, rows
 from store.leases import claim, fail, finish, guard, heartbeat
 from store.queue import ring
-from store.rescue import counts, expire, idle_jobs, overdue, owners, release
+from store.rescue import counts, expire, held_by, idle_jobs, overdue, owners, release
 from store.session import ReadSession, Session
 from store.tables import steps
 
@@ -34,6 +34,7 @@ __all__ = [
     "get",
     "guard",
     "heartbeat",
+    "held_by",
     "idle_jobs",
     "of_job",
     "overdue",

@@ -16,8 +16,10 @@ import subprocess
 import sys
 from typing import Any, cast
 
+from core.errors import TrialTimeoutError
 from core.settings import Settings
 from store import steps
+from workers.failures import settle
 from workers.lifetime import process_owner
 from workers.processes import Process
 from workers.stopping import stretch
@@ -38,9 +40,14 @@ class RunnerProcess:
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
         self.owner = ""
+        self.timed_out = False
 
     def run_one(self) -> dict[str, Any] | None:
-        """Have the runner run one step: its answer, or None if it died or was ended for taking too long."""
+        """Have the runner run one step: its answer, or None if it died or was ended for taking too long.
+
+        `timed_out` says afterwards which of the two it was.
+        """
+        self.timed_out = False
         process = self._alive()
         try:
             assert process.stdin is not None
@@ -86,6 +93,7 @@ class RunnerProcess:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(limit):
                 log.error("a step took longer than %s s: its runner is ended", limit)
+                self.timed_out = True
                 return None
         line = process.stdout.readline()
         return cast("dict[str, Any]", json.loads(line)) if line.endswith("\n") else None
@@ -100,10 +108,25 @@ def drive(process: Process, queue: str) -> None:
     for _ in stretch():
         answer = runner.run_one()
         if answer is None:
-            with process.database.transaction() as session:
-                released = steps.release(session, runner.owner)
-            log.error("the runner died; %d of its steps are queued again", released)
+            _after_death(process, runner)
         elif not answer["ran"]:
             return
     with process.database.transaction() as session:
         session.ring(queue, "stretch", "again")
+
+
+def _after_death(process: Process, runner: RunnerProcess) -> None:
+    """A step that took too long failed by its own doing; any other death is nobody's fault and costs a restart."""
+    with process.database.reading() as session:
+        held = steps.held_by(session, runner.owner)
+    if runner.timed_out:
+        limit = process.settings.step_timeout_seconds
+        error = TrialTimeoutError(
+            f"a step may run {limit:g} s, but this one ran longer: raise HUARIZO_STEP_TIMEOUT_SECONDS"
+        )
+        for step in held:
+            settle(process.database, process.settings, step, error)
+        return
+    with process.database.transaction() as session:
+        released = steps.release(session, runner.owner)
+    log.error("the runner died; %d of its steps are queued again", released)

@@ -17,9 +17,9 @@ from core.outcomes import bits
 from core.records import StepKind
 from core.settings import Settings
 from core.states import JobState, StepState, TrialState
-from store import steps
+from store import steps, trials
 from store import tables as rows
-from tests.store.makers import new_step
+from tests.store.makers import claim, new_job, new_step, new_trial
 from workers import device, stopping
 from workers.device import RunnerProcess, drive
 from workers.processes import Process
@@ -281,3 +281,31 @@ def test_a_runner_killed_in_the_midst_of_scoring_loses_nothing_and_scores_nothin
     assert both == sorted(number for numbers in kept.values() for number in numbers)
     assert service.job(job.id).state is JobState.RUNNING
     assert service.job(job.id).items_scored == len(both)
+
+
+def test_a_candidate_that_takes_too_long_fails_with_a_code_and_is_not_tried_again(stand_in, worker):
+    """Trying it again would take as long."""
+    stand_in("""
+        import time
+        def run_next(bench):
+            time.sleep(300)
+    """)
+    with worker.database.transaction() as session:
+        job = new_job(session)
+        trial = new_trial(session, job.id)
+    slow = RunnerProcess(Settings(step_timeout_seconds=4))
+    device._runners[os.getpid()] = slow
+    slow._alive()
+    with worker.database.transaction() as session:
+        step = claim(session, owner=slow.owner)
+        trials.move(session, trial.id, TrialState.RUNNING)
+    assert step.trial_id == trial.id
+    stopping.DRAINING.set()
+    try:
+        drive(worker, "cpu")
+    finally:
+        stopping.DRAINING.clear()
+    with worker.database.reading() as session:
+        ended, failed = trials.get(session, trial.id), steps.get(session, step.id)
+    assert (ended.state, ended.failure.code) == (TrialState.FAILED, "trial_timeout")
+    assert (failed.state, failed.infra_restarts) == (StepState.FAILED, 0)
