@@ -51,7 +51,7 @@ class GrowthPlan:
     arc: Course = ARC
     wino: Course = WINO
     hella: Course = HELLA
-    threads: int = 1  # of these small layers, two do little more and stall each other on a busy machine
+    threads: int = 1  # two gain little on layers this small, and stall each other on a busy machine
     tokenizer_texts: int = 8000
     train_items: int = 400
     search_items: int = 1000

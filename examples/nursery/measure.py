@@ -141,7 +141,7 @@ class Figures:
 
 
 def measure(family: NurseryFamily) -> Figures:
-    """Score everything; about a minute of two cores."""
+    """Score everything; about three minutes of one core."""
     bench = Bench.open(family)
     best, tried = bench.best_blend(family.seed)
     named = {"base": bench.base, **bench.specialists}
