@@ -100,9 +100,7 @@ def _verdict(job: JobRecord, trial: TrialRecord) -> str:
     if not verdict:
         return ""
     if verdict["winner"]["trial_id"] != trial.id:
-        return (
-            "## Verdict\n\nNone: the proof of this search was about another candidate, and does not hold for this one."
-        )
+        return "## Verdict\n\nNone for this candidate: the proof of its search was about another one."
     told = {
         "gain": "better than the best parent on held-out items",
         "no gain": "not proven better than the best parent on held-out items",

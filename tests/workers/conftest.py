@@ -21,6 +21,14 @@ from store.session import Database
 from workers.processes import Process
 
 ALWAYS = {"save_dtype": "float32", "when": "always"}
+#: The smallest search there is: two parents, one task, one method.
+SMALL = {
+    "models": [{"name": name, "ref": f"local:nursery/{name}"} for name in ("base", "arc")],
+    "space": {"families": [{"family": "merge", "methods": ["linear"]}]},
+    "objective": {"tasks": [{"task": "nursery_arc", "metric": "acc_norm"}]},
+    "budget": {"trials": 2},
+    "export": {"when": "never"},
+}
 
 
 @dataclass
@@ -70,11 +78,11 @@ class Service:
 
         return self._keep(Bench(self.settings, owner="runner"))
 
-    def finish(self, job_id: str, limit: int = 400) -> JobRecord:
+    def finish(self, job_id: str, runner: Any = None, limit: int = 400) -> JobRecord:
         """Run everything there is to run."""
         from workers.runner.work import run_next
 
-        runner = self.runner()
+        runner = runner or self.runner()
         for _ in range(limit):
             ran = self.control()
             ran = run_next(runner)["ran"] or ran

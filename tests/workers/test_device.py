@@ -20,6 +20,7 @@ from core.states import JobState, StepState, TrialState
 from store import steps, trials
 from store import tables as rows
 from tests.store.makers import claim, new_job, new_step, new_trial
+from tests.workers.conftest import SMALL
 from workers import device, stopping
 from workers.device import RunnerProcess, drive
 from workers.processes import Process
@@ -250,13 +251,7 @@ def test_a_runner_killed_in_the_midst_of_scoring_loses_nothing_and_scores_nothin
     monkeypatch.setenv("HUARIZO_DEVICE", "cpu")
     monkeypatch.setenv("HUARIZO_THREADS", "1")
     monkeypatch.setattr(stopping, "STRETCH_SECONDS", 300.0)
-    job = service.post(
-        models=[{"name": "base", "ref": "local:nursery/base"}, {"name": "arc", "ref": "local:nursery/arc"}],
-        space={"families": [{"family": "merge", "methods": ["linear"]}]},
-        objective={"tasks": [{"task": "nursery_arc", "metric": "acc_norm"}]},
-        budget={"trials": 1},
-        export={"when": "never"},
-    )
+    job = service.post(**SMALL)
     step = service.until(StepKind.RUN_TRIAL)
     with service.database.transaction() as s:
         steps.release(s, "runner")

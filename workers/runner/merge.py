@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from core.checkpoint import read_header, weights_digest
 from core.errors import RecipeError
-from core.jobs import LOCAL_REF
 from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, resolve
 from core.settings import Settings
@@ -128,14 +127,13 @@ def _export(
 
 
 def _about(recipe: Recipe, resolved: ResolvedRecipe, models: dict[str, Model], info: ExportInfo) -> dict[str, Any]:
-    names = {ref: Path(ref).name if LOCAL_REF.match(ref) else ref for ref in models}
     return {
         "format": 1,
         "recipe_digest": resolved.digest(),
         "weights_digest": info.weights_digest,
         "parameters": info.parameters,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "parents": {names[ref]: model.weights_digest for ref, model in models.items()},
+        "parents": {ref: model.weights_digest for ref, model in models.items()},
     }
 
 

@@ -11,14 +11,10 @@ from evaluation.scorer import Scorer
 from store import jobs, outcomes, steps, tasks
 from store import tables as rows
 from tests.store.makers import put
+from tests.workers.conftest import SMALL
 from workers.heart import Heart
 from workers.runner import run_trial
 from workers.runner.scoring import macro_of, score_of
-
-ARC = {"tasks": [{"task": "nursery_arc", "metric": "acc_norm"}]}
-TWO = [{"name": name, "ref": f"local:nursery/{name}"} for name in ("base", "arc")]
-LINEAR = {"families": [{"family": "merge", "methods": ["linear"]}]}
-SMALL = {"models": TWO, "space": LINEAR, "objective": ARC, "budget": {"trials": 2}, "export": {"when": "never"}}
 
 
 @pytest.fixture

@@ -1,0 +1,138 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.checkpoint import weights_digest
+from workers.runner import merge
+
+RECIPE = """
+sources:
+  - {name: a, model: "local:nursery/arc"}
+  - {name: b, model: "local:nursery/wino"}
+merge:
+  method: linear
+  params: {weight: {a: 0.25, b: 0.75}}
+save_dtype: %s
+"""
+
+
+@pytest.fixture
+def here(smoke_nursery, tmp_path, monkeypatch):
+    """A working folder with the models below a root."""
+    monkeypatch.setenv("HUARIZO_MODEL_ROOTS", str(smoke_nursery))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, monkeypatch, capsys):
+    """Run the verb on a recipe's text: exit status and the events it told."""
+
+    def call(text, *options, out="out"):
+        (here / "recipe.yaml").write_text(text)
+        monkeypatch.setattr(sys, "argv", ["merge", "recipe.yaml", out, *options])
+        status = merge.main()
+        return status, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+def average(root, dtype):
+    a, b = (load_file(root / "nursery" / name / "model.safetensors") for name in ("arc", "wino"))
+    return {name: (0.25 * a[name].float() + 0.75 * b[name].float()).to(dtype) for name in a}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_recipe_becomes_the_average_that_one_computes_by_hand(run, here, smoke_nursery, dtype):
+    status, events = run(RECIPE % dtype)
+    assert status == 0
+    expected = average(smoke_nursery, getattr(torch, dtype))
+    made = load_file(here / "out" / "model.safetensors")
+    assert set(made) == set(expected)
+    for name, tensor in expected.items():
+        assert made[name].dtype == tensor.dtype and torch.equal(made[name], tensor), name
+    (done,) = events
+    assert done["event"] == "done" and done["weights_digest"] == weights_digest(here / "out")
+    manifest = json.loads((here / "out" / "huarizo.json").read_text())
+    assert manifest["files"] == done["files"] and manifest["recipe_digest"] == done["recipe_digest"]
+    assert manifest["parents"] == {
+        f"local:nursery/{name}": weights_digest(smoke_nursery / "nursery" / name) for name in ("arc", "wino")
+    }
+
+
+def test_progress_is_told_tensor_by_tensor(run, here):
+    status, events = run(RECIPE % "float32", "--json-progress")
+    *steps, done = events
+    total = len(load_file(here / "out" / "model.safetensors"))
+    assert status == 0 and done["event"] == "done"
+    assert steps == [{"event": "progress", "done": n, "total": total} for n in range(1, total + 1)]
+
+
+def test_models_are_found_from_the_working_folder_and_by_absolute_path(run, here, smoke_nursery, monkeypatch):
+    monkeypatch.delenv("HUARIZO_MODEL_ROOTS")
+    shutil.copytree(smoke_nursery / "nursery" / "arc", here / "mine")
+    text = RECIPE.replace("nursery/arc", "mine").replace("nursery/wino", f"{smoke_nursery}/nursery/wino")
+    status, _ = run(text % "float32")
+    assert status == 0
+    manifest = json.loads((here / "out" / "huarizo.json").read_text())
+    assert set(manifest["parents"]) == {"local:mine", f"local:{smoke_nursery}/nursery/wino"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("sources: [", "invalid_recipe"),
+        ("42", "invalid_recipe"),
+        ("sources: []\nmerge: {method: linear}", "invalid_recipe"),
+        (RECIPE.replace("linear", "linaer") % "float32", "unknown_method"),
+        (RECIPE.replace("nursery/arc", "nursery/nobody") % "float32", "missing_checkpoint"),
+        (RECIPE.replace("weight:", "wait:") % "float32", "invalid_recipe"),
+        (RECIPE.replace("a: 0.25, b: 0.75", "a: 1.0, b: -1.0") % "float32", "invalid_recipe"),
+    ],
+)
+def test_an_error_is_one_line_with_its_code(run, here, text, code):
+    status, events = run(text, "--json-progress")
+    assert status == 1
+    (event,) = events
+    assert (event["event"], event["code"]) == ("error", code), event
+    assert event["message"] and not (here / "out").exists()
+
+
+def test_a_recipe_that_is_no_text_is_refused(run, here, monkeypatch, capsys):
+    (here / "binary").write_bytes(b"\xff\xfe\x00\x80")
+    for name in ("binary", "nowhere.yaml"):
+        monkeypatch.setattr(sys, "argv", ["merge", name, "out"])
+        assert merge.main() == 1
+        assert json.loads(capsys.readouterr().out)["code"] == "invalid_recipe"
+
+
+def test_what_nobody_foresaw_is_told_too(run, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(merge, "export", fail)
+    status, (event,) = run(RECIPE % "float32")
+    assert (status, event["code"], event["message"]) == (1, "internal", "ZeroDivisionError: division by zero")
+
+
+def test_an_empty_folder_is_filled_and_a_full_one_left_alone(run, here):
+    (here / "out").mkdir()
+    assert run(RECIPE % "float32")[0] == 0
+    before = sorted(path.name for path in (here / "out").iterdir())
+    status, (event,) = run(RECIPE % "bfloat16")
+    assert (status, event["code"]) == (1, "conflict")
+    assert sorted(path.name for path in (here / "out").iterdir()) == before
+
+
+def test_it_runs_as_a_process_of_its_own(here, smoke_nursery):
+    text = RECIPE.replace("local:nursery/arc", f"local:{smoke_nursery}/nursery/arc") % "float32"
+    (here / "recipe.yaml").write_text(text)
+    command = [sys.executable, "-m", "workers.runner.merge", str(here / "recipe.yaml"), str(here / "out")]
+    done = subprocess.run(command, cwd=merge.__file__.rsplit("/workers/", 1)[0], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights_digest"] == weights_digest(here / "out")

@@ -1,0 +1,38 @@
+from types import SimpleNamespace
+
+from core.records import Device, StepKind
+from core.states import StepState, TrialState
+from store import steps, trials
+from tests.store.makers import claim, new_job, new_trial
+from workers.runner import run_trial
+
+
+def test_nothing_is_built_for_a_trial_that_ended_meanwhile(database):
+    with database.transaction() as s:
+        trial = new_trial(s, new_job(s).id)
+        step = claim(s, Device.CPU)
+        trials.move(s, trial.id, TrialState.CANCELLED)
+    # A workbench that can do nothing but read the store.
+    run_trial.run(SimpleNamespace(database=database), step, None)
+    with database.reading() as s:
+        ended = steps.get(s, step.id)
+    assert (ended.state, ended.result) == (StepState.DONE, {"items": 0})
+
+
+def test_every_result_says_how_it_came_about(finished):
+    service, job = finished
+    for trial in service.trials(job.id):
+        made = trial.provenance
+        assert {"versions", "commit", "device", "python", "macros", "build_seconds"} <= set(made)
+        assert made["versions"]["lm_eval"] and trial.seconds > made["build_seconds"] > 0
+        assert trial.scored_items == trial.target_items == max(int(size) for size in made["macros"])
+        assert made["macros"][str(trial.scored_items)] == trial.macro
+
+
+def test_every_rung_is_a_step_of_its_own(finished):
+    service, job = finished
+    for trial in service.trials(job.id):
+        ran = [step for step in service.steps(job.id, StepKind.RUN_TRIAL) if step.trial_id == trial.id]
+        assert len(ran) == (1 if trial.origin == "parent" else len(trial.provenance["macros"]))
+        # Three tasks; what each step scored anew adds up to what the trial was scored on.
+        assert sum(step.result["items"] for step in ran) in (3 * trial.scored_items, 0)
