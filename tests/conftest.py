@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 #: Nothing in a test outlives a crash of the machine, so the server need not wait for the disk.
 _FAST = ("fsync = off", "synchronous_commit = off", "full_page_writes = off", "autovacuum = off")
+
+
+def pytest_configure() -> None:
+    """A run started in the background, or under nohup, inherits signals that are ignored; tests send them."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
