@@ -38,7 +38,7 @@ REQUEST = {
     "space": {"families": [{"family": "merge", "methods": ["linear"]}]},
     "objective": {"tasks": [{"task": "arc_easy"}]},
     "strategy": {"name": "random"},
-    "budget": {"trials": 6},
+    "budget": {"trials": 4},
     "racing": {"rungs": [6, 12]},
     "export": {"when": "never"},
 }
@@ -66,6 +66,7 @@ class Search:
     ability: Ability = steady
     process: Process = field(init=False)
     verbs: dict[StepKind, Verb] = field(init=False)
+    known: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.process, self.verbs = Process(self.settings), dict(VERBS)
@@ -131,7 +132,9 @@ def _inspect(search: Search, session: Session, step: StepRecord) -> None:
 def _run_trial(search: Search, session: Session, step: StepRecord) -> None:
     trial = trials.get(session, str(step.trial_id))
     if not trial.state.final:
-        fresh = trial.target_items - trial.scored_items
+        # Outcomes outlive a trial: what its recipe was scored on before costs nothing.
+        fresh = max(trial.target_items - search.known.get(trial.recipe_digest, 0), 0)
+        search.known[trial.recipe_digest] = search.known.get(trial.recipe_digest, 0) + fresh
         trials.move(session, trial.id, TrialState.RUNNING)
         reached = {str(size): search.ability(trial, size) for size in (6, 12, 24) if size <= trial.target_items}
         macro = reached[str(trial.target_items)]
