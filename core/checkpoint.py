@@ -28,6 +28,16 @@ from core.noun import canonical_json, digest_of
 MAX_HEADER_BYTES = 100_000_000
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+#: Keys of `tokenizer_config.json` that no encoding depends on.
+COSMETIC_TOKENIZER = frozenset({"chat_template", "name_or_path", "tokenizer_file", "transformers_version"})
+#: Files that shape how a text is encoded.
+TOKENIZER_FILES = (
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ def read_header(folder: Path) -> Header:
         vocab_size=embed.shape[0],
         rope_theta=_rope_theta(config),
         tokenizer_digest=tokenizer_digest(folder),
+        tokenizer_files=tokenizer_files(folder),
         tensors=tensors,
     )
     _check_complete(header, folder)
@@ -130,6 +141,21 @@ def tokenizer_digest(folder: Path) -> str | None:
         return digest_of([model.get("type"), model.get("vocab"), model.get("merges"), added])
     slow = folder / "tokenizer.model"
     return hashlib.sha256(slow.read_bytes()).hexdigest() if slow.is_file() else None
+
+
+def tokenizer_files(folder: Path) -> str | None:
+    """sha256 over every file that shapes how a text is encoded; None where the folder has no tokenizer."""
+    found = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    if not {"tokenizer.json", "tokenizer.model"} & set(found):
+        return None
+    return digest_of([[name, _tokenizer_content(folder / name)] for name in found])
+
+
+def _tokenizer_content(file: Path) -> Any:
+    """A tokenizer file as far as it shapes an encoding: fine-tunes of one base often differ in chat templates alone."""
+    if file.name == "tokenizer_config.json":
+        return {key: value for key, value in _read_json(file).items() if key not in COSMETIC_TOKENIZER}
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _hashes(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from core.architectures import Architecture, architecture_of
 from core.errors import ParentsDoNotFitError
-from core.noun import Noun
+from core.noun import Noun, digest_of
 
 #: Bytes per element of the safetensors dtypes that can be merged.
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -29,6 +29,12 @@ MEANING: dict[str, Any] = {
     "partial_rotary_factor": 1.0,
     "tie_word_embeddings": False,
 }
+
+
+#: Config keys that say nothing of what the model computes.
+COSMETIC = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"})
+#: Config keys that hold the longest input, in the order lm-eval asks for them.
+LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 
 
 class TensorInfo(Noun):
@@ -56,7 +62,9 @@ class Header(Noun):
         layers: depth of the stack.
         vocab_size: rows of the embedding.
         rope_theta: RoPE base, if the family has one.
-        tokenizer_digest: sha256 over the vocabulary, merges and added tokens; None without a tokenizer.
+        tokenizer_digest: sha256 over the vocabulary, merges and added tokens: what must fit between parents.
+        tokenizer_files: sha256 over the tokenizer's files, less chat templates and names: what decides how a text is
+            encoded. Both are None without a tokenizer.
         tensors: every tensor, sorted by name.
     """
 
@@ -66,6 +74,7 @@ class Header(Noun):
     vocab_size: int
     rope_theta: float | None = None
     tokenizer_digest: str | None = None
+    tokenizer_files: str | None = None
     tensors: tuple[TensorInfo, ...]
 
     @property
@@ -77,6 +86,17 @@ class Header(Noun):
     def config_dict(self) -> dict[str, Any]:
         """A fresh copy of the parsed `config.json`."""
         return dict(json.loads(self.config))
+
+    @property
+    def config_digest(self) -> str:
+        """sha256 over all of the config that may change what equal weights compute."""
+        return digest_of({key: value for key, value in self.config_dict.items() if key not in COSMETIC})
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest input in tokens that the config allows, as lm-eval reads it; None where it names none."""
+        config = self.config_dict
+        return next((int(config[key]) for key in LENGTHS if isinstance(config.get(key), int) and config[key] > 0), None)
 
     @property
     def parameters(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from core.catalog import catalog
+from core.errors import MissingCheckpointError, ParentsDoNotFitError
 from core.jobs import SearchJob
 from core.model import Model, check_fit
 from core.params import IntParam, Scalar
@@ -22,11 +23,13 @@ def check_parents(job: SearchJob, models: Mapping[str, Model]) -> None:
             missing, only what the known ones decide is checked.
 
     Raises:
-        ParentsDoNotFitError: parents of a merge that cannot be combined.
+        MissingCheckpointError: a model without a tokenizer.
+        ParentsDoNotFitError: parents of a merge that cannot be combined; two that differ in their config alone.
         LayoutError: a layout preset that does not fit the stack it is over.
         RecipeError: fixed values that no candidate can have (out of bounds, weights that sum to zero).
         SpaceError: bounds that the real depth does not allow.
     """
+    _check_each(models)
     for family in job.space.families:
         if isinstance(family, MergeFamily):
             merged = [models[name] for name in _merged(family, job) if name in models]
@@ -35,6 +38,21 @@ def check_parents(job: SearchJob, models: Mapping[str, Model]) -> None:
     if all(model.name in models for model in job.models):
         for recipe in _samples(job, models):
             resolve(recipe, models)
+
+
+def _check_each(models: Mapping[str, Model]) -> None:
+    """Every model has a tokenizer, and no two of them differ in their config alone: the second would be hidden."""
+    seen: dict[str, Model] = {}
+    for name, model in models.items():
+        if model.header.tokenizer_files is None:
+            raise MissingCheckpointError(
+                f"{name!r} has no tokenizer.json or tokenizer.model: copy it to the checkpoint"
+            )
+        twin = seen.setdefault(model.weights_digest, model)
+        if twin.header.config_digest != model.header.config_digest:
+            raise ParentsDoNotFitError(
+                f"{twin.name!r} and {name!r} have the same weights under different configs: post a job for each"
+            )
 
 
 def _merged(family: MergeFamily, job: SearchJob) -> Iterator[str]:

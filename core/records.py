@@ -88,7 +88,8 @@ class TrialRecord(Noun):
 
     Attributes:
         number: 0, 1, ... within the job.
-        origin: `parent` (a model as it is), `enqueued` (a known good start) or `proposed`.
+        origin: `parent` (a model as it is), `enqueued` (a known good start), `proposed`, or `completed` (a stopped
+            candidate scored in full after a search in which none was).
         label: a name for people (the parent's name, `uniform linear`, ...).
         values: the space's values; None for a parent.
         recipe_digest: the resolved recipe's digest.

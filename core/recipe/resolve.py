@@ -29,6 +29,7 @@ class Ingredient:
     suffixes: tuple[tuple[str, ...], ...]
     embed: tuple[str, ...]
     head: tuple[str, ...]
+    tokenizer: str | None
 
     @property
     def depth(self) -> int:
@@ -54,9 +55,9 @@ def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
     used = _used(recipe, slices)
     table = {name: position for position, name in enumerate(used)}
     chosen = [ingredients[name] for name in used]
-    # Deduplicated by name so that a model reached twice is compared once.
-    parents = list({model.weights_digest: model for item in chosen for model in item.models}.values())
-    check_fit(parents, same_depth=False)
+    # A model that is reached twice is compared once; equal weights under another config are another model.
+    parents = {(m.weights_digest, m.header.config_digest): m for item in chosen for m in item.models}
+    check_fit(list(parents.values()), same_depth=False)
     stack = [
         entry
         for s in slices
@@ -73,6 +74,7 @@ def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
         embed=_edge_entry(slices[0], "embed", ingredients, table),
         head=_edge_entry(slices[-1], "head", ingredients, table),
         tokenizer=table[donor],
+        tokenizer_digest=ingredients[donor].tokenizer,
         compute_dtype=recipe.compute_dtype,
         save_dtype=recipe.save_dtype,
         seed=recipe.seed if random else 0,
@@ -90,14 +92,16 @@ def _ingredient(source: Source, models: Mapping[str, Model]) -> Ingredient:
             tuple(_entry_tensors(entry) for entry in inner.layers),
             _entry_tensors(inner.embed),
             _entry_tensors(inner.head),
+            inner.tokenizer_digest,
         )
     if source.model not in models:
         raise UnknownModelError.suggest(str(source.model), models, where=f"sources.{source.name}")
     model = models[str(source.model)]
     header = model.header
     suffixes = tuple(header.layer_suffixes(i) for i in range(header.layers))
-    resolved = ResolvedSource(kind="model", weights=model.weights_digest)
-    return Ingredient(source.name, resolved, (model,), suffixes, header.embed_tensors(), header.head_tensors())
+    resolved = ResolvedSource(kind="model", weights=model.weights_digest, config=header.config_digest)
+    edges = header.embed_tensors(), header.head_tensors()
+    return Ingredient(source.name, resolved, (model,), suffixes, *edges, header.tokenizer_files)
 
 
 def _entry_tensors(entry: Entry) -> tuple[str, ...]:

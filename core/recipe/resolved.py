@@ -13,10 +13,17 @@ from core.recipe.short import Dtype
 
 
 class ResolvedSource(Noun):
-    """An ingredient by content: a registered model's weights, or the result of another resolved recipe."""
+    """An ingredient by content: a registered model, or the result of another resolved recipe.
+
+    Attributes:
+        weights: the model's weights digest.
+        config: digest of what its config says beyond names: equal weights compute something else under another one.
+        recipe: the other recipe.
+    """
 
     kind: Literal["model", "recipe"]
     weights: str | None = None
+    config: str | None = None
     recipe: ResolvedRecipe | None = None
 
     @property
@@ -59,7 +66,12 @@ class Entry(Noun):
 
 
 class ResolvedRecipe(Noun):
-    """Everything that decides the bytes of a candidate, and nothing else (no names, no paths)."""
+    """Everything that decides a candidate's bytes and what they compute, and nothing else (no names, no paths).
+
+    Attributes:
+        tokenizer: the source that gives its tokenizer; `tokenizer_digest` is over that tokenizer's files.
+        seed: of the masks; 0 where nothing is drawn.
+    """
 
     format: Literal[1] = 1
     model_type: str
@@ -68,6 +80,7 @@ class ResolvedRecipe(Noun):
     embed: Entry
     head: Entry
     tokenizer: int
+    tokenizer_digest: str | None = None
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype
     seed: int

@@ -153,7 +153,7 @@ def upgrade() -> None:
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(one_of("origin", "parent", "enqueued", "proposed"), name=op.f("ck_trials_origin")),
+        sa.CheckConstraint(one_of("origin", "parent", "enqueued", "proposed", "completed"), name=op.f("ck_trials_origin")),
         sa.CheckConstraint(
             one_of("state", "queued", "running", "waiting", "scored", "stopped", "failed", "cancelled"),
             name=op.f("ck_trials_state"),

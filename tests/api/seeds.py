@@ -32,7 +32,9 @@ def header(*, layers: int = 8, width: int = 32, vocab: int = 64) -> Header:
         shapes[f"model.layers.{index}.self_attn.q_proj.weight"] = (width, width)
         shapes[f"model.layers.{index}.mlp.up_proj.weight"] = (2 * width, width)
     tensors = tuple(TensorInfo(name=name, dtype="BF16", shape=shapes[name]) for name in sorted(shapes))
-    return Header(model_type="llama", config="{}", layers=layers, vocab_size=vocab, tensors=tensors)
+    return Header(
+        model_type="llama", config="{}", layers=layers, vocab_size=vocab, tokenizer_files="files", tensors=tensors
+    )
 
 
 def digest(text: str) -> str:

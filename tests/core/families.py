@@ -22,11 +22,12 @@ def header(
         tensors.append(TensorInfo(name="lm_head.weight", dtype="F32", shape=(vocab, width)))
     return Header(
         model_type=model_type,
-        config=canonical_json(config or {}),
+        config=canonical_json({"rope_theta": rope, **(config or {})}),
         layers=layers,
         vocab_size=vocab,
         rope_theta=rope,
         tokenizer_digest=tokenizer,
+        tokenizer_files=tokenizer,
         tensors=tuple(sorted(tensors, key=lambda t: t.name)),
     )
 

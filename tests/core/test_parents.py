@@ -1,6 +1,6 @@
 import pytest
 
-from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, SpaceError
+from core.errors import LayoutError, MissingCheckpointError, ParentsDoNotFitError, RecipeError, SpaceError
 from core.jobs import SearchJob
 from core.model import Header, Model, TensorInfo
 from core.parents import check_parents
@@ -15,7 +15,9 @@ def model(name: str, *, layers: int = 4, width: int = 8, vocab: int = 64) -> Mod
     for index in range(layers):
         tensors.append(TensorInfo(name=f"model.layers.{index}.mlp.up_proj.weight", dtype="F32", shape=(16, width)))
     ordered = tuple(sorted(tensors, key=lambda tensor: tensor.name))
-    header = Header(model_type="llama", config="{}", layers=layers, vocab_size=vocab, tensors=ordered)
+    header = Header(
+        model_type="llama", config="{}", layers=layers, vocab_size=vocab, tokenizer_files="files", tensors=ordered
+    )
     return Model(name=name, ref=f"local:{name}", weights_digest=f"digest-of-{name}", header=header)
 
 
@@ -68,3 +70,17 @@ def test_fixed_values_that_no_tensor_may_have_are_refused(params):
 
 def test_one_known_parent_alone_decides_nothing():
     check_parents(job(MERGE, LAYOUT), {"a": model("a", layers=1)})
+
+
+def test_a_model_without_a_tokenizer_is_refused_before_anything_is_built():
+    bare = {name: model(name) for name in ("base", "a", "b")}
+    bare["a"] = bare["a"].evolve(header=bare["a"].header.evolve(tokenizer_files=None))
+    with pytest.raises(MissingCheckpointError, match="tokenizer"):
+        check_parents(job(MERGE), bare)
+
+
+def test_models_that_differ_in_their_config_alone_cannot_share_a_job():
+    header = model("a").header.evolve(config='{"rms_norm_eps": 0.5}')
+    twins = {"base": model("base"), "a": model("a"), "b": model("a").evolve(header=header)}
+    with pytest.raises(ParentsDoNotFitError, match="under different configs"):
+        check_parents(job(LAYOUT), twins)

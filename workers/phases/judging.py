@@ -11,6 +11,8 @@ from store import trials
 from store.session import Session
 from workers.phases.study import Search
 
+#: Origin of a trial that scores a stopped candidate in full.
+COMPLETED = "completed"
 ACTIVE = (TrialState.QUEUED, TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -37,28 +39,26 @@ def judge(session: Session, search: Search, every: Sequence[TrialRecord], *, spe
 
 
 def _wind_up(session: Session, search: Search, every: Sequence[TrialRecord], waiting: Sequence[TrialRecord]) -> bool:
-    """The budget is spent: nothing new is begun, but one candidate is completed so that there is a finalist.
-
-    Waiting candidates wait until nobody runs, so that the one to complete is chosen among all of them.
-    """
-    last = search.rungs[-1]
+    """The budget is spent: nothing is begun or raised any more."""
     for trial in every:
-        if trial.state is TrialState.QUEUED and trial.origin != "parent":
+        if trial.state is TrialState.QUEUED and trial.origin not in ("parent", COMPLETED):
             trials.move(session, trial.id, TrialState.CANCELLED)
-        elif trial.state is TrialState.WAITING and trial.scored_items >= last:
-            trials.move(session, trial.id, TrialState.SCORED)
-    unfinished = [trial for trial in waiting if trial.scored_items < last]
-    if any(trial.state is TrialState.RUNNING and trial.origin != "parent" for trial in every) or not unfinished:
-        return True
-    best = max(unfinished, key=lambda trial: (trial.scored_items, trial.macro or 0.0, -trial.number))
-    complete = any(t.origin != "parent" and t.macro is not None and t.scored_items >= last for t in every)
-    for trial in unfinished:
-        if trial is best and not complete:
-            if trial.target_items < last:
-                trials.raise_target(session, trial.id, last, len(search.rungs) - 1, search.device)
-        else:
-            trials.move(session, trial.id, TrialState.STOPPED)
+    for trial in waiting:
+        complete = trial.scored_items >= search.rungs[-1]
+        trials.move(session, trial.id, TrialState.SCORED if complete else TrialState.STOPPED)
     return True
+
+
+def to_complete(every: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The candidate to score in full after a search in which none was: the one that came furthest, then the best.
+
+    A verdict needs a finalist. None where there is one, or where completing one was tried already.
+    """
+    candidates = [trial for trial in every if trial.origin != "parent"]
+    if any(trial.state is TrialState.SCORED or trial.origin == COMPLETED for trial in candidates):
+        return None
+    stopped = [trial for trial in candidates if trial.state is TrialState.STOPPED and trial.macro is not None]
+    return max(stopped, key=lambda trial: (trial.scored_items, trial.macro or 0.0, -trial.number), default=None)
 
 
 def _standings(trial: TrialRecord, rungs: Sequence[int]) -> list[Standing]:

@@ -16,7 +16,7 @@ from search.study import Proposer
 from store import events, jobs, trials
 from store.session import ReadSession, Session
 from workers.phases import confirming, proposers
-from workers.phases.judging import ACTIVE, judge
+from workers.phases.judging import ACTIVE, COMPLETED, judge, to_complete
 from workers.phases.study import Search
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,10 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
     elif not _spent(session, search, every):
         _propose(session, search, proposer, every)
     elif not any(trial.state in ACTIVE for trial in every):
+        unfinished = to_complete(every)
+        if unfinished is not None:
+            _complete(session, search, unfinished)
+            return
         proposers.forget(job.id)
         confirming.begin(session, settings, job)
 
@@ -130,6 +134,21 @@ def _propose(session: Session, search: Search, proposer: Proposer, every: Sequen
         label = _label(recipe) if proposal.enqueued else ""
         _add(session, search, origin, label, recipe, resolved, dict(proposal.values), proposal.number)
         room -= 1
+
+
+def _complete(session: Session, search: Search, stopped: TrialRecord) -> None:
+    """Going back to a stopped candidate is a new trial with its recipe, which costs only the missing items."""
+    trials.create(
+        session,
+        search.job.id,
+        origin=COMPLETED,
+        label=f"number {stopped.number} in full",
+        values=stopped.values,
+        recipe=stopped.recipe,
+        resolved=stopped.resolved,
+        target_items=search.rungs[-1],
+        device=search.device,
+    )
 
 
 def _label(recipe: Recipe) -> str:

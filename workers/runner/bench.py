@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from core.checkpoint import weights_digest
+from core.checkpoint import read_header, weights_digest
 from core.errors import CheckpointError, ServiceUnavailableError
 from core.model import Model
 from core.recipe import ResolvedRecipe
@@ -26,6 +27,9 @@ from workers.parents import job_models
 from workers.places import model_folder
 
 log = logging.getLogger(__name__)
+
+#: Prepared objectives kept: parents of one job may have tokenizers that differ in more than names.
+KEPT_PREPARED = 4
 
 
 class Bench:
@@ -43,10 +47,8 @@ class Bench:
         self.owner = owner
         self.database = Database(settings.database_url, settings.broker_url)
         self.prefer_job: str | None = None
-        self._loaded: tuple[frozenset[str], Parents, Resident] | None = None
-        self._prepared: tuple[tuple[object, ...], Prepared] | None = None
-        self._scorers: dict[torch.dtype, Scorer] = {}
-        self._fingerprints: dict[torch.dtype, dict[str, str]] = {}
+        self._loaded: tuple[frozenset[tuple[str, str]], Parents, Resident] | None = None
+        self._prepared: OrderedDict[tuple[object, ...], tuple[Prepared, dict[torch.dtype, Scorer]]] = OrderedDict()
 
     @cached_property
     def device(self) -> torch.device:
@@ -88,7 +90,7 @@ class Bench:
 
     def resident(self, known: Mapping[str, Model]) -> Resident:
         """The resident model over these parents; loaded anew only when a parent is not there yet."""
-        wanted = frozenset(model.weights_digest for model in known.values())
+        wanted = frozenset((model.weights_digest, model.header.config_digest) for model in known.values())
         if self._loaded is None or not wanted <= self._loaded[0]:
             self._loaded = None
             by_digest = {model.weights_digest: model for model in known.values()}
@@ -106,7 +108,7 @@ class Bench:
             CheckpointError: they were replaced since the model was inspected.
         """
         folder = model_folder(model.ref, self.settings)
-        if weights_digest(folder) != model.weights_digest:
+        if read_header(folder) != model.header or weights_digest(folder) != model.weights_digest:
             raise CheckpointError(f"the files of {model.name!r} changed since it was inspected: post the job again")
         return folder
 
@@ -125,26 +127,26 @@ class Bench:
         return model_folder(by_digest[str(donor.weights)].ref, self.settings)
 
     def scorer(self, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
-        """A scorer over the job's tasks, prepared once per tokenizer, objective and content of the tasks."""
-        by_digest = {model.weights_digest: model for model in known.values()}
-        tokenizer = by_digest[recipe.model_digests()[0]].header.tokenizer_digest
+        """A scorer over the job's tasks, prepared once per tokenizer, length, objective and content of the tasks."""
         specs = job.request.objective.tasks
-        key = (specs, tokenizer, *sorted(job.contents.items()))
-        if self._prepared is None or self._prepared[0] != key:
+        # One length for the whole job, whichever candidate comes first: prompts are cut alike for all of them.
+        lengths = [model.header.max_length for model in known.values()]
+        length = min((n for n in lengths if n is not None), default=None)
+        key = (specs, recipe.tokenizer_digest, length, *sorted(job.contents.items()))
+        if key not in self._prepared:
             folder = self.tokenizer_folder(recipe, known)
-            self._prepared = (key, prepare(specs, folder, self.folders, max_length=None))
-            self._scorers, self._fingerprints = {}, {}
+            self._prepared[key] = (prepare(specs, folder, self.folders, max_length=length), {})
+        self._prepared.move_to_end(key)
+        while len(self._prepared) > KEPT_PREPARED:
+            self._prepared.popitem(last=False)
+        prepared, scorers = self._prepared[key]
         dtype = self._wide or getattr(torch, recipe.save_dtype)
-        if dtype not in self._scorers:
-            self._scorers[dtype] = Scorer(
-                self._prepared[1], device=self.device, dtype=dtype, batch_tokens=self.settings.batch_tokens or None
-            )
-        return self._scorers[dtype]
+        if dtype not in scorers:
+            tokens = self.settings.batch_tokens or None
+            scorers[dtype] = Scorer(prepared, device=self.device, dtype=dtype, batch_tokens=tokens)
+        return scorers[dtype]
 
     def fingerprints(self, scorer: Scorer) -> dict[str, str]:
-        """The scoring fingerprint of every task, taken once: it asks for the versions of many libraries."""
-        if scorer.dtype not in self._fingerprints:
-            dtype = str(scorer.dtype).removeprefix("torch.")
-            tasks = scorer.prepared.tasks.items()
-            self._fingerprints[scorer.dtype] = {task: item.fingerprint(dtype, str(self.kind)) for task, item in tasks}
-        return self._fingerprints[scorer.dtype]
+        """The scoring fingerprint of every task."""
+        dtype = str(scorer.dtype).removeprefix("torch.")
+        return {task: item.fingerprint(dtype, str(self.kind)) for task, item in scorer.prepared.tasks.items()}

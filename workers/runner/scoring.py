@@ -97,7 +97,7 @@ class Candidate:
         if odd:
             raise ConflictError(
                 f"candidates of one job must be scored alike, but task {odd[0]!r} was first scored on another kind of "
-                "device or with other library versions: use workers of one kind"
+                "device, with other library versions or another length of prompts: use workers of one kind"
             )
         return mine
 

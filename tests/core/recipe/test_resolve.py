@@ -193,3 +193,27 @@ def test_the_digest_is_the_same_under_every_hash_seed():
         for seed in ("0", "1", "2")
     }
     assert len(found) == 1
+
+
+def test_equal_weights_under_another_config_are_another_candidate():
+    plain = model("a", config={"rms_norm_eps": 1e-6})
+    other = model("a", config={"rms_norm_eps": 1e-2})
+    renamed = model("a", config={"rms_norm_eps": 1e-6, "_name_or_path": "x", "torch_dtype": "bfloat16"})
+    first, second, third = (
+        resolve(identity("a", save_dtype="float32"), {"a": m}).digest() for m in (plain, other, renamed)
+    )
+    assert first != second
+    assert first == third
+
+
+def test_another_tokenizer_is_another_candidate():
+    plain = model("a")
+    other = plain.evolve(header=plain.header.evolve(tokenizer_files="other"))
+    digests = {resolve(identity("a", save_dtype="float32"), {"a": m}).digest() for m in (plain, other)}
+    assert len(digests) == 2
+
+
+def test_equal_weights_under_configs_that_mean_something_else_do_not_fit():
+    models = {"a": model("a", rope=10000.0), "b": model("b", rope=2.0).evolve(weights_digest="digest-of-a")}
+    with pytest.raises(ParentsDoNotFitError, match="RoPE"):
+        resolve(recipe(names=("a", "b"), merge=Merge(method="linear")), models)
