@@ -58,10 +58,8 @@ def macro_stderr(objective: Objective, scores: Sequence[Score]) -> float:
 
 
 def elapsed(job: JobRecord, now: datetime) -> float:
-    """Seconds since the job started running, until it ended."""
-    if job.started_at is None:
-        return 0.0
-    return max(0.0, ((job.finished_at or now) - job.started_at).total_seconds())
+    """Seconds that the job has run, until it ended; pauses do not count."""
+    return job.running_seconds(now)
 
 
 def _budget(job: JobRecord, candidates: int, seconds: float) -> tuple[BudgetUse, ...]:

@@ -41,7 +41,7 @@ class Budget(Noun):
     Attributes:
         trials: candidates proposed (parents not counted).
         item_evaluations: items scored in the search, parents included; confirmation is not counted.
-        seconds: wall time since the job started running.
+        seconds: wall time since the job started running, pauses not counted.
     """
 
     trials: Annotated[int, Field(ge=0, le=100_000)] | None = None

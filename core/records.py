@@ -199,6 +199,15 @@ class JobRecord(Noun):
     created_at: AwareDatetime
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
+    paused_at: AwareDatetime | None = None
+    paused_seconds: float = 0.0
+
+    def running_seconds(self, now: datetime) -> float:
+        """Seconds since the job began to run, pauses not counted."""
+        if self.started_at is None:
+            return 0.0
+        end = self.finished_at or self.paused_at or now
+        return max(0.0, (end - self.started_at).total_seconds() - self.paused_seconds)
 
 
 class StepRecord(Noun):

@@ -187,13 +187,20 @@ def _move(
     values = {name: _json(value) for name, value in fields.items()} | {"state": target.value}
     if target is JobState.RUNNING:
         values["started_at"] = func.coalesce(jobs.c.started_at, func.now())
+        values["paused_seconds"] = jobs.c.paused_seconds + func.coalesce(_since(jobs.c.paused_at), 0.0)
+    values["paused_at"] = func.now() if target is JobState.PAUSED else None
     if target.final:
         values["finished_at"] = func.now()
+        values["paused_seconds"] = jobs.c.paused_seconds + func.coalesce(_since(jobs.c.paused_at), 0.0)
     job = rows.change(s, jobs, JobRecord, id, sources, values, wish)
     events.append(s, id, "job_state", {"state": target.value})
     if target.final:
         _end(s, job)
     return job
+
+
+def _since(moment: Any) -> Any:
+    return func.extract("epoch", func.now() - moment)
 
 
 def _end(s: Session, job: JobRecord) -> None:

@@ -107,6 +107,8 @@ jobs = Table(
     _created_at(),
     _moment("started_at"),
     _moment("finished_at"),
+    _moment("paused_at"),
+    Column("paused_seconds", Double, nullable=False, server_default=text("0")),
     _one_of("state", JobState),
     Index(None, "created_at", "id"),
     Index(None, "state", "created_at", "id"),

@@ -40,6 +40,8 @@ def upgrade() -> None:
         ),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("paused_seconds", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint(
             one_of(
                 "state",
@@ -153,7 +155,9 @@ def upgrade() -> None:
             "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
         ),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(one_of("origin", "parent", "enqueued", "proposed", "completed"), name=op.f("ck_trials_origin")),
+        sa.CheckConstraint(
+            one_of("origin", "parent", "enqueued", "proposed", "completed"), name=op.f("ck_trials_origin")
+        ),
         sa.CheckConstraint(
             one_of("state", "queued", "running", "waiting", "scored", "stopped", "failed", "cancelled"),
             name=op.f("ck_trials_state"),

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from sqlalchemy import func, text
 
 from core.errors import ConflictError, NotFoundError
 from core.records import Device, StepKind
@@ -262,3 +265,20 @@ def test_pages_run_from_the_newest_job_to_the_oldest_and_skip_none(database):
         assert [job.id for page in pages for job in page.items] == ids[::-1]
         assert third.next_cursor is None
         assert [job.id for job in jobs.page(s, 9, state=JobState.CANCELLED).items] == [ids[1]]
+
+
+def test_time_in_a_pause_does_not_count_as_running(database):
+    with database.transaction() as s:
+        job = new_job(s)
+        put(s, "jobs", job.id, started_at=func.now() - text("interval '100 s'"))
+        jobs.pause(s, job.id)
+        put(s, "jobs", job.id, paused_at=func.now() - text("interval '60 s'"))
+    with database.reading() as s:
+        paused = jobs.get(s, job.id)
+    later = paused.started_at + timedelta(seconds=5000)
+    assert paused.running_seconds(later) == pytest.approx(40, abs=1)
+    with database.transaction() as s:
+        resumed = jobs.resume(s, job.id)
+    assert resumed.paused_seconds == pytest.approx(60, abs=5)
+    assert resumed.paused_at is None
+    assert resumed.running_seconds(resumed.started_at + timedelta(seconds=100)) == pytest.approx(40, abs=5)

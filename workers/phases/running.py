@@ -85,8 +85,7 @@ def _spent(session: ReadSession, search: Search, every: Sequence[TrialRecord]) -
         return True
     if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
         return True
-    age = (datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else 0.0
-    return budget.seconds is not None and age >= budget.seconds
+    return budget.seconds is not None and job.running_seconds(datetime.now(UTC)) >= budget.seconds
 
 
 def _hopeless(job: JobRecord, every: Sequence[TrialRecord]) -> Failure | None:
