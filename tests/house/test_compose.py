@@ -64,3 +64,22 @@ def test_images_do_not_run_as_root_and_hold_every_package():
     assert re.search(r"^USER huarizo$", recipe, re.MULTILINE)
     for package in ("api", "core", "evaluation", "huarizo", "merging", "migrations", "search", "store", "workers"):
         assert f"COPY {package} {package}" in recipe
+
+
+def test_the_ways_to_start_it_name_a_profile_that_has_a_worker():
+    text = (ROOT / "docker-compose.yml").read_text()
+    named = re.findall(r"docker compose --profile (\w+) up", text)
+    assert set(named) == {"gpu", "cpu"}
+    for profile in named:
+        assert any(profile in service.get("profiles", []) for service in SERVICES.values())
+
+
+def test_folders_that_settings_name_inside_a_container_are_mounted_there():
+    mounted = {
+        volume.rsplit(":", 2)[-2] if volume.endswith(":ro") else volume.rsplit(":", 1)[-1]
+        for volume in SERVICES["cpu"]["volumes"]
+    }
+    environment = SERVICES["cpu"]["environment"]
+    for setting in ("HUARIZO_DATASETS", "HUARIZO_TASK_FOLDERS"):
+        (folder,) = re.findall(r"/var/lib/huarizo/\w+", environment[setting])
+        assert folder in mounted
