@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from core.records import StepRecord
+from core.records import JobRecord, StepRecord
 from merging.resident import weights_digest
-from store import jobs, steps, tasks, trials
+from store import events, jobs, steps, tasks, trials
 from workers.heart import Heart
 from workers.runner.bench import Bench
 from workers.runner.scoring import place
+
+#: Event: held-out items were opened for a candidate, by the step that it names.
+OPENED = "heldout_opened"
 
 
 def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
@@ -19,16 +22,28 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     with bench.database.reading() as session:
         trial = trials.get(session, str(step.trial_id))
         job = jobs.get(session, trial.job_id)
-    known = bench.models_of(job)
-    built = bench.resident(known).build(trial.resolved)
-    digest = weights_digest(built)
-    candidate = place(bench, step, heart, job, trial.resolved, known)
+    candidate = place(bench, step, heart, job, trial.resolved, bench.models_of(job))
+    digest = weights_digest(candidate.built)
+    candidate.fingerprints()  # What must not be scored here is refused before it counts as read.
+    _open(bench, step, job)
     scored = candidate.score("heldout", None)
     with bench.database.transaction() as session:
         steps.guard(session, step.id, step.fence)
         trials.record_heldout(session, trial.id, scored.scores(), scored.macro(), weights_digest=digest)
+        steps.finish(session, step.id, step.fence, {"items": scored.fresh})
+        steps.ensure_advance(session, job.id)
+
+
+def _open(bench: Bench, step: StepRecord, job: JobRecord) -> None:
+    """Count the reading before its first outcome is stored, and once however often the step starts anew.
+
+    Outcomes stay, block by block, whatever becomes of the step; a count at the end would miss those of one that fails.
+    """
+    with bench.database.transaction() as session:
+        steps.guard(session, step.id, step.fence)
+        if any(event.payload["step"] == step.id for event in events.of_kind(session, job.id, OPENED)):
+            return
+        events.append(session, job.id, OPENED, {"step": step.id, "trial": step.trial_id})
         for content in job.contents.values():
             tasks.count_heldout_read(session, content)
         jobs.count(session, job.id, heldout_reads=1)
-        steps.finish(session, step.id, step.fence, {"items": scored.fresh})
-        steps.ensure_advance(session, job.id)

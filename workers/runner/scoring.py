@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
-
 from core.errors import CancelledError, ConflictError, TaskError
 from core.model import Model
 from core.objective import TaskSpec
@@ -17,6 +15,7 @@ from core.rungs import rung_sizes
 from core.statistics import mean, stderr
 from core.tasks import Side, order
 from evaluation.scorer import Scorer
+from merging.resident import Built
 from store import jobs, outcomes, steps
 from workers.heart import Heart
 from workers.runner.bench import Bench
@@ -50,7 +49,7 @@ class Candidate:
     recipe: ResolvedRecipe
     recipe_digest: str
     scorer: Scorer
-    model: PreTrainedModel
+    built: Built
 
     def score(self, side: Side, items: int | None) -> Scored:
         """Score on the first `items` documents per task of one side (None: all) along the study's order.
@@ -58,7 +57,7 @@ class Candidate:
         Raises:
             CancelledError, LeaseLostError: the step is no longer ours; committed blocks stand.
         """
-        fingerprints = self._fingerprints()
+        fingerprints = self.fingerprints()
         found, fresh = [], 0
         for spec in self.job.request.objective.tasks:
             numbers = self.numbers(spec, side)[:items]
@@ -77,7 +76,7 @@ class Candidate:
         content = self.scorer.prepared.tasks[spec.task].content
         return order(self.job.request.seed, content.content_digest, content.side(side))
 
-    def _fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
         """This runner's fingerprints, which must be those the job began with.
 
         Raises:
@@ -126,7 +125,7 @@ class Candidate:
         if missing:
             if self.heart.cancelled:
                 raise CancelledError("the step was cancelled before its candidate was scored")
-            self.scorer.score(self.model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep)
+            self.scorer.score(self.built.model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep)
             with self.bench.database.reading() as session:
                 have = outcomes.load(session, self.recipe_digest, fingerprint)
         return have, len(missing)
@@ -154,4 +153,4 @@ def place(
     """Build the candidate into the resident model and make it ready to be scored."""
     built = bench.resident(known).build(recipe)
     scorer = bench.scorer(job, recipe, known)
-    return Candidate(bench, step, heart, job, recipe, recipe.digest(), scorer, built.model)
+    return Candidate(bench, step, heart, job, recipe, recipe.digest(), scorer, built)

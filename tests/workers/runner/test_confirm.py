@@ -1,6 +1,16 @@
+from types import SimpleNamespace
+
+import pytest
+
 from core.checkpoint import weights_digest
+from core.errors import OutOfMemoryError
 from core.records import StepKind
-from store import tasks
+from core.states import JobState
+from evaluation.scorer import Scorer
+from merging.resident import Resident
+from store import steps, tasks
+from tests.workers.conftest import SMALL
+from workers.runner import confirm
 
 
 def test_the_weights_that_were_proved_are_known_by_their_digest(finished):
@@ -27,3 +37,62 @@ def test_held_out_items_are_read_whole_and_not_charged_to_the_budget(finished):
     assert len(read) == job.heldout_reads == len(service.steps(job.id, StepKind.CONFIRM))
     distinct = {trial.recipe_digest: trial for trial in service.trials(job.id)}
     assert job.items_scored == sum(3 * trial.scored_items for trial in distinct.values())
+
+
+def read(service, job):
+    """Held-out reads of the job, and of its task by whichever job."""
+    with service.database.reading() as session:
+        (content,) = service.job(job.id).contents.values()
+        return service.job(job.id).heldout_reads, tasks.heldout_reads(session, content)
+
+
+def test_a_reading_is_counted_before_its_first_outcome_and_once_however_often_it_starts_anew(service, monkeypatch):
+    job = service.post(**SMALL)
+    step, seen, score = service.until(StepKind.CONFIRM), [], Scorer.score
+
+    def stumbles(self, *arguments, on_block, **options):
+        def keep(block):
+            on_block(block)
+            seen.append(read(service, job))
+            raise RuntimeError("the worker stumbles")
+
+        return score(self, *arguments, on_block=keep, **options | {"block_items": 4})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Scorer, "score", stumbles)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="stumbles"):
+                confirm.run(service.runner(), step, SimpleNamespace(cancelled=False))
+    # What was seen of held-out items stays, so the reading that failed counts, and the second start is the same one.
+    assert seen == [(1, 1), (1, 1)]
+    with service.database.transaction() as session:
+        steps.release(session, "runner")
+    assert service.finish(job.id).state is JobState.SUCCEEDED
+    readings = len(service.steps(job.id, StepKind.CONFIRM))
+    assert read(service, job) == (readings, readings)
+
+
+def test_a_candidate_that_cannot_be_built_has_read_nothing(service, monkeypatch):
+    job = service.post(**SMALL)
+    step = service.until(StepKind.CONFIRM)
+
+    def fail(*_):
+        raise OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Resident, "build", fail)
+    with pytest.raises(OutOfMemoryError):
+        confirm.run(service.runner(), step, SimpleNamespace(cancelled=False))
+    assert read(service, job) == (0, 0)
+
+
+def test_a_candidate_is_built_once(service, monkeypatch):
+    service.post(**SMALL)
+    step, built, build = service.until(StepKind.CONFIRM), [], Resident.build
+
+    def counted(self, recipe):
+        built.append(recipe.digest())
+        return build(self, recipe)
+
+    monkeypatch.setattr(Resident, "build", counted)
+    confirm.run(service.runner(), step, SimpleNamespace(cancelled=False))
+    assert len(built) == 1
