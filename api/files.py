@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import NotFoundError, ServiceUnavailableError
+from core.errors import NotFoundError
 from core.records import ArtifactRecord
 from core.settings import Settings
 
@@ -20,17 +20,6 @@ class KeptFile:
     sha256: str
 
 
-def artifact_root(settings: Settings) -> Path:
-    """The folder that holds all artifacts.
-
-    Raises:
-        ServiceUnavailableError: none is configured.
-    """
-    if settings.artifacts is None and settings.home is None:
-        raise ServiceUnavailableError("artifacts need a folder, but none is configured: set HUARIZO_ARTIFACTS")
-    return settings.artifacts or Path(str(settings.home)) / "artifacts"
-
-
 def artifact_file(record: ArtifactRecord, name: str, settings: Settings) -> KeptFile:
     """The file of that name.
 
@@ -40,7 +29,7 @@ def artifact_file(record: ArtifactRecord, name: str, settings: Settings) -> Kept
     """
     for entry in record.files:
         if entry.get("path") == name:
-            return _kept(record, entry, artifact_root(settings))
+            return _kept(record, entry, settings.artifact_root())
     raise NotFoundError(f"{record.id!r} has no file {name[:200]!r}: its manifest lists what it has", where="path")
 
 
@@ -51,7 +40,7 @@ def artifact_files(record: ArtifactRecord, settings: Settings) -> list[KeptFile]
         NotFoundError: one of them is gone.
         ServiceUnavailableError: no artifact folder is configured.
     """
-    root = artifact_root(settings)
+    root = settings.artifact_root()
     return [_kept(record, entry, root) for entry in record.files]
 
 

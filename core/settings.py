@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.errors import ServiceUnavailableError
+
 
 class Settings(BaseSettings):
     """Settings of one process; read once at its start."""
@@ -55,6 +57,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    def artifact_root(self) -> Path:
+        """The folder that holds all artifacts.
+
+        Raises:
+            ServiceUnavailableError: neither HUARIZO_ARTIFACTS nor HUARIZO_HOME is set.
+        """
+        if self.artifacts is not None:
+            return self.artifacts
+        if self.home is not None:
+            return self.home / "artifacts"
+        raise ServiceUnavailableError("artifacts need a folder, but none is configured: set HUARIZO_ARTIFACTS")
 
     @classmethod
     def settings_names(cls) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""Where things lie for a worker: folders of models, tasks and artifacts, from the settings."""
+"""Where models lie for a worker: under the configured roots, or fetched from the hub."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from core.errors import MissingCheckpointError, PathNotAllowedError, ServiceUnavailableError
+from core.errors import MissingCheckpointError, PathNotAllowedError
 from core.jobs import HUB_REF, LOCAL_REF
 from core.refs import resolve_local
 from core.settings import Settings
@@ -36,19 +36,6 @@ def pinned(ref: str, folder: Path) -> str:
     """The reference with the exact revision: hub snapshots lie in folders named by their commit."""
     hub = HUB_REF.match(ref)
     return f"hub:{hub['repo']}@{folder.name}" if hub else ref
-
-
-def artifact_root(settings: Settings) -> Path:
-    """Where exported checkpoints go.
-
-    Raises:
-        ServiceUnavailableError: neither HUARIZO_ARTIFACTS nor HUARIZO_HOME is set.
-    """
-    if settings.artifacts is not None:
-        return settings.artifacts
-    if settings.home is not None:
-        return settings.home / "artifacts"
-    raise ServiceUnavailableError("artifacts need a folder, but none is configured: set HUARIZO_ARTIFACTS")
 
 
 def _fetch(repo: str, revision: str | None) -> Path:

@@ -4,9 +4,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from core.errors import MissingCheckpointError, PathNotAllowedError, ServiceUnavailableError
+from core.errors import MissingCheckpointError, PathNotAllowedError
 from core.settings import Settings
-from workers.places import artifact_root, model_folder, pinned
+from workers.places import model_folder, pinned
 
 
 @pytest.fixture
@@ -83,10 +83,3 @@ def test_a_reference_is_pinned_to_the_commit_that_was_fetched():
     assert pinned("hub:herd/a", Path("/cache/snapshots/0123abcd")) == "hub:herd/a@0123abcd"
     assert pinned("hub:herd/a@main", Path("/cache/snapshots/0123abcd")) == "hub:herd/a@0123abcd"
     assert pinned("local:herd", Path("/models/herd")) == "local:herd"
-
-
-def test_artifacts_lie_where_the_settings_say(tmp_path):
-    assert artifact_root(Settings(artifacts=tmp_path, home=tmp_path / "home")) == tmp_path
-    assert artifact_root(Settings(home=tmp_path)) == tmp_path / "artifacts"
-    with pytest.raises(ServiceUnavailableError, match="HUARIZO_ARTIFACTS"):
-        artifact_root(Settings())

@@ -12,7 +12,6 @@ from merging.export import ExportInfo, export
 from store import artifacts, jobs, steps, trials
 from workers.card import model_card
 from workers.heart import Heart
-from workers.places import artifact_root
 from workers.provenance import provenance
 from workers.runner.bench import Bench
 from workers.runner.manifest import MANIFEST, sha256_of, write_manifest
@@ -29,7 +28,7 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
         trial = trials.get(session, str(step.trial_id))
         job = jobs.get(session, trial.job_id)
         rivals = trials.of_job(session, job.id)
-    root = artifact_root(bench.settings)
+    root = bench.settings.artifact_root()
     root.mkdir(parents=True, exist_ok=True)
     # Named by step: a repeated step replaces its own unfinished work and nothing else.
     folder = root / step.id.replace("step_", "checkpoint_")
