@@ -125,7 +125,8 @@ class Candidate:
         if missing:
             if self.heart.cancelled:
                 raise CancelledError("the step was cancelled before its candidate was scored")
-            self.scorer.score(self.built.model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep)
+            model = self.built.model
+            self.scorer.score(model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep)
             with self.bench.database.reading() as session:
                 have = outcomes.load(session, self.recipe_digest, fingerprint)
         return have, len(missing)
