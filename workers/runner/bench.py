@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -49,6 +50,7 @@ class Bench:
         self.prefer_job: str | None = None
         self._loaded: tuple[frozenset[tuple[str, str]], Parents, Resident] | None = None
         self._prepared: OrderedDict[tuple[object, ...], tuple[Prepared, dict[torch.dtype, Scorer]]] = OrderedDict()
+        self._fingerprints: WeakKeyDictionary[Scorer, dict[str, str]] = WeakKeyDictionary()
 
     @cached_property
     def device(self) -> torch.device:
@@ -147,6 +149,8 @@ class Bench:
         return scorers[dtype]
 
     def fingerprints(self, scorer: Scorer) -> dict[str, str]:
-        """The scoring fingerprint of every task."""
-        dtype = str(scorer.dtype).removeprefix("torch.")
-        return {task: item.fingerprint(dtype, str(self.kind)) for task, item in scorer.prepared.tasks.items()}
+        """The scoring fingerprint of every task, taken once per scorer: it asks for the versions of many libraries."""
+        if scorer not in self._fingerprints:
+            dtype, tasks = str(scorer.dtype).removeprefix("torch."), scorer.prepared.tasks
+            self._fingerprints[scorer] = {name: task.fingerprint(dtype, str(self.kind)) for name, task in tasks.items()}
+        return self._fingerprints[scorer]
