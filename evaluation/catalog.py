@@ -35,9 +35,9 @@ LOCAL_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande")
 FEWSHOT_SEED = 1234
 
 _TASK_NAME = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'\[\]#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
-_HOUSE_TASKS = Path(__file__).parent / "tasks"
 _FILE_BUILDERS = ("parquet", "json")
 
+logger = logging.getLogger(__name__)
 # The harness tells on a root handler of its own about every prompt it builds.
 logging.getLogger("lm-eval").setLevel(logging.WARNING)
 
@@ -48,7 +48,7 @@ class TaskFolders:
 
     Attributes:
         datasets: holds `<name>/<split>.parquet` for the stock tasks of `LOCAL_TASKS`; None means the hub.
-        registered: folders with lm-eval YAML tasks, searched with their subfolders, besides `evaluation/tasks`.
+        registered: folders with lm-eval YAML tasks, searched with their subfolders.
     """
 
     datasets: Path | None = None
@@ -268,7 +268,7 @@ def _stock() -> dict[str, Path]:
 
 def _registered(folders: tuple[Path, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for folder in (_HOUSE_TASKS, *folders):
+    for folder in folders:
         for name, file in _index(folder):
             if name in found:
                 raise TaskError(f"task {name!r} is registered in {found[name]} and {file}: rename one", where=name)
@@ -280,8 +280,19 @@ def _index(folder: Path) -> list[tuple[str, Path]]:
     """Task names and their files. One line per file is looked for: a tenth of the time of the harness's own index."""
     found = []
     for file in sorted(folder.rglob("*.yaml")):
-        text = file.read_text(encoding="utf-8")
+        text = _text(file)
         match = _TASK_NAME.search(text)
         if match and not re.search(r"^class:", text, re.MULTILINE):
             found.append((match[1], file))
     return found
+
+
+def _text(file: Path) -> str:
+    """What a YAML file says; nothing where it cannot be read, so that one bad file hides no other."""
+    try:
+        if not file.is_file() and file.exists():  # A folder, or a pipe, which would wait for whoever writes into it.
+            return ""
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        logger.warning("a task file cannot be read and is passed over: %s: %s", file.name, error)
+        return ""

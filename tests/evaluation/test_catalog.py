@@ -1,5 +1,5 @@
+import os
 import shutil
-from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
@@ -222,7 +222,15 @@ def test_few_shot_examples_stay_stock_when_the_task_has_no_training_split(regist
     assert pool == {None: search, "search": search, "heldout": search}
 
 
-def test_yaml_files_laid_into_the_house_s_own_folder_are_found(folders, tmp_path, monkeypatch):
-    shutil.copytree(folders.registered[0], tmp_path / "tasks")
-    monkeypatch.setattr(catalog, "_HOUSE_TASKS", Path(tmp_path / "tasks"))
-    assert len(load_task("riddles", TaskFolders()).task_docs) == 6
+def test_a_file_that_cannot_be_read_hides_no_other(registered, caplog):
+    folder, _ = registered
+    (folder / "a_gone.yaml").symlink_to(folder / "nowhere.yaml")
+    (folder / "b_loop.yaml").symlink_to(folder / "b_loop.yaml")
+    (folder / "c_latin.yaml").write_bytes("task: caf\xe9\n".encode("latin-1"))
+    (folder / "d_folder.yaml").mkdir()
+    os.mkfifo(folder / "e_pipe.yaml")
+    folders = TaskFolders(None, (folder,))
+    assert "riddles" in known_tasks(folders)
+    assert len(load_task("riddles", folders).task_docs) == 6
+    for name in ("a_gone", "b_loop", "c_latin"):
+        assert f"{name}.yaml" in caplog.text
