@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import ConflictError
+from core.jobs import HUB_REF
 from core.model import Header
 from core.records import Failure, ModelRecord, new_id
 from store import rows
@@ -15,9 +17,13 @@ from store.page import Page, newest_first
 from store.session import ReadSession, Session
 from store.tables import models
 
+_SHORT_COMMIT = re.compile(r"^[0-9a-f]{7,40}$")
+
 
 def register(s: Session, name: str, ref: str) -> ModelRecord:
     """Register a model, or return the one that has this name and reference already.
+
+    A hub reference without a revision, or with the beginning of its commit, still means the model that was pinned.
 
     Raises:
         ConflictError: the name stands for another reference.
@@ -26,11 +32,22 @@ def register(s: Session, name: str, ref: str) -> ModelRecord:
     s.execute(insert(models).values(values).on_conflict_do_nothing(index_elements=["name"]))
     found = _one(s, models.c.name == name)
     assert found is not None
-    if found.ref != ref:
+    if not _same(found, ref):
         raise ConflictError(
             f"a name stands for one model, and {name!r} is {found.ref!r}, not {ref!r}: take another name", where="name"
         )
     return found
+
+
+def _same(found: ModelRecord, asked: str) -> bool:
+    """Whether a model is what `asked` says. Its inspection may have pinned a hub reference to a commit meanwhile."""
+    if asked in (found.ref, found.name):  # A model that a job brought along is called by the reference it gave.
+        return True
+    ours, theirs = HUB_REF.match(found.ref), HUB_REF.match(asked)
+    if ours is None or theirs is None or ours["repo"] != theirs["repo"]:
+        return False
+    revision = theirs["revision"]
+    return revision is None or bool(_SHORT_COMMIT.match(revision) and str(ours["revision"]).startswith(revision))
 
 
 def get(s: ReadSession, id: str) -> ModelRecord:

@@ -89,3 +89,38 @@ def test_pages_of_models_run_from_the_newest(database):
         rest = models.page(s, 2, first.next_cursor)
         assert [m.name for m in (*first.items, *rest.items)] == ["c", "b", "a"]
         assert rest.next_cursor is None
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("asked", "again"),
+    [
+        ("hub:herd/m", "hub:herd/m"),
+        ("hub:herd/m", f"hub:herd/m@{COMMIT}"),
+        (f"hub:herd/m@{COMMIT}", "hub:herd/m"),
+        ("hub:herd/m", f"hub:herd/m@{COMMIT[:8]}"),
+    ],
+)
+def test_a_hub_model_is_itself_after_its_revision_was_pinned(database, asked, again):
+    with database.transaction() as s:
+        made = models.register(s, "a", asked)
+        pinned = models.mark_ready(s, made.id, HEADER, "w", ref=f"hub:herd/m@{COMMIT}")
+        assert models.register(s, "a", again) == pinned
+
+
+def test_a_model_named_by_its_own_reference_is_itself_after_pinning(database):
+    with database.transaction() as s:
+        made = models.register(s, "hub:herd/m@main", "hub:herd/m@main")
+        pinned = models.mark_ready(s, made.id, HEADER, "w", ref=f"hub:herd/m@{COMMIT}")
+        assert models.register(s, "hub:herd/m@main", "hub:herd/m@main") == pinned
+
+
+@pytest.mark.parametrize("other", ["hub:herd/n", "hub:herd/m@v2", f"hub:herd/m@{COMMIT[::-1]}", "local:herd/m"])
+def test_another_hub_model_or_revision_is_not_taken_for_it(database, other):
+    with database.transaction() as s:
+        made = models.register(s, "a", "hub:herd/m")
+        models.mark_ready(s, made.id, HEADER, "w", ref=f"hub:herd/m@{COMMIT}")
+        with pytest.raises(ConflictError, match="take another name"):
+            models.register(s, "a", other)
