@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -76,11 +78,30 @@ def check_value(spec: FloatParam | IntParam | ChoiceParam, value: Scalar, *, whe
     """
     if isinstance(spec, ChoiceParam):
         if not any(type(value) is type(choice) and value == choice for choice in spec.choices):
-            raise RecipeError(f"{where} must be one of {list(spec.choices)!r}, but got {value!r}", where=where)
+            shown = reprlib.repr(value)
+            raise RecipeError(f"{where} must be one of {list(spec.choices)!r}, but got {shown}", where=where)
         return value
-    if isinstance(value, bool | str) or (isinstance(spec, IntParam) and int(value) != value):
-        kind = "a whole number" if isinstance(spec, IntParam) else "a number"
+    kind = "a whole number" if isinstance(spec, IntParam) else "a number"
+    if isinstance(value, bool | str):
+        raise RecipeError(f"{where} must be {kind}, but got {value!r}", where=where)
+    finite(value, where)
+    if isinstance(spec, IntParam) and int(value) != value:
         raise RecipeError(f"{where} must be {kind}, but got {value!r}", where=where)
     if (spec.low is not None and value < spec.low) or (spec.high is not None and value > spec.high):
         raise RecipeError(f"{where} must lie in [{spec.low}, {spec.high}], but got {value!r}", where=where)
     return int(value) if isinstance(spec, IntParam) else float(value)
+
+
+def finite(value: float, where: str) -> float:
+    """The value as a float.
+
+    Raises:
+        RecipeError: NaN, infinite, or an integer that no float can hold.
+    """
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RecipeError(f"{where} must be a finite number, but got {reprlib.repr(value)}", where=where)
+    return number

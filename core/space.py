@@ -10,15 +10,27 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from core.catalog import Catalog, MethodInfo, catalog
 from core.errors import RecipeError, SpaceError, UnknownModelError
 from core.noun import Noun
 from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar, check_value
+from core.recipe.limits import MAX_PARAMS, MAX_SOURCES
 from core.recipe.short import Dtype, Layout, Merge, Recipe, Source
 
 Values = Mapping[str, Scalar]
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The holes of a space are a product of these lists: a name repeated would multiply them for nothing."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"each may be named once, but {twice[0]!r} is there again: leave it out")
+    return names
+
+
+_Names = Annotated[tuple[str, ...], Field(max_length=MAX_SOURCES), AfterValidator(_each_once)]
 
 
 class Interval(Noun):
@@ -41,19 +53,19 @@ class MergeFamily(Noun):
     """
 
     family: Literal["merge"] = "merge"
-    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[_Names, Field(min_length=1)]
     base: str | None = None
-    sources: tuple[str, ...] | None = None
+    sources: _Names | None = None
     layer_groups: Annotated[int, Field(ge=1, le=64)] = 1
-    params: dict[str, Interval | Scalar] = Field(default_factory=dict)
+    params: Annotated[dict[str, Interval | Scalar], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
 
 
 class LayoutFamily(Noun):
     """Layout presets over the layers of one of the sources."""
 
     family: Literal["layout"] = "layout"
-    presets: Annotated[tuple[str, ...], Field(min_length=1)]
-    sources: Annotated[tuple[str, ...], Field(min_length=1)]
+    presets: Annotated[_Names, Field(min_length=1)]
+    sources: Annotated[_Names, Field(min_length=1)]
 
 
 Family = Annotated[MergeFamily | LayoutFamily, Field(discriminator="family")]

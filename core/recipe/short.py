@@ -9,14 +9,41 @@ Exactly one of `merge` (every layer with its namesake), `layout` (a preset over 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from core.errors import RecipeError
 from core.noun import Noun
+from core.recipe.limits import MAX_LAYERS, MAX_NESTING, MAX_PARAMS, MAX_RECIPES, MAX_SLICES, MAX_SOURCES
+from core.recipe.values import GROUPS, check_form
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _not_reserved(name: str) -> str:
+    if name == GROUPS:
+        # {"groups": [...]} would mean values per layer group and the value of that source alike.
+        raise ValueError(f"the name {name!r} is reserved for values per layer group: choose another")
+    return name
+
+
+def _bounded_params(params: dict[str, Any]) -> dict[str, Any]:
+    for name, value in params.items():
+        try:
+            check_form(value, name)
+        except RecipeError as error:
+            raise ValueError(error.message) from error
+    return params
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+    AfterValidator(_not_reserved),
+]
+Params = Annotated[dict[str, Any], Field(max_length=MAX_PARAMS), AfterValidator(_bounded_params)]
 
 
 class Source(Noun):
@@ -42,8 +69,8 @@ class Merge(Noun):
 
     method: str
     base: str | None = None
-    sources: tuple[str, ...] | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
+    sources: Annotated[tuple[str, ...], Field(max_length=MAX_SOURCES)] | None = None
+    params: Params = Field(default_factory=dict)
 
 
 class Layout(Noun):
@@ -51,7 +78,10 @@ class Layout(Noun):
 
     preset: str
     source: str
-    params: dict[str, int] = Field(default_factory=dict)
+    params: Annotated[dict[str, int], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
+
+
+_LayerIndex = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
 
 
 class SliceSource(Noun):
@@ -59,7 +89,14 @@ class SliceSource(Noun):
 
     source: str
     range: tuple[int, int] | None = None
-    layers: tuple[int, ...] | None = None
+    layers: Annotated[tuple[_LayerIndex, ...], Field(max_length=MAX_LAYERS)] | None = None
+
+    @field_validator("range")
+    @classmethod
+    def _bounded(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1] <= MAX_LAYERS:
+            raise ValueError(f"a range must have 0 <= start < stop <= {MAX_LAYERS}, but got {list(value)!r}")
+        return value
 
     @model_validator(mode="after")
     def _one_of(self) -> SliceSource:
@@ -67,27 +104,27 @@ class SliceSource(Noun):
             raise ValueError(f"slice of {self.source!r} must have either `range` or `layers`: give one of them")
         return self
 
-    def indices(self) -> tuple[int, ...]:
+    def indices(self) -> Sequence[int]:
         """The layer indices in order."""
-        return tuple(range(*self.range)) if self.range is not None else self.layers or ()
+        return range(*self.range) if self.range is not None else self.layers or ()
 
 
 class Slice(Noun):
     """Layers taken side by side from each source (equally many) and combined by one method."""
 
-    sources: Annotated[tuple[SliceSource, ...], Field(min_length=1)]
+    sources: Annotated[tuple[SliceSource, ...], Field(min_length=1, max_length=MAX_SOURCES)]
     method: str = "passthrough"
     base: str | None = None
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: Params = Field(default_factory=dict)
 
 
 class Recipe(Noun):
     """The short form. See `core.recipe.resolve.resolve` for what every tensor gets."""
 
-    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=64)]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES)]
     merge: Merge | None = None
     layout: Layout | None = None
-    slices: tuple[Slice, ...] | None = None
+    slices: Annotated[tuple[Slice, ...], Field(max_length=MAX_SLICES)] | None = None
     tokenizer: str | None = None
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype = "bfloat16"
@@ -104,6 +141,27 @@ class Recipe(Noun):
         if self.slices == ():
             raise ValueError("slices must not be empty: give at least one")
         return self
+
+    @model_validator(mode="after")
+    def _size(self) -> Recipe:
+        if (levels := self._levels()) > MAX_NESTING:
+            raise ValueError(f"recipes may be nested at most {MAX_NESTING} deep, but this one has {levels} levels")
+        recipes = tuple(self._recipes())
+        if len(recipes) > MAX_RECIPES:
+            raise ValueError(f"a recipe may hold at most {MAX_RECIPES} recipes, but this one has {len(recipes)}")
+        layers = sum(len(part.sources[0].indices()) for recipe in recipes for part in recipe.slices or ())
+        if layers > MAX_LAYERS:
+            raise ValueError(f"a recipe may have at most {MAX_LAYERS} layers, but its slices have {layers}")
+        return self
+
+    def _levels(self) -> int:
+        return 1 + max((source.recipe._levels() for source in self.sources if source.recipe is not None), default=0)
+
+    def _recipes(self) -> Iterator[Recipe]:
+        yield self
+        for source in self.sources:
+            if source.recipe is not None:
+                yield from source.recipe._recipes()
 
 
 def identity(name: str, *, save_dtype: Dtype) -> Recipe:

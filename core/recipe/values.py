@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.errors import RecipeError
-from core.params import ChoiceParam, FloatParam, IntParam, Scalar, check_value
+from core.params import ChoiceParam, FloatParam, IntParam, Scalar, check_value, finite
+
+#: Points of a gradient, groups, filters, or sources in one value.
+MAX_POINTS = 256
+#: Levels of forms within forms: sources of filters of groups of gradients need four.
+MAX_NESTING = 8
+#: The key of the groups form, which no source may be called.
+GROUPS = "groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,39 @@ def pick(spec: FloatParam | IntParam | ChoiceParam, value: Any, place: Place, so
     return spec.default if scalar is None else check_value(spec, scalar, where=where)
 
 
+def check_form(value: Any, where: str) -> None:
+    """Check that a value is not larger than a form may be, without following it any deeper.
+
+    Raises:
+        RecipeError: more entries or levels than `MAX_POINTS` and `MAX_NESTING`.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [inner for each in level for inner in _entries(each, where)]
+        if not level:
+            return
+    raise RecipeError(f"{where} may be nested at most {MAX_NESTING} deep: write it flatter", where=where)
+
+
+def _entries(value: Any, where: str) -> list[Any]:
+    """The values within a value; a filter entry is one level with the list that it stands in."""
+    if isinstance(value, dict):
+        found = list(value.values())
+    elif isinstance(value, list | tuple):
+        found = [entry.get("value") if _is_filter(entry) else entry for entry in value]
+    else:
+        return []
+    if len(found) > MAX_POINTS:
+        raise RecipeError(
+            f"{where} may have at most {MAX_POINTS} entries, but has {len(found)}: give less", where=where
+        )
+    return found
+
+
+def _is_filter(entry: Any) -> bool:
+    return isinstance(entry, dict) and set(entry) <= {"filter", "value"}
+
+
 def _scalar(value: Any, place: Place, source: str | None, where: str) -> Scalar | None:
     if isinstance(value, bool | int | float | str):
         return value
@@ -59,15 +99,15 @@ def _scalar(value: Any, place: Place, source: str | None, where: str) -> Scalar 
         if all(isinstance(entry, dict) for entry in value):
             return _from_filters(value, place, source, where)
         if all(isinstance(entry, int | float) and not isinstance(entry, bool) for entry in value):
-            return _gradient(value, place)
+            return _gradient(value, place, where)
     raise RecipeError(
         f"{where} must be a number, a gradient, groups, per-source values or filters, but got {value!r}", where=where
     )
 
 
 def _from_mapping(value: dict[str, Any], place: Place, source: str | None, where: str) -> Scalar | None:
-    if set(value) == {"groups"}:
-        return _grouped(value["groups"], place, where)
+    if set(value) == {GROUPS}:
+        return _grouped(value[GROUPS], place, where)
     if source is None:
         raise RecipeError(f"{where} has one value for all sources, but got {value!r}: give a number", where=where)
     if source not in value:
@@ -85,14 +125,15 @@ def _from_filters(entries: Any, place: Place, source: str | None, where: str) ->
     return None
 
 
-def _gradient(values: Any, place: Place) -> float:
+def _gradient(values: Any, place: Place, where: str) -> float:
     if place.part != "layer":
-        return float(values[0])
+        return finite(values[0], where)
     position = place.index / (place.count - 1) if place.count > 1 else 1.0
     scaled = position * (len(values) - 1)
     left = min(int(scaled), len(values) - 2) if len(values) > 1 else 0
     right = min(left + 1, len(values) - 1)
-    return float(values[left] + (values[right] - values[left]) * (scaled - left))
+    low, high = finite(values[left], where), finite(values[right], where)
+    return low + (high - low) * (scaled - left)
 
 
 def _grouped(values: Any, place: Place, where: str) -> Scalar | None:

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from core.catalog import catalog
 from core.errors import SpaceError, UnknownLayoutError, UnknownMethodError, UnknownModelError
@@ -244,3 +245,20 @@ def test_a_value_is_admitted_only_inside_its_own_kind():
     assert whole.admits(4)
     assert not whole.admits(2.5)
     assert not whole.admits(float("nan"))
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        {"family": "merge", "methods": ["linear", "linear"]},
+        {"family": "merge", "methods": ["linear"], "sources": ["a", "a"]},
+        {"family": "layout", "presets": ["dus", "dus"], "sources": ["a"]},
+        {"family": "layout", "presets": ["dus"], "sources": ["a", "a"]},
+        {"family": "merge", "methods": ["linear"], "sources": [f"s{i}" for i in range(65)]},
+        {"family": "merge", "methods": [f"m{i}" for i in range(65)]},
+        {"family": "merge", "methods": ["linear"], "params": {f"p{i}": 1.0 for i in range(65)}},
+    ],
+)
+def test_no_list_of_a_family_multiplies_the_space_without_end(family):
+    with pytest.raises(ValidationError, match=r"named once|at most 64"):
+        SpaceSpec.model_validate({"families": [family]})

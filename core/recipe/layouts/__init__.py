@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from core.errors import RecipeError, UnknownLayoutError
+from core.errors import LayoutError, RecipeError, UnknownLayoutError
 from core.params import IntParam, check_value
+from core.recipe.limits import MAX_LAYERS
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def layout_indices(name: str, layers: int, params: Mapping[str, int]) -> tuple[i
     Raises:
         UnknownLayoutError: no such preset.
         RecipeError: an unknown or illegal parameter.
-        LayoutError: the preset does not fit that many layers.
+        LayoutError: the preset does not fit that many layers, or gives more than a recipe may have.
     """
     known = presets()
     if name not in known:
@@ -54,4 +55,10 @@ def layout_indices(name: str, layers: int, params: Mapping[str, int]) -> tuple[i
     filled = {
         s.name: int(check_value(s, params.get(s.name, s.default), where=f"{name}.{s.name}")) for s in preset.params
     }
-    return preset.indices(layers, filled)
+    found = preset.indices(layers, filled)
+    if len(found) > MAX_LAYERS:
+        raise LayoutError(
+            f"a recipe may have at most {MAX_LAYERS} layers, but {name!r} makes {len(found)}: start from less",
+            where="layout",
+        )
+    return found

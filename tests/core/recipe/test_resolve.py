@@ -142,8 +142,8 @@ def test_wrong_merges_are_named(wrong, error, says):
         ({"layout": Layout(preset="dus", source="a", params={"k": 1})}, RecipeError),
         ({"layout": Layout(preset="idus", source="a", params={"m": 1, "block": 9})}, LayoutError),
         ({"slices": (Slice(sources=(SliceSource(source="a", range=(2, 5)),)),)}, LayoutError),
-        ({"slices": (Slice(sources=(SliceSource(source="a", layers=(-1,)),)),)}, LayoutError),
-        ({"slices": (Slice(sources=(SliceSource(source="a", range=(2, 2)),)),)}, LayoutError),
+        ({"slices": (Slice(sources=(SliceSource(source="a", layers=(4,)),)),)}, LayoutError),
+        ({"slices": (Slice(sources=(SliceSource(source="a", layers=()),)),)}, LayoutError),
         (
             {
                 "slices": (

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 
 from core.errors import RecipeError
 from core.params import ChoiceParam, FloatParam, IntParam
-from core.recipe.values import Place, group_of, pick
+from core.recipe.values import MAX_NESTING, MAX_POINTS, Place, check_form, group_of, pick
 
 WEIGHT = FloatParam(name="weight", default=1.0, low=-2.0, high=2.0, search_low=0.0, search_high=1.0, scope="source")
 
@@ -89,3 +91,59 @@ def test_types_are_not_guessed():
     for spec, wrong in ((count, 2.5), (count, True), (WEIGHT, "1"), (choice, 1), (choice, "true")):
         with pytest.raises(RecipeError):
             pick(spec, wrong, layer(0))
+
+
+FREE = FloatParam(name="weight", default=1.0, search_low=0.0, search_high=1.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 10**400], ids=lambda v: str(v)[:6])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda v: v,
+        lambda v: [v],
+        lambda v: [0.5, v],
+        lambda v: [v, 0.5],
+        lambda v: {"groups": [v]},
+        lambda v: {"a": v},
+        lambda v: [{"filter": "mlp", "value": v}],
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_in_every_form(form, bad):
+    for index in range(3):
+        with pytest.raises(RecipeError, match="weight"):
+            pick(FREE, form(bad), layer(index, count=3), "a")
+
+
+def test_a_gradient_that_overflows_between_its_points_is_refused():
+    with pytest.raises(RecipeError, match="weight"):
+        pick(FREE, [1.7e308, -1.7e308], layer(1, count=3))
+
+
+@pytest.mark.parametrize(
+    ("form", "limit"),
+    [
+        (lambda n: [0.5] * n, MAX_POINTS),
+        (lambda n: {"groups": [0.5] * n}, MAX_POINTS),
+        (lambda n: {"a": [0.5] * n}, MAX_POINTS),
+        (lambda n: [{"filter": "x", "value": 1.0}] * n, MAX_POINTS),
+        (lambda n: {f"s{i}": 0.5 for i in range(n)}, MAX_POINTS),
+        (lambda n: nested(n), MAX_NESTING),
+    ],
+)
+def test_a_form_is_bounded_in_length_and_depth(form, limit):
+    check_form(form(limit), "weight")
+    with pytest.raises(RecipeError, match="weight"):
+        check_form(form(limit + 1), "weight")
+
+
+def nested(levels):
+    value = 0.5
+    for _ in range(levels):
+        value = [{"value": value}]
+    return value
+
+
+def test_a_form_nested_ten_thousand_times_is_refused_without_following_it():
+    with pytest.raises(RecipeError, match="nested"):
+        check_form(nested(10_000), "weight")

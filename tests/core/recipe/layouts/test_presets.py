@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from core.catalog import catalog
-from core.errors import UnknownLayoutError
+from core.errors import LayoutError, UnknownLayoutError
 from core.recipe.layouts import layout_indices, presets
 
 
@@ -27,3 +27,10 @@ def test_every_preset_gives_layers_the_source_has(name):
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(UnknownLayoutError, match="did you mean"):
         layout_indices("duss", 8, {})
+
+
+@pytest.mark.parametrize("name", ["dus", "idus"])
+def test_no_layout_makes_more_layers_than_a_recipe_may_have(name):
+    assert len(layout_indices(name, 2049, {"m": 1})) == 4096
+    with pytest.raises(LayoutError, match="at most 4096 layers"):
+        layout_indices(name, 2050, {"m": 1})

@@ -1,0 +1,16 @@
+"""How large a recipe may be. A request of a few bytes must not be able to ask for gigabytes."""
+
+from __future__ import annotations
+
+#: Layers of one source that a slice can name, and layers that a recipe puts out, those of nested recipes included.
+MAX_LAYERS = 4096
+#: Slices of one recipe.
+MAX_SLICES = 1024
+#: Sources of a recipe or of a slice.
+MAX_SOURCES = 64
+#: Levels of recipes within recipes.
+MAX_NESTING = 8
+#: Recipes in one recipe, itself and all that it holds included.
+MAX_RECIPES = 32
+#: Parameters that a method or a layout is given.
+MAX_PARAMS = 64
