@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from core.catalog import catalog
-from core.errors import BudgetError, InvalidInputError, UnknownModelError, UnknownTaskError
+from core.errors import BudgetError, InvalidInputError, RecipeError, UnknownModelError, UnknownTaskError
 from core.noun import Noun
 from core.objective import Objective
 from core.recipe.short import Dtype, Name
-from core.space import SearchSpace, SpaceSpec
+from core.space import Interval, MergeFamily, SearchSpace, SpaceSpec
 
 LOCAL_REF = re.compile(r"^local:(?P<path>[^\x00]+)$")
 HUB_REF = re.compile(r"^hub:(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
@@ -122,7 +122,7 @@ def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None)
 
     Raises:
         BudgetError, UnknownTaskError, UnknownMethodError, UnknownLayoutError, UnknownStrategyError, UnknownNameError,
-        InvalidInputError, UnknownModelError, SpaceError: the rule that is broken.
+        InvalidInputError, UnknownModelError, SpaceError, RecipeError: the rule that is broken.
     """
     budget = job.budget
     limits = (budget.trials, budget.item_evaluations, budget.seconds)
@@ -139,6 +139,27 @@ def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None)
             raise UnknownTaskError.suggest(spec.task, tasks, where="objective.tasks")
     # A depth that no preset rejects: real depths are known only once headers are.
     job.search_space(depth=1024)
+    for family in job.space.families:
+        if isinstance(family, MergeFamily):
+            _check_weights(family)
+
+
+def _check_weights(family: MergeFamily) -> None:
+    """Weights that every candidate gets, and that are 0, leave nothing to normalise by; needs no header."""
+    weight = family.params.get("weight")
+    fixed = weight.high if isinstance(weight, Interval) and weight.low == weight.high else weight
+    if isinstance(fixed, Interval) or fixed != 0:
+        return
+    for method in map(catalog().method, family.methods):
+        specs = {spec.name: spec for spec in method.params}
+        if not {"weight", "normalize"} <= specs.keys():
+            continue
+        if family.params.get("normalize", specs["normalize"].default) is True:
+            raise RecipeError(
+                f"weights must not sum to 0 under normalize, but {method.name!r} gets {fixed!r} for every source: "
+                "change the weight or set normalize to false",
+                where="weight",
+            )
 
 
 def check_names(job: SearchJob, known: frozenset[str] | set[str]) -> None:
