@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.errors import CancelledError, TrialError
+from core.errors import CancelledError, ServiceUnavailableError, TrialError
 from core.records import ArtifactRecord, JobRecord, StepRecord, TrialRecord, utc
+from core.states import StepState
 from merging.export import ExportInfo, export
 from store import artifacts, jobs, steps, trials
 from workers.card import model_card
@@ -16,13 +20,15 @@ from workers.provenance import provenance
 from workers.runner.bench import Bench
 from workers.runner.manifest import MANIFEST, sha256_of, write_manifest
 
+log = logging.getLogger(__name__)
+
 
 def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     """Export, check that the bytes are those that were scored, and record the artifact.
 
     Raises:
         TrialError: the exported weights differ from the scored ones.
-        CancelledError, LeaseLostError: the step is no longer ours; the unfinished folder is removed.
+        CancelledError, LeaseLostError: the step is no longer ours.
     """
     with bench.database.reading() as session:
         trial = trials.get(session, str(step.trial_id))
@@ -30,19 +36,46 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
         rivals = trials.of_job(session, job.id)
     root = bench.settings.artifact_root()
     root.mkdir(parents=True, exist_ok=True)
-    # Named by step: a repeated step replaces its own unfinished work and nothing else.
-    folder = root / step.id.replace("step_", "checkpoint_")
-    shutil.rmtree(folder, ignore_errors=True)
-    info = _write(bench, step, trial, job, folder, heart)
-    if trial.weights_digest is not None and info.weights_digest != trial.weights_digest:
-        shutil.rmtree(folder)
-        raise TrialError(
-            f"exported weights must be the scored ones, but {info.weights_digest!r} != {trial.weights_digest!r}"
-        )
-    card = model_card(job, trial, rivals)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    manifest = write_manifest(folder, _about(bench, job, trial, info))
-    _record(bench, step, job, trial, folder, manifest, info)
+    with _folder(bench, step, root) as folder:
+        info = _write(bench, step, trial, job, folder, heart)
+        if trial.weights_digest is not None and info.weights_digest != trial.weights_digest:
+            raise TrialError(
+                f"exported weights must be the scored ones, but {info.weights_digest!r} != {trial.weights_digest!r}: "
+                "export on a worker of the kind that scored them, with its library versions"
+            )
+        (folder / "README.md").write_text(model_card(job, trial, rivals), encoding="utf-8")
+        manifest = write_manifest(folder, _about(bench, job, trial, info))
+        _record(bench, step, job, trial, folder, manifest, info)
+
+
+@contextmanager
+def _folder(bench: Bench, step: StepRecord, root: Path) -> Iterator[Path]:
+    """The folder of this claim of the step; it goes again when it was not recorded.
+
+    Named by step and claim: whoever lost the step clears away its own work, never that of the next holder.
+    """
+    name = step.id.replace("step_", "checkpoint_")
+    for claim in range(step.fence + 1):
+        for left in (root / f"{name}_{claim}", root / f"{name}_{claim}.partial"):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = root / f"{name}_{step.fence}"
+    try:
+        yield folder
+    except BaseException:
+        if not _recorded(bench, step):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _recorded(bench: Bench, step: StepRecord) -> bool:
+    """Whether the artifact has its row after all: a commit may succeed although its answer, or a bell, fails."""
+    try:
+        with bench.database.reading() as session:
+            now = steps.get(session, step.id)
+    except ServiceUnavailableError:
+        log.warning("nobody knows whether the export of step %s was recorded: its folder stays", step.id)
+        return True
+    return now.state is StepState.DONE and now.fence == step.fence
 
 
 def _write(

@@ -1,15 +1,17 @@
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
 
 from core.checkpoint import read_header, weights_digest
-from core.errors import CancelledError
-from core.records import StepKind
+from core.errors import CancelledError, LeaseLostError, ServiceUnavailableError
+from core.records import Device, StepKind
 from core.states import JobState, StepState
-from store import artifacts, exports, steps, trials
-from tests.store.makers import age, put
+from store import artifacts, exports, jobs, steps, trials
+from tests.store.makers import age, claim, put
+from tests.workers.conftest import ALWAYS, SMALL
 from workers.runner import export
 from workers.runner.manifest import MANIFEST
 from workers.runner.work import run_next
@@ -31,7 +33,13 @@ def run(service, step):
 
 
 def folder_of(service, step):
-    return service.settings.artifacts / step.id.replace("step_", "checkpoint_")
+    """Where this claim of the step writes."""
+    return service.settings.artifacts / f"{step.id.replace('step_', 'checkpoint_')}_{step.fence}"
+
+
+def left_of(service, step):
+    """Everything that lies there of a step, by whichever claim."""
+    return sorted(service.settings.artifacts.glob(f"{step.id.replace('step_', 'checkpoint_')}*"))
 
 
 @pytest.fixture
@@ -82,6 +90,7 @@ def test_the_manifest_says_what_the_checkpoint_is(finished, own, winner):
 def test_the_size_of_shards_changes_files_but_not_weights(finished, own, winner):
     service, _ = finished
     (many_step, many), (one_step, one) = (run(service, ask(service, winner, size)) for size in (20_000, 10**9))
+    assert [kept.path for kept in (many, one)] == [folder_of(service, step).name for step in (many_step, one_step)]
     assert many.weights_digest == one.weights_digest == own[0].weights_digest
     folders = [folder_of(service, step) for step in (many_step, one_step)]
     files = [sorted(folder.glob("*.safetensors")) for folder in folders]
@@ -104,29 +113,104 @@ def test_a_candidate_that_was_never_a_finalist_can_be_exported(finished, winner)
 
 def test_an_export_that_ended_before_its_manifest_is_made_anew(finished, winner, monkeypatch):
     service, job = finished
-    step = ask(service, winner)
-    folder, seen = folder_of(service, step), []
+    step, seen = ask(service, winner), []
     real = export.write_manifest
 
     def fail(folder, about):
-        seen.append(sorted(path.name for path in folder.iterdir()))
-        (folder / "left-over").write_text("of the first try")
+        seen.append((folder, sorted(path.name for path in folder.iterdir())))
         raise RuntimeError("the worker stumbles")
 
     monkeypatch.setattr(export, "write_manifest", fail)
     done, _ = run(service, step)
+    ((folder, names),) = seen
     # All else was there: the manifest is the last file.
-    assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= set(seen[0])
-    assert done.state is StepState.QUEUED and not (folder / MANIFEST).exists()
+    assert folder == folder_of(service, done)
+    assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= set(names)
+    assert done.state is StepState.QUEUED and left_of(service, step) == []
+    # What a worker leaves that was killed in the midst of it.
+    folder.mkdir()
+    (folder / "left-over").write_text("of the first try")
     folder.with_name(folder.name + ".partial").mkdir()
     monkeypatch.setattr(export, "write_manifest", real)
     with service.database.transaction() as session:
         age(session, step.id, "not_before", 60)
     done, kept = run(service, step)
     assert done.state is StepState.DONE
-    assert not (folder / "left-over").exists() and not folder.with_name(folder.name + ".partial").exists()
-    assert (folder / MANIFEST).exists() and kept.weights_digest == winner.weights_digest
+    assert left_of(service, step) == [folder_of(service, done)]
+    assert (folder_of(service, done) / MANIFEST).exists() and kept.weights_digest == winner.weights_digest
     assert service.job(job.id).state is JobState.SUCCEEDED
+
+
+def held(service, step):
+    """The step as a runner claims it."""
+    with service.database.transaction() as session:
+        mine = claim(session, Device.CPU, owner="runner", kinds=(StepKind.EXPORT,))
+    assert mine.id == step.id
+    return mine
+
+
+def test_an_export_whose_lease_ended_before_its_record_clears_away_its_own_folder_only(finished, winner, monkeypatch):
+    service, _ = finished
+    step = ask(service, winner)
+    mine, real, others = held(service, step), export.model_card, []
+
+    def lose(*arguments):
+        with service.database.transaction() as session:
+            steps.release(session, "runner")
+        others.append(folder_of(service, held(service, step)))
+        others[0].mkdir()
+        return real(*arguments)
+
+    monkeypatch.setattr(export, "model_card", lose)
+    with pytest.raises(LeaseLostError):
+        export.run(service.runner(), mine, SimpleNamespace(cancelled=False))
+    assert left_of(service, step) == others
+    monkeypatch.setattr(export, "model_card", real)
+    with service.database.transaction() as session:
+        steps.release(session, "runner")
+        age(session, step.id, "not_before", 60)
+    done, _ = run(service, step)
+    assert left_of(service, step) == [folder_of(service, done)]
+
+
+def test_a_job_that_is_cancelled_while_its_export_is_written_down_leaves_nothing(service, monkeypatch):
+    job, real = service.post(**SMALL | {"export": ALWAYS}), export.write_manifest
+    step = service.until(StepKind.EXPORT)
+
+    def cancel(*arguments):
+        manifest = real(*arguments)
+        with service.database.transaction() as session:
+            jobs.cancel(session, job.id)
+        return manifest
+
+    monkeypatch.setattr(export, "write_manifest", cancel)
+    with pytest.raises(LeaseLostError):
+        export.run(service.runner(), step, SimpleNamespace(cancelled=False))
+    assert left_of(service, step) == []
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_folder_stays_when_its_record_may_have_been_committed(finished, winner, monkeypatch, away):
+    service, _ = finished
+    step, runner, record = ask(service, winner), service.runner(), export._record
+
+    def commits_and_fails(*arguments):
+        record(*arguments)
+        if away:
+            monkeypatch.setattr(runner.database, "reading", gone)
+        raise ServiceUnavailableError("the answer to the commit was lost")
+
+    def gone():
+        raise ServiceUnavailableError("the database is away")
+
+    monkeypatch.setattr(export, "_record", commits_and_fails)
+    mine = held(service, step)
+    with pytest.raises(ServiceUnavailableError):
+        export.run(runner, mine, SimpleNamespace(cancelled=False))
+    with service.database.reading() as session:
+        done = steps.get(session, step.id)
+        kept = artifacts.get(session, done.result["artifact"])
+    assert (service.settings.artifacts / kept.path / MANIFEST).is_file()
 
 
 def test_weights_that_are_not_the_scored_ones_are_refused_and_removed(finished):
@@ -140,7 +224,7 @@ def test_weights_that_are_not_the_scored_ones_are_refused_and_removed(finished):
         with service.database.transaction() as session:
             put(session, "trials", trial.id, weights_digest=trial.weights_digest)
     assert (done.state, done.failure.code, kept) == (StepState.FAILED, "trial_failed", None)
-    assert not folder_of(service, done).exists()
+    assert left_of(service, done) == []
     assert service.job(job.id).state is JobState.SUCCEEDED
 
 
@@ -153,8 +237,7 @@ def test_a_cancelled_export_leaves_nothing(finished, winner):
     step = ask(service, winner)
     with pytest.raises(CancelledError):
         export.run(service.runner(), step, Stopped())
-    folder = folder_of(service, step)
-    assert not folder.exists() and not folder.with_name(folder.name + ".partial").exists()
+    assert left_of(service, step) == []
     done, _ = run(service, step)
     assert done.state is StepState.DONE
 
