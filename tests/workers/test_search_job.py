@@ -77,7 +77,7 @@ def test_finalists_are_ranked_before_held_out_is_opened(finished):
 
 def test_the_same_seed_gives_the_same_search(service):
     def run(seed):
-        job = service.finish(service.post(**SMALL | {"budget": {"trials": 6}, "seed": seed}).id)
+        job = service.finish(service.post(**SMALL | {"budget": {"trials": 4}, "seed": seed}).id)
         return [(t.values, t.macro) for t in service.trials(job.id) if t.origin == "proposed"]
 
     first = run(3)
