@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any
@@ -11,6 +12,9 @@ from pydantic import Field
 
 from core.errors import CheckpointError
 from core.noun import Noun
+
+#: As a layer's index is written: no sign, no leading zero, no digits of other scripts, no number without end.
+_LAYER_INDEX = re.compile(r"^(0|[1-9][0-9]{0,8})\Z")
 
 
 class Architecture(Noun):
@@ -44,7 +48,7 @@ class Architecture(Noun):
         if not tensor.startswith(before):
             return None
         index, dot, suffix = tensor[len(before) :].partition(after)
-        return (int(index), suffix) if dot and index.isdigit() else None
+        return (int(index), suffix) if dot and _LAYER_INDEX.match(index) else None
 
 
 @cache

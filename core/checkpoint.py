@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os.path
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from core.architectures import architecture_of
+from core.config_fields import check_config
 from core.errors import (
     CheckpointError,
     MissingCheckpointError,
@@ -57,7 +60,7 @@ def read_header(folder: Path) -> Header:
         MissingCheckpointError: the folder, its config or a shard is absent.
         TruncatedCheckpointError: a file ends early or its header is damaged.
         PickleCheckpointError, QuantisedCheckpointError: weights in a form that is not opened.
-        CheckpointError: an architecture or dtype that is not supported.
+        CheckpointError: an architecture or dtype that is not supported, or a field of the config that is damaged.
     """
     config = _read_json(folder / "config.json")
     if config.get("quantization_config"):
@@ -65,14 +68,16 @@ def read_header(folder: Path) -> Header:
             f"weights must not be quantised, but {folder.name!r} has a quantization_config: dequantise it first"
         )
     architecture = architecture_of(str(config.get("model_type")))
+    check_config(config, architecture.layers_key)
     tensors = tuple(stored.info for stored in stored_tensors(folder))
     embed = next((t for t in tensors if t.name in architecture.embed), None)
     if embed is None:
         raise MissingCheckpointError(f"{folder.name!r} has no tensor {architecture.embed[0]!r}: export it again")
+    _check_embedding(embed, config)
     header = Header(
         model_type=architecture.model_type,
         config=canonical_json(config),
-        layers=int(config[architecture.layers_key]),
+        layers=config[architecture.layers_key],
         vocab_size=embed.shape[0],
         rope_theta=_rope_theta(config),
         tokenizer_digest=tokenizer_digest(folder),
@@ -104,13 +109,18 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         )
     index = folder / INDEX
     if index.is_file():
-        shards = sorted({str(name) for name in dict(_read_json(index).get("weight_map", {})).values()})
-        if any(Path(name).name != name for name in shards):
-            raise CheckpointError(f"shards must lie beside {INDEX}, but it names {shards!r}: export it again")
+        weight_map = _read_json(index).get("weight_map", {})
+        if not isinstance(weight_map, dict):
+            raise _damaged(index, "its weight_map is no object")
+        shards = sorted({str(name) for name in weight_map.values()})
+        odd = next((name for name in shards if Path(name).name != name), None)
+        if odd is not None:
+            raise CheckpointError(f"shards must lie beside {INDEX}, but it names {odd!r}: export it again")
         files = tuple(folder / name for name in shards)
     else:
         files = (folder / SINGLE,)
-    missing = [file.name for file in files if not file.is_file()]
+    # Unlike Path.is_file, this answers no to a name that no file system can hold.
+    missing = [file.name for file in files if not os.path.isfile(file)]
     if missing or not files:
         raise _absent(folder, missing or [SINGLE])
     return files
@@ -136,8 +146,10 @@ def tokenizer_digest(folder: Path) -> str | None:
     fast = folder / "tokenizer.json"
     if fast.is_file():
         parsed = _read_json(fast)
-        model = parsed.get("model") or {}
-        added = [[t.get("id"), t.get("content")] for t in parsed.get("added_tokens") or []]
+        model, added_tokens = parsed.get("model") or {}, parsed.get("added_tokens") or []
+        if not isinstance(model, dict) or not _objects(added_tokens):
+            raise _damaged(fast, "its model or its added_tokens are of another form")
+        added = [[t.get("id"), t.get("content")] for t in added_tokens]
         return digest_of([model.get("type"), model.get("vocab"), model.get("merges"), added])
     slow = folder / "tokenizer.model"
     return hashlib.sha256(slow.read_bytes()).hexdigest() if slow.is_file() else None
@@ -175,46 +187,72 @@ def _hashes(
             yield stored.info.name, stored.info.dtype, stored.info.shape, hashlib.sha256(view).hexdigest()
 
 
-def _parse(file: Path) -> Iterator[StoredTensor]:
+def _parse(file: Path) -> list[StoredTensor]:
     size = file.stat().st_size
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise _truncated(file, f"its header needs {length} bytes, but the file has {size}")
-        try:
-            entries: dict[str, Any] = json.loads(handle.read(length))
-        except ValueError:
-            raise _truncated(file, "its header is not JSON") from None
+            raise _damaged(file, f"its header needs {length} bytes, but the file has {size}")
+        entries = _parsed(file, handle.read(length), "its header")
     start = 8 + length
-    for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
-        yield _stored(file, name, entry, start, size)
+    found = [_stored(file, name, entry, start, size) for name, entry in entries.items() if name != "__metadata__"]
+    _check_tiling(file, found, start, size)
+    return found
 
 
 def _stored(file: Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
-    try:
-        info = TensorInfo(name=name, dtype=str(entry["dtype"]), shape=tuple(entry["shape"]))
-        begin, end = (start + int(offset) for offset in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError):
-        raise _truncated(file, f"the entry of tensor {name!r} is damaged") from None
+    shape, offsets = (entry.get("shape"), entry.get("data_offsets")) if isinstance(entry, dict) else (None, None)
+    if "\0" in name or not _wholes(shape, 1) or not _wholes(offsets, 0) or len(offsets) != 2:
+        raise _damaged(file, f"the entry of tensor {reprlib.repr(name)} is {reprlib.repr(entry)}", name)
+    info = TensorInfo(name=name, dtype=str(entry.get("dtype")), shape=tuple(shape))
+    begin, end = (start + offset for offset in offsets)
     if info.dtype not in DTYPE_BYTES:
         raise QuantisedCheckpointError(
             f"tensor {name!r} must be one of {sorted(DTYPE_BYTES)!r}, but is {info.dtype!r}: dequantise it first",
             where=name,
         )
     if end - begin != info.elements * DTYPE_BYTES[info.dtype]:
-        raise _truncated(file, f"tensor {name!r} has {end - begin} bytes for shape {info.shape}")
+        raise _damaged(file, f"tensor {name!r} has {end - begin} bytes for shape {info.shape}", name)
     if end > size:
-        raise _truncated(file, f"tensor {name!r} ends at byte {end}, but the file has {size}")
+        raise _damaged(file, f"tensor {name!r} ends at byte {end}, but the file has {size}", name)
     return StoredTensor(info, file, begin, end)
+
+
+def _check_tiling(file: Path, tensors: list[StoredTensor], start: int, size: int) -> None:
+    """Tensors lie one behind the other from the header to the end, as the format has it: no overlap and no gap."""
+    place = start
+    for stored in sorted(tensors, key=lambda each: each.start):
+        if stored.start != place:
+            fault = f"tensor {stored.info.name!r} starts at byte {stored.start}, but the one before it ends at {place}"
+            raise _damaged(file, fault, stored.info.name)
+        place = stored.stop
+    if place != size:
+        raise _damaged(file, f"its tensors end at byte {place}, but the file has {size}")
+
+
+def _check_embedding(embed: TensorInfo, config: dict[str, Any]) -> None:
+    """The embedding has a row per word and the width of the stack."""
+    sizes = [config.get("vocab_size"), config.get("hidden_size")]
+    if len(embed.shape) != 2:
+        raise CheckpointError(f"{embed.name!r} must be a matrix, but has shape {embed.shape}: export it again")
+    for field, said, found in zip(("vocab_size", "hidden_size"), sizes, embed.shape, strict=True):
+        if said is not None and said != found:
+            raise CheckpointError(
+                f"{field!r} of config.json must agree with {embed.name!r}, but they have {said!r} and {found!r}: "
+                "export it again",
+                where=field,
+            )
 
 
 def _check_complete(header: Header, folder: Path) -> None:
     """Every layer has the tensors of layer 0, so that nothing is found missing in the middle of a build."""
-    wanted = header.layer_suffixes(0)
+    suffixes: dict[int, set[str]] = {}
+    for tensor in header.tensors:
+        if place := header.architecture.locate(tensor.name):
+            suffixes.setdefault(place[0], set()).add(place[1])
+    wanted = suffixes.get(0, set())
     for layer in range(header.layers):
-        gone = sorted(set(wanted) ^ set(header.layer_suffixes(layer)))
+        gone = sorted(wanted ^ suffixes.get(layer, set()))
         if gone or not wanted:
             name = header.architecture.layer_tensor(layer, gone[0] if gone else "*")
             raise MissingCheckpointError(f"{folder.name!r} has no tensor {name!r}: export it again", where=name)
@@ -238,8 +276,10 @@ def _absent(folder: Path, missing: list[str]) -> CheckpointError:
     return MissingCheckpointError(f"{folder.name!r} lacks {missing[0]!r}: copy the whole checkpoint", where=missing[0])
 
 
-def _truncated(file: Path, reason: str) -> TruncatedCheckpointError:
-    return TruncatedCheckpointError(f"{file.name!r} is truncated or damaged: {reason}; copy it again", where=file.name)
+def _damaged(file: Path, reason: str, where: str | None = None) -> TruncatedCheckpointError:
+    return TruncatedCheckpointError(
+        f"{file.name!r} is truncated or damaged: {reason}; copy it again", where=where or file.name
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -247,10 +287,24 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise MissingCheckpointError(
             f"{path.parent.name!r} lacks {path.name!r}: copy the whole checkpoint", where=path.name
         )
+    return _parsed(path, path.read_bytes(), "it")
+
+
+def _parsed(file: Path, data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object that has a canonical form, so that it can be hashed and stored."""
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise TruncatedCheckpointError(f"{path.name!r} is not JSON: copy it again", where=path.name) from None
+        parsed = json.loads(data.decode("utf-8"))
+        canonical_json(parsed).encode()
+    except (ValueError, RecursionError):  # ValueError also for NaN, half characters and numbers of endless digits.
+        raise _damaged(file, f"{what} is not JSON") from None
     if not isinstance(parsed, dict):
-        raise TruncatedCheckpointError(f"{path.name!r} must be a JSON object: copy it again", where=path.name)
+        raise _damaged(file, f"{what} must be a JSON object, but is {reprlib.repr(parsed)}")
     return parsed
+
+
+def _wholes(value: Any, low: int) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(each) is int and each >= low for each in value)
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)

@@ -3,6 +3,8 @@ import json
 import struct
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from core.checkpoint import combine_digests, read_header, stored_tensors, tokenizer_digest, weights_digest
 from core.errors import (
@@ -12,6 +14,7 @@ from core.errors import (
     QuantisedCheckpointError,
     TruncatedCheckpointError,
 )
+from core.model import Model, check_fit
 
 CONFIG = {"model_type": "llama", "num_hidden_layers": 2, "rope_theta": 10000.0}
 NAMES = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)] + [
@@ -200,3 +203,147 @@ def test_a_tokenizers_digest_is_over_its_vocabulary_not_its_file(checkpoint):
     parsed["model"]["vocab"]["b"] = 1
     file.write_text(json.dumps(parsed))
     assert tokenizer_digest(checkpoint) != first
+
+
+def raw_file(header, data=b""):
+    """A safetensors file with any JSON value, or any text, as its header."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(begin, end, shape=(2,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        "x",
+        None,
+        {"a": []},
+        {"a": None},
+        {"a": {}},
+        {"a": entry(0, 8, [-2])},
+        {"a": entry(0, 8, [-1, -2])},
+        {"a": entry(0, 8, [True, 2])},
+        {"a": entry(0, 8, [2.0])},
+        {"a": entry(0, 8) | {"shape": "2"}},
+        {"a": entry(0, 0, [0])},
+        {"a": entry(-8, 0)},
+        {"a": entry(8, 0)},
+        {"a": entry(0, 8) | {"data_offsets": [0, 8, 16]}},
+        {"a": entry(0, 8) | {"data_offsets": ["0", "8"]}},
+        {"a": entry(0, 8) | {"data_offsets": {"0": 8}}},
+        {"a": entry(0, 8), "b": entry(0, 8)},
+        {"a": entry(0, 8), "b": entry(4, 12)},
+        {"a": entry(0, 8), "b": entry(12, 16, [1])},
+        {"a": entry(4, 12), "b": entry(12, 16, [1])},
+        {"a": entry(0, 8)},
+        {"a\0b": entry(0, 16, [4])},
+        b'{"\\ud800": {}}',
+        b'{"a": NaN}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"[" * 50_000 + b"]" * 50_000,
+        b"\xff\xfe",
+    ],
+)
+def test_a_header_that_no_writer_makes_is_a_damaged_file(checkpoint, header):
+    (checkpoint / "model.safetensors").write_bytes(raw_file(header, bytes(16)))
+    for read in (read_header, weights_digest):
+        with pytest.raises(TruncatedCheckpointError) as found:
+            read(checkpoint)
+        assert len(found.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.².x", "model.layers.01.x", "model.layers.-1.x", f"model.layers.{'9' * 5000}.x"]
+)
+def test_an_index_that_is_none_belongs_to_no_layer(checkpoint, name):
+    (checkpoint / "model.safetensors").write_bytes(safetensors(all_tensors() | {name: ("F32", [6], values("x"))}))
+    header = read_header(checkpoint)
+    assert header.layer_suffixes(1) == ("mlp.up_proj.weight",)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", {"num_hidden_layers": 10**9}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"rope_scaling": "linear"}),
+        ("config.json", {"vocab_size": 4}),
+        ("config.json", {"hidden_size": 3}),
+        ("model.safetensors.index.json", {"weight_map": ["model.safetensors"]}),
+        ("model.safetensors.index.json", {"weight_map": {"a": "x" * 5000}}),
+        ("model.safetensors.index.json", {"weight_map": {"a": "a\0b"}}),
+        ("tokenizer.json", {"model": ["BPE"]}),
+        ("tokenizer.json", {"added_tokens": [1]}),
+        ("tokenizer.json", {"added_tokens": {"id": 1}}),
+    ],
+)
+def test_a_damaged_companion_of_the_weights_has_a_code(checkpoint, file, content):
+    (checkpoint / file).write_text(json.dumps((CONFIG if file == "config.json" else {}) | content))
+    with pytest.raises(CheckpointError):
+        read_header(checkpoint)
+
+
+def test_an_embedding_that_is_no_matrix_is_refused(checkpoint):
+    flat = all_tensors() | {"model.embed_tokens.weight": ("F32", [6], values("x"))}
+    (checkpoint / "model.safetensors").write_bytes(safetensors(flat))
+    with pytest.raises(CheckpointError, match="must be a matrix"):
+        read_header(checkpoint)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "BF16", "I8"]) | JSON,
+        "shape": st.lists(st.integers(-1, 4), max_size=3) | JSON,
+        "data_offsets": st.lists(st.integers(-4, 64), max_size=3) | JSON,
+    },
+)
+HEADERS = JSON | st.dictionaries(st.sampled_from([*NAMES, "model.layers.1x.w", "__metadata__"]), ENTRIES | JSON)
+FIELDS = [
+    *("num_hidden_layers", "vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "layer_types", "model_type", "quantization_config"),
+    *("hidden_act", "rms_norm_eps", "tie_word_embeddings", "partial_rotary_factor"),
+]
+CONFIGS = JSON | st.dictionaries(st.sampled_from(FIELDS), JSON | st.integers(-1, 4)).map(lambda c: CONFIG | c)
+
+
+@pytest.mark.parametrize(
+    ("file", "contents"),
+    [
+        ("model.safetensors", HEADERS),
+        ("config.json", CONFIGS),
+        ("model.safetensors.index.json", JSON | st.fixed_dictionaries({"weight_map": JSON})),
+        ("tokenizer.json", JSON | st.fixed_dictionaries({"model": JSON, "added_tokens": JSON})),
+    ],
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_file_says_the_answer_is_a_header_or_a_code(checkpoint, file, contents, data):
+    content = data.draw(contents)
+    before = {path: path.read_bytes() for path in checkpoint.iterdir()}
+    if file == "model.safetensors":
+        (checkpoint / file).write_bytes(raw_file(content, bytes(data.draw(st.sampled_from([0, 16, 64])))))
+    else:
+        (checkpoint / file).write_text(json.dumps(content))
+    try:
+        header = read_header(checkpoint)
+        weights_digest(checkpoint)
+    except CheckpointError:
+        pass
+    else:
+        model = Model(name="m", ref="local:m", weights_digest="w", header=header)
+        check_fit([model, model])
+        assert "\\u0000" not in header.model_dump_json(exclude={"config"})
+    finally:
+        (checkpoint / file).unlink()
+        for path, raw in before.items():
+            path.write_bytes(raw)
