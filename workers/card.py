@@ -99,6 +99,8 @@ def _verdict(job: JobRecord, trial: TrialRecord) -> str:
     verdict = job.verdict
     if not verdict:
         return ""
+    if verdict.get("reason"):
+        return f"## Verdict: {verdict['verdict']}\n\nNothing was compared on held-out items: {verdict['reason']}."
     if verdict["winner"]["trial_id"] != trial.id:
         return "## Verdict\n\nNone for this candidate: the proof of its search was about another one."
     told = {

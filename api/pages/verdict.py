@@ -37,7 +37,8 @@ def tell(verdict: Mapping[str, Any]) -> Told:
     level = f"one-sided p = {p_value(verdict['p'])}, tested at {verdict['alpha']:g}"
     who = f"Number {winner['number']}{name} and the best parent"
     body = f"{who} answered the same questions, none of which the search had seen: {interval}, {level}."
-    return Told(headline, "" if alone else body, TONES.get(kind, "plain"))
+    why = str(verdict.get("reason") or "")
+    return Told(headline, f"{why[:1].upper()}{why[1:]}." if why else "" if alone else body, TONES.get(kind, "plain"))
 
 
 def signed(points: float) -> str:

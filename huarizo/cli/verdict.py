@@ -154,7 +154,7 @@ def percent(share: float | None) -> str:
 
 def _gain(verdict: Json) -> Gain | None:
     found = [verdict.get(name) for name in ("points", "low", "high", "p")]
-    if any(value is None for value in found):
+    if verdict.get("reason") or any(value is None for value in found):  # A reason says why nothing was compared.
         return None
     points, low, high, p = map(float, found)  # type: ignore[arg-type]
     return Gain(points, low, high, p)

@@ -104,6 +104,13 @@ def test_the_verdict_is_told_with_interval_and_reads(told, verdict, sentence):
     assert f"read {job.verdict['heldout_reads']} times" in text
 
 
+def test_where_nothing_was_compared_no_interval_is_told(told):
+    job, winner, every, _ = told
+    found = {**job.verdict, "verdict": "no gain", "points": 0.0, "reason": "number 3 could not be read"}
+    text = section(model_card(job.evolve(verdict=found), winner, every), "Verdict")
+    assert text.strip() == "Nothing was compared on held-out items: number 3 could not be read."
+
+
 def test_a_verdict_is_never_told_of_another_candidate(told):
     job, winner, every, _ = told
     other = next(t for t in every if t.origin != "parent" and t.id != winner.id)

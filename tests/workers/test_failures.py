@@ -162,7 +162,7 @@ def test_a_model_that_was_ready_stays_ready_when_it_cannot_be_read_again(databas
     assert read(database, steps, step).state is StepState.FAILED
 
 
-@pytest.mark.parametrize("kind", [StepKind.ADVANCE, StepKind.INSPECT_TASK, StepKind.CONFIRM, StepKind.EXPORT])
+@pytest.mark.parametrize("kind", [StepKind.ADVANCE, StepKind.INSPECT_TASK, StepKind.EXPORT])
 def test_a_job_fails_with_the_code_of_the_step_it_cannot_do_without(database, settings, kind):
     with database.transaction() as s:
         job = new_job(s)
@@ -171,6 +171,18 @@ def test_a_job_fails_with_the_code_of_the_step_it_cannot_do_without(database, se
     settle(database, settings, step, TaskError("documents changed", where="t"))
     ended = read(database, jobs, job)
     assert (ended.state, ended.failure.code, ended.failure.where) == (JobState.FAILED, "bad_task", "t")
+
+
+def test_a_reading_that_failed_has_the_job_looked_at_and_nothing_more(database, settings):
+    with database.transaction() as s:
+        job = new_job(s, JobState.CONFIRMING)
+        new_step(s, StepKind.CONFIRM, Device.CPU, job_id=job.id)
+        step = claim(s, kinds=(StepKind.CONFIRM,))
+    settle(database, settings, step, OutOfMemoryError("no room"))
+    assert read(database, jobs, job).state is JobState.CONFIRMING
+    assert read(database, steps, step).failure.code == "out_of_memory"
+    with database.reading() as s:
+        assert steps.of_job(s, job.id, kinds=(StepKind.ADVANCE,), states=(StepState.QUEUED,))
 
 
 def test_a_full_disk_is_tried_again_before_it_fails_the_job(database, settings):

@@ -119,7 +119,7 @@ def test_a_trial_whose_workers_keep_dying_fails_and_its_job_goes_on(database, se
         assert len(events.after(s, job.id, 0, 100)) == len(history)
 
 
-@pytest.mark.parametrize("kind", [StepKind.ADVANCE, StepKind.CONFIRM])
+@pytest.mark.parametrize("kind", [StepKind.ADVANCE, StepKind.INSPECT_TASK])
 def test_a_job_whose_own_step_keeps_killing_workers_fails(database, settings, kind):
     with database.transaction() as s:
         job = new_job(s)

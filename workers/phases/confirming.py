@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from core.outcomes import Outcomes
@@ -31,21 +32,24 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
 
 
 def look(session: Session, settings: Settings, job: JobRecord) -> None:
-    """Once everything is read: the verdict, and what follows from it."""
+    """Once everything is read: the verdict, and what follows from it.
+
+    The job fails if the reference could not be read. Anybody else who could not is recorded in the verdict.
+    """
     readings = steps.of_job(session, job.id, kinds=(StepKind.CONFIRM,))
     if any(not step.state.final for step in readings):
         return
-    failed = next((step for step in readings if step.state is not StepState.DONE), None)
-    if failed is not None:
-        jobs.fail(session, job.id, failed.failure or Failure(code="internal", message="a confirmation failed"))
-        return
+    lost = Failure(code="internal", message="a confirmation failed")
+    failures = {str(step.trial_id): step.failure or lost for step in readings if step.state is not StepState.DONE}
     ranked, reference = _ranking(session, job)
-    verdict = _verdict(session, job, ranked, reference)
+    if reference.id in failures:
+        jobs.fail(session, job.id, failures[reference.id])
+        return
+    verdict = _verdict(session, job, ranked, reference, failures)
     jobs.set_verdict(session, job.id, verdict)
     wanted = job.request.export.when
-    chosen = ranked[0] if ranked else reference
     if wanted == "always" or (wanted == "gain" and verdict["verdict"] == "gain"):
-        exporting.begin(session, job, chosen)
+        exporting.begin(session, job, trials.get(session, verdict["winner"]["trial_id"]))
     else:
         jobs.move(session, job.id, JobState.SUCCEEDED)
 
@@ -57,16 +61,52 @@ def _ranking(session: ReadSession, job: JobRecord) -> tuple[list[TrialRecord], T
 
 
 def _verdict(
-    session: ReadSession, job: JobRecord, ranked: Sequence[TrialRecord], reference: TrialRecord
+    session: ReadSession,
+    job: JobRecord,
+    ranked: Sequence[TrialRecord],
+    reference: TrialRecord,
+    failures: Mapping[str, Failure],
 ) -> dict[str, Any]:
-    names = [spec.task for spec in job.request.objective.tasks]
+    read = [trial for trial in ranked if trial.id not in failures]
     found = confirm(
-        [(trial.id, _heldout(session, job, trial)) for trial in ranked],
+        [(trial.id, _heldout(session, job, trial)) for trial in read],
         (reference.id, _heldout(session, job, reference)),
-        names,
+        [spec.task for spec in job.request.objective.tasks],
         job.request.objective.shares,
     )
-    return told(found, job, ranked, reference, _reads(session, job))
+    found = cut_off(found, [trial.id for trial in ranked])
+    lost = [trials.get(session, id) for id in failures]
+    return {
+        **told(found, job, read, reference, _reads(session, job)),
+        "failed": [
+            {"trial_id": t.id, "number": t.number, "code": failures[t.id].code, "message": failures[t.id].message}
+            for t in sorted(lost, key=lambda trial: trial.number)
+        ],
+        "reason": _reason(ranked, failures),
+    }
+
+
+def cut_off(found: Verdict, ranked: Sequence[str]) -> Verdict:
+    """The verdict when some of the `ranked` could not be read: the fixed sequence ends at the first of them.
+
+    Their order was written down before anything was read. A hypothesis that cannot be tested is one that is not
+    rejected, so nobody after it is tested; without the first-ranked there is nothing to say.
+    """
+    compared = {comparison.candidate for comparison in found.comparisons}
+    reached = set(takewhile(compared.__contains__, ranked))
+    comparisons = tuple(c if c.candidate in reached else c.evolve(tested=False, gain=False) for c in found.comparisons)
+    if ranked and not reached:
+        return Verdict(verdict="no gain", reference=found.reference, alpha=found.alpha, comparisons=comparisons)
+    return found.evolve(comparisons=comparisons)
+
+
+def _reason(ranked: Sequence[TrialRecord], failures: Mapping[str, Failure]) -> str | None:
+    """Why there is no comparison, if so."""
+    if not ranked:
+        return "no candidate was scored in full"
+    if (failure := failures.get(ranked[0].id)) is None:
+        return None
+    return f"the first-ranked candidate, number {ranked[0].number}, could not be read: {failure.message}"
 
 
 def _heldout(session: ReadSession, job: JobRecord, trial: TrialRecord) -> list[Outcomes]:
@@ -86,9 +126,13 @@ def _reads(session: ReadSession, job: JobRecord) -> int:
 def told(
     found: Verdict, job: JobRecord, ranked: Sequence[TrialRecord], reference: TrialRecord, reads: int
 ) -> dict[str, Any]:
-    """The verdict as stored and shown. Without any finalist the reference stands in, at no difference."""
-    first = found.comparisons[0] if found.comparisons else None
-    winner = ranked[0] if ranked else reference
+    """The verdict as stored and shown. Without a first-ranked finalist the reference stands in, at no difference.
+
+    Args:
+        ranked: the finalists that were read, in rank order.
+    """
+    first = found.comparisons[0] if found.points is not None else None
+    winner = ranked[0] if first else reference
     return {
         "verdict": found.verdict,
         "winner": _who(winner),

@@ -44,6 +44,12 @@ def test_without_any_candidate_nothing_is_claimed():
     assert told.body == ""
 
 
+def test_why_nothing_was_compared_is_said():
+    told = tell({**verdict("no gain", 0.0, 1.0, trial_id="t0"), "reason": "number 3 could not be read: no room"})
+    assert told.headline == "No gain: no candidate could be compared with maths"
+    assert told.body == "Number 3 could not be read: no room."
+
+
 @pytest.mark.parametrize(("value", "text"), [(2.25, "+2.2"), (-0.04, "−0.0"), (0.0, "+0.0"), (-10.0, "−10.0")])
 def test_points_have_a_sign(value, text):
     assert signed(value) == text

@@ -103,6 +103,13 @@ def test_without_a_verdict_nothing_is_claimed() -> None:
     assert sentence(report).startswith("no verdict")
 
 
+def test_without_a_comparison_no_difference_is_claimed() -> None:
+    lost = job("no gain")
+    lost["verdict"] |= {"points": 0.0, "reason": "the first-ranked candidate could not be read"}
+    report = report_of(lost, TRIALS)
+    assert report.gain is None and sentence(report).startswith("no verdict")
+
+
 def test_a_parent_that_wins_keeps_its_name() -> None:
     told = job("no gain")
     told["verdict"]["winner"]["trial_id"] = "trial_1"

@@ -1,9 +1,10 @@
 import pytest
 
-from core.records import Device, Failure, StepKind
-from core.states import JobState, TrialState
+from core.errors import OutOfMemoryError
+from core.records import StepKind
+from core.states import JobState, StepState, TrialState
 from core.statistics import confirm
-from store import events, steps, tasks
+from store import events, tasks
 from tests.workers.phases.conftest import CONTENT, HELDOUT, heldout_outcomes
 
 
@@ -81,18 +82,72 @@ def test_nothing_is_decided_before_the_last_reading(search):
     assert search.job.verdict is not None
 
 
-def test_a_reading_that_failed_fails_the_job_with_its_code(search):
-    confirming(search)
-    step = search.claim(Device.CPU, StepKind.CONFIRM)
-    failure = Failure(code="bad_task", message="the documents changed")
+def unreadable(search, *which):
+    """Have the runner fail on the held-out reading of these trials, for good."""
+    read = search.verbs[StepKind.CONFIRM]
 
-    def fail(session):
-        steps.fail(session, step.id, step.fence, failure, retry=False, max_attempts=2)
-        steps.ensure_advance(session, search.job_id)
+    def run(search, session, step):
+        if step.trial_id in which:
+            raise OutOfMemoryError("no room")
+        read(search, session, step)
 
-    search.change(fail)
-    assert search.go().state is JobState.FAILED
-    assert search.job.failure.code == "bad_task"
+    search.verbs[StepKind.CONFIRM] = run
+    return search.go()
+
+
+@pytest.fixture
+def three(new_search):
+    """A search about to read three finalists, each of which would prove a gain."""
+    search = new_search(racing={"rungs": [24], "finalists": 3}, export={"when": "gain"})
+    search.ability = lambda trial, items: 0.25 if trial.origin == "parent" else 1.0 - trial.number / 1000
+    return confirming(search)
+
+
+def outline(verdict):
+    return [(c["trial_id"], c["tested"], c["passed"]) for c in verdict["tested"]]
+
+
+def test_a_proof_stands_when_a_later_finalist_could_not_be_read(three):
+    first, second, third = noted(three)["ranked"]
+    job = unreadable(three, second)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    verdict = job.verdict
+    assert verdict["verdict"] == "gain" and verdict["winner"]["trial_id"] == first and verdict["p"] < 0.025
+    # What cannot be tested is not rejected, and ends the sequence.
+    assert outline(verdict) == [(first, True, True), (third, False, False)]
+    number = next(trial.number for trial in three.trials if trial.id == second)
+    assert verdict["failed"] == [
+        {"trial_id": second, "number": number, "code": "out_of_memory", "message": "no room"},
+    ]
+    assert verdict["reason"] is None
+    assert [step.trial_id for step in three.steps(StepKind.EXPORT)] == [first]
+
+
+def test_without_the_first_ranked_there_is_no_gain_however_good_the_second_is(three):
+    first, second, third = noted(three)["ranked"]
+    job = unreadable(three, first)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    verdict = job.verdict
+    assert verdict["verdict"] == "no gain" and verdict["winner"] == verdict["reference"]
+    assert (verdict["points"], verdict["low"], verdict["high"], verdict["p"]) == (0.0, 0.0, 0.0, 1.0)
+    assert outline(verdict) == [(second, False, False), (third, False, False)]
+    assert "could not be read: no room" in verdict["reason"]
+    assert not three.steps(StepKind.EXPORT)
+
+
+def test_a_parent_that_could_not_be_read_is_recorded_and_the_proof_stands(three):
+    parent = three.trials[1]
+    assert noted(three)["reference"] != parent.id
+    verdict = unreadable(three, parent.id).verdict
+    assert verdict["verdict"] == "gain" and [passed for *_, passed in outline(verdict)] == [True] * 3
+    assert [failed["trial_id"] for failed in verdict["failed"]] == [parent.id]
+
+
+def test_without_the_reference_there_is_no_verdict_and_the_job_fails_with_its_code(three):
+    job = unreadable(three, noted(three)["reference"])
+    assert (job.state, job.failure.code, job.verdict) == (JobState.FAILED, "out_of_memory", None)
+    # The others were read first: nothing that was begun is thrown away.
+    assert {step.state for step in three.steps(StepKind.CONFIRM)} == {StepState.DONE, StepState.FAILED}
 
 
 def test_a_search_without_a_finished_candidate_ends_with_no_gain_over_the_best_parent(new_search):
@@ -104,6 +159,7 @@ def test_a_search_without_a_finished_candidate_ends_with_no_gain_over_the_best_p
     assert job.verdict["verdict"] == "no gain" and job.verdict["tested"] == []
     assert job.verdict["winner"]["trial_id"] == job.verdict["reference"]["trial_id"]
     assert job.verdict["points"] == 0.0 and job.verdict["p"] == 1.0
+    assert job.verdict["reason"] == "no candidate was scored in full" and job.verdict["failed"] == []
 
 
 @pytest.mark.parametrize(
