@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from core.errors import HuarizoError
+from core.errors import CheckpointError, HuarizoError
 from core.recipe import Recipe, ResolvedRecipe, identity, resolve
 from core.records import Failure, JobRecord, TrialRecord
 from core.settings import Settings
@@ -46,7 +46,7 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
     if judge(session, search, every, spent=_spent(session, search, every)):
         every = trials.of_job(session, job.id)
     _tell(session, every, proposer)
-    failure = _hopeless(job, every)
+    failure = _replaced(search, every) or _hopeless(job, every)
     if failure is not None:
         jobs.fail(session, job.id, failure)
         proposers.forget(job.id)
@@ -86,6 +86,17 @@ def _spent(session: ReadSession, search: Search, every: Sequence[TrialRecord]) -
     if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
         return True
     return budget.seconds is not None and job.running_seconds(datetime.now(UTC)) >= budget.seconds
+
+
+def _replaced(search: Search, every: Sequence[TrialRecord]) -> Failure | None:
+    """The failure that ends the job when a parent is no longer what it was: its candidates would not compare."""
+    for trial in every:
+        if trial.origin == "parent":
+            then, now = trial.resolved.sources[0], search.models[trial.label]
+            if (then.weights, then.config) != (now.weights_digest, now.header.config_digest):
+                message = f"the files of {trial.label!r} changed while the job ran: post the job again"
+                return Failure(code=CheckpointError.code, message=message)
+    return None
 
 
 def _hopeless(job: JobRecord, every: Sequence[TrialRecord]) -> Failure | None:

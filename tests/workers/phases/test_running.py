@@ -6,7 +6,7 @@ from sqlalchemy import text
 from core.errors import NonFiniteWeightsError, OutOfMemoryError
 from core.records import StepKind
 from core.states import JobState, TrialState
-from store import events, jobs, steps
+from store import events, jobs, models, steps
 from tests.store.makers import put
 from tests.workers.phases.conftest import steady
 from workers.phases import proposers, running
@@ -275,3 +275,14 @@ def test_looking_again_changes_nothing(search):
 def history(search):
     with search.database.reading() as session:
         return events.after(session, search.job_id, 0, 1000)
+
+
+def test_a_parent_that_is_replaced_under_a_running_job_fails_it(new_search):
+    search = work_off(begun(new_search(budget={"trials": 30})))
+    with search.database.transaction() as session:
+        record = models.by_name(session, "a")
+        models.mark_ready(session, record.id, record.header, "other-weights", renew=True)
+    job = search.go()
+    assert job.state is JobState.FAILED
+    assert job.failure.code == "bad_checkpoint"
+    assert "'a'" in job.failure.message
