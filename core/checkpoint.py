@@ -10,7 +10,7 @@ import json
 import mmap
 import os.path
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -20,6 +20,7 @@ from core.config_fields import check_config
 from core.errors import (
     CheckpointError,
     MissingCheckpointError,
+    PathNotAllowedError,
     PickleCheckpointError,
     QuantisedCheckpointError,
     TruncatedCheckpointError,
@@ -51,6 +52,31 @@ class StoredTensor:
     file: Path
     start: int
     stop: int
+
+
+def check_inside(folder: Path, allowed_roots: Sequence[Path] = ()) -> None:
+    """Check that no file of a checkpoint is a link to a place that whoever wrote the folder may not read.
+
+    What is read of a checkpoint comes out again in exports and messages, so a link counts as what it leads to.
+
+    Args:
+        folder: the checkpoint; one that is not there has no files.
+        allowed_roots: folders under which links may end, besides the checkpoint's own real folder. The files of a hub
+            snapshot are links into the hub's cache.
+
+    Raises:
+        PathNotAllowedError: names the file.
+    """
+    if not folder.is_dir():
+        return
+    homes = [folder.resolve(), *(root.expanduser().resolve() for root in allowed_roots)]
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not _ends_under(file, homes):
+            raise PathNotAllowedError(
+                f"files of a checkpoint must lie in its folder or under a model root, but {file.name!r} is a link to "
+                "elsewhere: copy the file",
+                where=file.name,
+            )
 
 
 def read_header(folder: Path) -> Header:
@@ -168,6 +194,15 @@ def _tokenizer_content(file: Path) -> Any:
     if file.name == "tokenizer_config.json":
         return {key: value for key, value in _read_json(file).items() if key not in COSMETIC_TOKENIZER}
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _ends_under(link: Path, homes: Sequence[Path]) -> bool:
+    try:
+        place = link.resolve()
+    except (OSError, RuntimeError):  # A loop of links.
+        return False
+    # From Python 3.13 on a loop resolves to itself.
+    return not place.is_symlink() and any(place.is_relative_to(home) for home in homes)
 
 
 def _hashes(

@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.checkpoint import INDEX, combine_digests
+from core.checkpoint import INDEX, check_inside, combine_digests
 from core.errors import ConflictError, DiskFullError, OutOfMemoryError
 from core.model import TensorInfo
 from core.recipe.output import output_config, output_tensors
@@ -52,6 +52,7 @@ def export(
     *,
     max_shard_bytes: int = 5 * 2**30,
     tokenizer_folder: Path,
+    roots: Sequence[Path] = (),
     progress: Progress | None = None,
     max_memory: int | None = None,
 ) -> ExportInfo:
@@ -63,24 +64,27 @@ def export(
         out: the folder to make; a half-written `<out>.partial` of an earlier try is replaced.
         max_shard_bytes: weights files are cut at this size.
         tokenizer_folder: the checkpoint whose tokenizer and generation config are copied.
+        roots: where links among those files may end, besides that folder.
         progress: told after every tensor.
         max_memory: bytes the arithmetic may hold at once besides what the parents keep.
 
     Raises:
         ConflictError: `out` exists.
+        PathNotAllowedError: a file of `tokenizer_folder` links to elsewhere.
         DiskFullError: no space is left for it.
         OutOfMemoryError: one of its tensors needs more than `max_memory`, or more than there is.
         NonFiniteWeightsError, NonFiniteCheckpointError: a tensor holds NaN or infinity; names it.
     """
     if out.exists():
         raise ConflictError(f"an export makes its own folder, but {str(out)!r} exists: choose another name")
+    check_inside(tokenizer_folder, roots)
     plans = plan(recipe, parents.headers)
     _check_memory(plans, max_memory)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        info = _write(recipe, plans, parents, partial, max_shard_bytes, tokenizer_folder, progress)
+        info = _write(recipe, plans, parents, partial, max_shard_bytes, tokenizer_folder, roots, progress)
         os.rename(partial, out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -100,6 +104,7 @@ def _write(
     folder: Path,
     max_shard_bytes: int,
     tokenizer_folder: Path,
+    roots: Sequence[Path],
     progress: Progress | None,
 ) -> ExportInfo:
     tensors = output_tensors(recipe, parents.headers)
@@ -107,7 +112,7 @@ def _write(
     config = output_config(recipe, parents.headers)
     _write_json(folder / "config.json", config)
     _write_json(folder / GENERATION_CONFIG, _generation_config(tokenizer_folder, config))
-    others = ["config.json", GENERATION_CONFIG, *copy_tokenizer(tokenizer_folder, folder)]
+    others = ["config.json", GENERATION_CONFIG, *copy_tokenizer(tokenizer_folder, folder, roots)]
     if (folder / INDEX).is_file():
         others.append(INDEX)
     files = [*files, *(_exported(folder / name) for name in others)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from core.checkpoint import check_inside
 
 #: Everything a tokenizer of the supported families may consist of.
 TOKENIZER_FILES = (
@@ -21,12 +24,19 @@ TOKENIZER_FILES = (
 CONFIG = "tokenizer_config.json"
 
 
-def copy_tokenizer(donor: Path, out: Path) -> tuple[str, ...]:
+def copy_tokenizer(donor: Path, out: Path, roots: Sequence[Path] = ()) -> tuple[str, ...]:
     """Copy the donor's tokenizer into `out`; returns the names written.
 
+    Args:
+        donor: the checkpoint.
+        out: an existing folder.
+        roots: where links of the donor may end, besides its own folder.
+
     Raises:
+        PathNotAllowedError: a file of the donor links to elsewhere.
         OSError: a file cannot be read or written.
     """
+    check_inside(donor, roots)
     names = [name for name in TOKENIZER_FILES if (donor / name).is_file()]
     for name in names:
         shutil.copyfile(donor / name, out / name)

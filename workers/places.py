@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from core.checkpoint import check_inside
 from core.errors import MissingCheckpointError, PathNotAllowedError
 from core.jobs import HUB_REF, LOCAL_REF
 from core.refs import resolve_local
@@ -18,24 +19,40 @@ def model_folder(ref: str, settings: Settings) -> Path:
     """The folder of a referenced model; a hub repository is fetched (or found in the local cache).
 
     Raises:
-        PathNotAllowedError: outside the configured roots, or a hub id that the allow-list refuses.
+        PathNotAllowedError: outside the configured roots, a hub id that the allow-list refuses, or a folder with a
+            file that links to outside.
         MissingCheckpointError: nothing there.
     """
     if LOCAL_REF.match(ref):
-        return resolve_local(ref, settings.model_roots)
+        folder = resolve_local(ref, settings.model_roots)
+        check_inside(folder, settings.model_roots)
+        return folder
     hub = HUB_REF.match(ref)
     if hub is None:
         raise PathNotAllowedError(f"a model reference is local:<path> or hub:<org>/<name>@<commit>, but got {ref!r}")
     repo = hub["repo"]
     if not re.fullmatch(settings.hub_allow, repo):
         raise PathNotAllowedError(f"hub ids must match {settings.hub_allow!r}, but got {repo!r}: set HUARIZO_HUB_ALLOW")
-    return _fetch(repo, hub["revision"])
+    folder = _fetch(repo, hub["revision"])
+    check_inside(folder, (_hub_cache(),))
+    return folder
+
+
+def link_roots(settings: Settings) -> tuple[Path, ...]:
+    """Under which folders the files of any model may lie: the model roots and the hub's cache."""
+    return (*settings.model_roots, _hub_cache())
 
 
 def pinned(ref: str, folder: Path) -> str:
     """The reference with the exact revision: hub snapshots lie in folders named by their commit."""
     hub = HUB_REF.match(ref)
     return f"hub:{hub['repo']}@{folder.name}" if hub else ref
+
+
+def _hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def _fetch(repo: str, revision: str | None) -> Path:

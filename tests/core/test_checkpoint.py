@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.checkpoint import combine_digests, read_header, stored_tensors, tokenizer_digest, weights_digest
+from core.checkpoint import check_inside, combine_digests, read_header, stored_tensors, tokenizer_digest, weights_digest
 from core.errors import (
     CheckpointError,
     MissingCheckpointError,
+    PathNotAllowedError,
     PickleCheckpointError,
     QuantisedCheckpointError,
     TruncatedCheckpointError,
@@ -347,3 +348,60 @@ def test_whatever_a_file_says_the_answer_is_a_header_or_a_code(checkpoint, file,
         (checkpoint / file).unlink()
         for path, raw in before.items():
             path.write_bytes(raw)
+
+
+@pytest.fixture
+def secret(tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "secret.json").write_text("{}")
+    return place / "secret.json"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model-0.safetensors", "anything"])
+def test_a_link_out_of_the_checkpoint_is_refused_by_name(checkpoint, secret, name):
+    (checkpoint / name).unlink(missing_ok=True)
+    (checkpoint / name).symlink_to(secret)
+    with pytest.raises(PathNotAllowedError, match=repr(name)) as found:
+        check_inside(checkpoint)
+    assert found.value.where == name
+    assert "secret" not in found.value.message
+    with pytest.raises(PathNotAllowedError):
+        check_inside(checkpoint, [checkpoint.parent / "else", checkpoint])
+    check_inside(checkpoint, [secret.parent])
+
+
+def test_what_counts_is_where_a_chain_of_links_ends(checkpoint, secret, tmp_path):
+    (checkpoint / "near.json").symlink_to("config.json")
+    (checkpoint / "up.json").symlink_to(f"../{checkpoint.name}/config.json")
+    check_inside(checkpoint)
+    (checkpoint / "inner").mkdir()
+    (checkpoint / "inner/on.json").symlink_to(secret)
+    (checkpoint / "merges.txt").symlink_to("inner/on.json")
+    with pytest.raises(PathNotAllowedError, match="merges"):
+        check_inside(checkpoint)
+
+
+@pytest.mark.parametrize("target", ["/nowhere/at/all", "loop.json", "../elsewhere"])
+def test_links_to_nothing_to_themselves_or_to_folders_are_refused(checkpoint, secret, target):
+    (checkpoint / "loop.json").symlink_to(target)
+    with pytest.raises(PathNotAllowedError, match="loop"):
+        check_inside(checkpoint)
+
+
+def test_the_checkpoint_itself_may_be_reached_by_a_link(checkpoint, tmp_path):
+    (tmp_path / "alias").symlink_to(checkpoint)
+    check_inside(tmp_path / "alias")
+    check_inside(checkpoint.parent / "nowhere")
+
+
+def test_the_files_of_a_hub_snapshot_lie_under_the_cache(checkpoint, tmp_path):
+    snapshot = tmp_path / "cache/models--o--m/snapshots/0123"
+    (tmp_path / "cache/models--o--m/blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (tmp_path / "cache/models--o--m/blobs/ab").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/ab")
+    (tmp_path / "linked-cache").symlink_to(tmp_path / "cache")
+    check_inside(snapshot, [tmp_path / "linked-cache"])
+    with pytest.raises(PathNotAllowedError):
+        check_inside(snapshot)

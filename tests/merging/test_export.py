@@ -10,7 +10,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.checkpoint import read_header
 from core.checkpoint import weights_digest as folder_digest
-from core.errors import CancelledError, ConflictError, DiskFullError, NonFiniteWeightsError, OutOfMemoryError
+from core.errors import (
+    CancelledError,
+    ConflictError,
+    DiskFullError,
+    NonFiniteWeightsError,
+    OutOfMemoryError,
+    PathNotAllowedError,
+)
 from core.recipe import Recipe, Source
 from core.recipe.output import output_tensors
 from merging.export import export
@@ -253,3 +260,17 @@ def test_an_export_leaves_nothing_of_the_parents_in_memory(family, tmp_path):
     parents = family.parents()
     export(recipes(family)["ties"], parents, tmp_path / "out", tokenizer_folder=family.folder / "base")
     assert parents.kept_bytes == 0
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json"])
+def test_a_donor_that_links_outside_is_refused_before_anything_is_written(family, send, tmp_path, name):
+    donor = tmp_path / "donor"
+    donor.mkdir()
+    (tmp_path / "secret").write_text("{}")
+    (donor / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(PathNotAllowedError, match=name):
+        send(recipes(family)["linear"], tokenizer_folder=donor)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    assert name in {
+        file.name for file in send(recipes(family)["linear"], tokenizer_folder=donor, roots=[tmp_path]).files
+    }

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from core.errors import PathNotAllowedError
 from merging.tokenizer_files import copy_tokenizer, portable_config
 
 
@@ -44,3 +45,17 @@ def test_a_donor_without_tokenizer_gives_none(tmp_path):
 )
 def test_the_config_is_put_in_words_both_transformers_share(given, expected):
     assert portable_config(given) == expected
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "tokenizer_config.json"])
+def test_a_link_out_of_the_donor_is_not_followed(tmp_path, name):
+    donor, out = tmp_path / "donor", tmp_path / "out"
+    donor.mkdir()
+    out.mkdir()
+    (tmp_path / "secret").write_text("{}")
+    (donor / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(PathNotAllowedError, match=name):
+        copy_tokenizer(donor, out)
+    assert list(out.iterdir()) == []
+    assert copy_tokenizer(donor, out, roots=[tmp_path]) == (name,)
+    assert not (out / name).is_symlink()

@@ -6,7 +6,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from core.errors import MissingCheckpointError, PathNotAllowedError
 from core.settings import Settings
-from workers.places import model_folder, pinned
+from workers.places import link_roots, model_folder, pinned
 
 
 @pytest.fixture
@@ -83,3 +83,27 @@ def test_a_reference_is_pinned_to_the_commit_that_was_fetched():
     assert pinned("hub:herd/a", Path("/cache/snapshots/0123abcd")) == "hub:herd/a@0123abcd"
     assert pinned("hub:herd/a@main", Path("/cache/snapshots/0123abcd")) == "hub:herd/a@0123abcd"
     assert pinned("local:herd", Path("/models/herd")) == "local:herd"
+
+
+def test_a_local_model_may_link_within_the_roots_only(settings, tmp_path):
+    (tmp_path / "models" / "shared.json").write_text("{}")
+    (tmp_path / "models" / "herd" / "tokenizer.json").symlink_to(tmp_path / "models" / "shared.json")
+    assert model_folder("local:herd", settings) == (tmp_path / "models" / "herd").resolve()
+    (tmp_path / "secret" / "key.json").write_text("{}")
+    (tmp_path / "models" / "herd" / "config.json").symlink_to(tmp_path / "secret" / "key.json")
+    with pytest.raises(PathNotAllowedError, match=r"'config\.json'"):
+        model_folder("local:herd", settings)
+
+
+def test_a_hub_snapshot_may_link_into_the_hubs_cache_only(settings, hub, tmp_path, monkeypatch):
+    (tmp_path / "0123abcd").mkdir()
+    (tmp_path / "0123abcd" / "config.json").symlink_to(tmp_path / "blobs" / "ab")
+    with pytest.raises(PathNotAllowedError, match=r"'config\.json'"):
+        model_folder("hub:herd/a", settings)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert model_folder("hub:herd/a", settings) == tmp_path / "0123abcd"
+    # The cache may hold what its owner alone may read, so a local model reaches nothing there.
+    (tmp_path / "models" / "herd" / "config.json").symlink_to(tmp_path / "blobs" / "ab")
+    with pytest.raises(PathNotAllowedError):
+        model_folder("local:herd", settings)
+    assert link_roots(settings) == (tmp_path / "models", tmp_path)

@@ -16,6 +16,7 @@ from merging.export import ExportInfo, export
 from store import artifacts, jobs, steps, trials
 from workers.card import model_card
 from workers.heart import Heart
+from workers.places import link_roots
 from workers.provenance import provenance
 from workers.runner.bench import Bench
 from workers.runner.manifest import MANIFEST, sha256_of, write_manifest
@@ -93,6 +94,7 @@ def _write(
         folder,
         max_shard_bytes=int(step.payload.get("max_shard_bytes", job.request.export.max_shard_bytes)),
         tokenizer_folder=bench.tokenizer_folder(trial.resolved, known),
+        roots=link_roots(bench.settings),
         progress=progress,
     )
 

@@ -28,7 +28,7 @@ from core.settings import Settings
 from merging.export import ExportInfo, export
 from merging.sources import Parents
 from workers.failures import failure_of
-from workers.places import model_folder
+from workers.places import link_roots, model_folder
 from workers.runner.manifest import write_manifest
 
 
@@ -71,7 +71,7 @@ def merge(file: Path, out: Path, tell: Any = None) -> dict[str, Any]:
     resolved = resolve(recipe, models)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()  # An export makes its own folder.
-    info = _export(resolved, models, folders, out, tell)
+    info = _export(resolved, models, folders, link_roots(settings), out, tell)
     files = write_manifest(out, _about(recipe, resolved, models, info))["files"]
     return {"weights_digest": info.weights_digest, "recipe_digest": resolved.digest(), "files": files}
 
@@ -108,7 +108,12 @@ def _with_working_folder(settings: Settings) -> Settings:
 
 
 def _export(
-    resolved: ResolvedRecipe, models: dict[str, Model], folders: dict[str, Path], out: Path, tell: Any
+    resolved: ResolvedRecipe,
+    models: dict[str, Model],
+    folders: dict[str, Path],
+    roots: tuple[Path, ...],
+    out: Path,
+    tell: Any,
 ) -> ExportInfo:
     by_digest = {model.weights_digest: ref for ref, model in models.items()}
     parents = Parents(
@@ -123,7 +128,7 @@ def _export(
         if tell is not None:
             tell({"event": "progress", "done": done, "total": total})
 
-    return export(resolved, parents, out, tokenizer_folder=folders[by_digest[digest]], progress=progress)
+    return export(resolved, parents, out, tokenizer_folder=folders[by_digest[digest]], roots=roots, progress=progress)
 
 
 def _about(recipe: Recipe, resolved: ResolvedRecipe, models: dict[str, Model], info: ExportInfo) -> dict[str, Any]:

@@ -140,3 +140,23 @@ def test_files_that_were_replaced_are_read_anew_by_the_next_job(copied):
         pass
     with service.database.reading() as session:
         assert models.by_name(session, "local:nursery/wino").weights_digest == weights_digest(nursery / "wino")
+
+
+def test_a_parent_that_links_out_of_the_roots_fails_the_job(copied, tmp_path):
+    service, nursery = copied
+    (tmp_path / "secret.json").write_text('{"model": {}}')
+    (nursery / "arc" / "tokenizer.json").unlink()
+    (nursery / "arc" / "tokenizer.json").symlink_to(tmp_path / "secret.json")
+    job = service.finish(service.post().id)
+    assert job.state is JobState.FAILED
+    assert (job.failure.code, job.failure.where) == ("path_not_allowed", "tokenizer.json")
+    assert "secret" not in job.failure.message
+
+
+def test_a_parent_with_a_damaged_config_fails_the_job_with_the_field(copied):
+    service, nursery = copied
+    file = nursery / "arc" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"num_attention_heads": "four"}))
+    job = service.finish(service.post().id)
+    assert job.state is JobState.FAILED
+    assert (job.failure.code, job.failure.where) == ("bad_checkpoint", "num_attention_heads")
