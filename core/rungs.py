@@ -25,8 +25,3 @@ def rung_sizes(racing: Racing, search_items: Sequence[int]) -> tuple[int, ...]:
         raise ValueError("a race needs search items, but every task has none on its search side")
     wanted = DEFAULT_RUNGS if racing.rungs is None else racing.rungs
     return tuple(sorted({*(min(size, most) for size in wanted), most}))
-
-
-def items_at(size: int, search_items: Sequence[int]) -> int:
-    """How many items, over all tasks, a candidate has been scored on at a rung of `size` items per task."""
-    return sum(min(size, count) for count in search_items)

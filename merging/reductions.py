@@ -43,11 +43,6 @@ def squared_norm(tensor: torch.Tensor) -> float:
     return dot(tensor, tensor)
 
 
-def l1_norm(tensor: torch.Tensor) -> float:
-    """The sum of absolute values of a flat tensor."""
-    return ordered_sum(tensor.numel(), lambda start, stop: tensor[start:stop].double().abs())
-
-
 def _trees(terms: torch.Tensor) -> list[float]:
     """One sum per block of TREE terms."""
     whole = terms.numel() // TREE * TREE

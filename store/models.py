@@ -64,11 +64,6 @@ def by_name(s: ReadSession, name: str) -> ModelRecord | None:
     return _one(s, models.c.name == name)
 
 
-def by_ref(s: ReadSession, ref: str) -> ModelRecord | None:
-    """The first model registered with a reference, ready ones before others."""
-    return _one(s, models.c.ref == ref)
-
-
 def page(s: ReadSession, limit: int, cursor: str | None = None) -> Page[ModelRecord]:
     """Models, newest first."""
     query = rows.query(models, ModelRecord)

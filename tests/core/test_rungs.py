@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.jobs import Racing
-from core.rungs import items_at, rung_sizes
+from core.rungs import rung_sizes
 
 
 def test_the_default_rungs_end_with_all_search_items():
@@ -29,8 +29,3 @@ def test_rungs_rise_strictly_to_all_items(wanted, counts):
     assert sizes[-1] == max(counts)
     assert all(a < b for a, b in itertools.pairwise(sizes))
     assert sizes[0] >= 1
-
-
-def test_a_short_task_gives_all_it_has():
-    assert items_at(200, [300, 120]) == 320
-    assert items_at(300, [300, 120]) == 420

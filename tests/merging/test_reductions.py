@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from merging import reductions
-from merging.reductions import TREE, dot, l1_norm, squared_norm
+from merging.reductions import TREE, dot, squared_norm
 
 SIZES = [1, 2, 3, 127, TREE - 1, TREE, TREE + 1, 5 * TREE + 17]
 
@@ -40,21 +40,20 @@ def test_norms_of_every_dtype_are_taken_in_float64(dtype):
     values = torch.from_numpy(np.random.default_rng(0).normal(size=100_001)).to(dtype)
     exact = values.double().numpy()
     assert squared_norm(values) == tree_sum(exact * exact)
-    assert l1_norm(values) == tree_sum(np.abs(exact))
 
 
 def test_worked_by_hand():
     left, right = torch.tensor([1.0, 2.0, -3.0]), torch.tensor([4.0, 0.5, 2.0])
     assert dot(left, right) == -1.0
     assert squared_norm(left) == 14.0
-    assert l1_norm(left) == 6.0
     assert dot(torch.empty(0), torch.empty(0)) == 0.0
 
 
 def test_small_terms_beside_a_large_one_are_not_lost():
     values = torch.full((TREE,), 1e-4)
     values[0] = 1e4
-    assert l1_norm(values) == pytest.approx(1e4 + (TREE - 1) * float(np.float32(1e-4)), rel=1e-15)
+    total = dot(values, torch.ones(TREE))
+    assert total == pytest.approx(1e4 + (TREE - 1) * float(np.float32(1e-4)), rel=1e-15)
 
 
 def test_neither_threads_nor_the_blocks_summed_side_by_side_change_a_bit(monkeypatch):

@@ -40,7 +40,7 @@ def test_an_inspected_model_comes_back_with_its_header(database):
         made = models.register(s, "a", "local:a")
         ready = models.mark_ready(s, made.id, HEADER, "w")
         assert (ready.state, ready.header, ready.weights_digest) == ("ready", HEADER, "w")
-        assert models.get(s, made.id) == models.by_name(s, "a") == models.by_ref(s, "local:a") == ready
+        assert models.get(s, made.id) == models.by_name(s, "a") == ready
         assert models.mark_ready(s, made.id, HEADER, "w") == ready
 
 
@@ -64,18 +64,9 @@ def test_a_model_that_failed_can_be_inspected_again(database):
         assert (ready.state, ready.failure) == ("ready", None)
 
 
-def test_of_models_with_one_reference_the_ready_one_is_found(database):
-    with database.transaction() as s:
-        models.register(s, "a", "local:x")
-        second = models.register(s, "b", "local:x")
-        models.mark_ready(s, second.id, HEADER, "w")
-        assert models.by_ref(s, "local:x").name == "b"
-
-
 def test_unknown_models_are_not_found(database):
     with database.transaction() as s:
         assert models.by_name(s, "a") is None
-        assert models.by_ref(s, "local:a") is None
         for act in (models.get, lambda s, id: models.mark_ready(s, id, HEADER, "w")):
             with pytest.raises(NotFoundError, match="no model 'model_0'"):
                 act(s, "model_0")
