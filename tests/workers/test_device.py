@@ -8,13 +8,15 @@ import sys
 import textwrap
 import threading
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from sqlalchemy import select
 
 from core.outcomes import bits
-from core.records import StepKind
+from core.records import Device, StepKind
 from core.settings import Settings
 from core.states import JobState, StepState, TrialState
 from store import steps, trials
@@ -37,7 +39,9 @@ class Substitute(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Substitute())
 """
 BENCH = """
+from core.records import Device
 class Bench:
+    kind = Device.CPU
     def __init__(self, settings, *, owner):
         self.settings, self.owner = settings, owner
 """
@@ -131,6 +135,89 @@ def test_a_runner_that_ended_between_two_steps_is_started_again(stand_in, runner
     second = runner.run_one()
     assert second["pid"] != first["pid"]
     assert runner.owner == owner
+
+
+def test_the_time_of_a_step_does_not_begin_before_the_runner_is_ready(stand_in):
+    stand_in("""
+        import time
+        time.sleep(4)
+        def run_next(bench):
+            return {"ran": True}
+    """)
+    runner = RunnerProcess(Settings(step_timeout_seconds=2))
+    assert runner.run_one() == {"ran": True}
+    runner.end()
+
+
+def test_a_runner_that_is_not_ready_in_its_time_is_ended_and_no_step_is_blamed(stand_in, runner, monkeypatch):
+    stand_in("""
+        import time
+        time.sleep(300)
+    """)
+    monkeypatch.setattr(device, "BOOT_SECONDS", 1.0)
+    process = runner._alive()
+    assert runner.run_one() is None
+    assert process.poll() is not None
+    assert (runner.timed_out, runner.failed_starts) == (False, 1)
+    assert "not ready after 1 s" in runner.start_error
+
+
+@pytest.mark.parametrize(
+    ("loading", "why"),
+    [("raise ImportError('libcudart is missing')", "ImportError: libcudart is missing"), ("os._exit(7)", "status 7")],
+)
+def test_why_a_runner_could_not_start_is_known(stand_in, runner, loading, why):
+    stand_in(f"import os\n{loading}")
+    assert runner.run_one() is None
+    assert why in runner.start_error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="its device works")
+def test_a_runner_whose_device_does_not_work_never_takes_a_step(worker, runner, monkeypatch):
+    monkeypatch.setenv("HUARIZO_DEVICE", "cuda")
+    with worker.database.transaction() as session:
+        step = new_step(session, device=Device.CUDA)
+    assert runner.run_one() is None
+    assert runner.failed_starts == 1 and "CUDA" in runner.start_error
+    with worker.database.reading() as session:
+        assert steps.get(session, step.id) == step
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses between starts, which take no time."""
+    seen = []
+    monkeypatch.setattr(device, "DRAINING", SimpleNamespace(wait=seen.append))
+    monkeypatch.setattr(stopping, "STRETCH_SECONDS", 300.0)
+    return seen
+
+
+def test_a_runner_that_cannot_start_is_tried_ever_more_slowly_and_then_the_worker_ends(
+    stand_in, worker, pauses, monkeypatch, caplog
+):
+    stand_in("raise ImportError('libcudart is missing')")
+    ended = []
+    monkeypatch.setattr(device, "end_worker", lambda: ended.append(True))
+    drive(worker, "cpu")
+    assert ended == [True] and pauses == [1, 2, 4, 8]
+    last = caplog.records[-1].getMessage()
+    assert "5 times in a row" in last and "libcudart is missing" in last
+    assert "queued again" not in caplog.text
+
+
+def test_a_runner_that_starts_at_last_begins_anew_with_its_pauses(stand_in, worker, pauses, monkeypatch):
+    stand_in("""
+        import os, pathlib
+        place = pathlib.Path(os.environ["PLACE"], "starts")
+        starts = int(place.read_text()) + 1 if place.exists() else 1
+        place.write_text(str(starts))
+        if starts % 3:
+            raise ImportError("not yet")
+        def run_next(bench):
+            return {"ran": False} if starts > 3 else os._exit(1)
+    """)
+    drive(worker, "cpu")
+    assert pauses == [1, 2, 1, 2]
 
 
 def test_a_step_that_hangs_ends_the_runner_with_everything_it_started(stand_in, tmp_path):

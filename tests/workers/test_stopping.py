@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 import time
 
 from workers import stopping
@@ -21,3 +24,16 @@ def test_a_draining_worker_ends_after_the_turn_it_is_in():
         assert sum(1 for _ in stopping.stretch()) == 1
     finally:
         stopping.DRAINING.clear()
+
+
+def test_a_pool_child_can_end_its_workers_main_process():
+    script = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        "from workers import stopping\n"
+        "if os.fork() == 0:\n"
+        "    stopping.end_worker()\n"
+        "    os._exit(0)\n"
+        "signal.sigtimedwait([], 60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGTERM

@@ -1,5 +1,6 @@
 """The runner's loop: for every line on standard input, run the best step there is and answer with one JSON line.
 
+    (unasked)     {"ready": true} once everything is loaded and the device works, or {"ready": false, "error": "..."}
     go            claim and run one step -> {"ran": true, "step": "...", "kind": "run_trial"} or {"ran": false}
     end of file   leave
 
@@ -13,10 +14,15 @@ import json
 import logging
 import os
 import sys
-from typing import IO
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
 
+from core.records import Device
 from core.settings import Settings
 from workers.lifetime import die_with_parent
+
+if TYPE_CHECKING:
+    from workers.runner.bench import Bench
 
 
 def main() -> None:
@@ -30,14 +36,36 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    # Imported last: loading torch and its friends takes seconds, in which the parent may die and libraries may print.
+
+    def answer(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    try:
+        bench, run_next = _prepare(settings, options.owner)
+    except Exception as error:
+        answer({"ready": False, "error": f"{type(error).__name__}: {error}"})
+        raise
+    answer({"ready": True})
+    for _line in sys.stdin:
+        answer(run_next(bench))
+
+
+def _prepare(settings: Settings, owner: str) -> tuple[Bench, Callable[[Bench], dict[str, Any]]]:
+    """The workbench, on a device that works, and the verb.
+
+    Imported here: loading torch and its friends takes seconds, in which the parent may die and libraries may print.
+    """
     from workers.runner.bench import Bench
     from workers.runner.work import run_next
 
-    bench = Bench(settings, owner=options.owner)
-    for _line in sys.stdin:
-        answers.write(json.dumps(run_next(bench)) + "\n")
-        answers.flush()
+    bench = Bench(settings, owner=owner)
+    if bench.kind is not Device.CPU:
+        import torch
+
+        # A device that cannot hold one number would fail every step that is claimed for it.
+        torch.zeros(1, device=bench.device)
+    return bench, run_next
 
 
 def _private_stdout() -> IO[str]:
