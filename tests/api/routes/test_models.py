@@ -85,3 +85,24 @@ def test_hub_ids_must_match_the_allow_list(database: Database, folders):
 def test_a_name_is_one_plain_word(library, name):
     answer = library[0].post("/v1/models", json={"name": name, "ref": "local:nursery/base"})
     assert (answer.status_code, answer.json()["where"]) == (422, "name")
+
+
+def test_a_hub_model_that_was_pinned_meanwhile_is_registered_again_without_conflict(
+    client: httpx.Client, database: Database
+):
+    posted = {"name": "far", "ref": "hub:herd/m"}
+    first = client.post("/v1/models", json=posted).json()
+    with database.transaction() as s:
+        header = seeds.ready_model(s, "base").header
+        models.mark_ready(s, first["id"], header, "w", ref="hub:herd/m@" + "0" * 40)
+    again = client.post("/v1/models", json=posted)
+    assert (again.status_code, again.json()["id"], again.json()["ref"]) == (202, first["id"], "hub:herd/m@" + "0" * 40)
+    assert inspections(database) == [first["id"]]
+    other = client.post("/v1/models", json={"name": "far", "ref": "hub:herd/n"})
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+
+
+def test_the_name_of_a_form_of_value_is_no_name_of_a_model(client: httpx.Client):
+    answer = client.post("/v1/models", json={"name": "groups", "ref": "local:nursery/base"})
+    assert (answer.status_code, answer.json()["code"], answer.json()["where"]) == (422, "invalid_input", "name")
+    assert "reserved" in answer.json()["detail"]

@@ -70,3 +70,17 @@ def test_a_recipe_that_cannot_be_resolved_says_why(client: httpx.Client, known, 
     recipe = seeds.slerp(0.5).model_dump(mode="json", exclude_none=True) | change
     answer = client.post("/v1/recipes:resolve", json={"recipe": recipe})
     assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [
+        ({"range": [0, 2_000_000_000]}, "recipe.slices.0.sources.0.range"),
+        ({"range": [-1, 4]}, "recipe.slices.0.sources.0.range"),
+        ({"layers": [4096]}, "recipe.slices.0.sources.0.layers.0"),
+    ],
+)
+def test_a_slice_beyond_every_limit_is_refused_before_it_is_spelt_out(client: httpx.Client, known, part, where):
+    recipe = {"sources": [{"name": "a", "model": "maths"}], "slices": [{"sources": [{"source": "a", **part}]}]}
+    answer = client.post("/v1/recipes:resolve", json={"recipe": recipe})
+    assert (answer.status_code, answer.json()["code"], answer.json()["where"]) == (422, "invalid_input", where)

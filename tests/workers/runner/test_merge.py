@@ -136,3 +136,20 @@ def test_it_runs_as_a_process_of_its_own(here, smoke_nursery):
     done = subprocess.run(command, cwd=merge.__file__.rsplit("/workers/", 1)[0], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["weights_digest"] == weights_digest(here / "out")
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "[0.5, .nan]"])
+def test_a_weight_that_is_no_number_is_named_in_one_line(run, value):
+    status, (event,) = run((RECIPE % "float32").replace("b: 0.75", f"b: {value}"))
+    assert (status, event["event"], event["code"]) == (1, "error", "invalid_recipe")
+    assert "weight[b] must be a finite number" in event["message"] and "\n" not in event["message"]
+
+
+def test_a_users_own_models_may_link_wherever_the_user_can_read(run, here, smoke_nursery):
+    (here / "own").mkdir()
+    for file in (smoke_nursery / "nursery" / "arc").iterdir():
+        (here / "own" / file.name).symlink_to(file)
+    assert run((RECIPE % "float32").replace("local:nursery/arc", "local:own"), out="linked")[0] == 0
+    assert run(RECIPE % "float32", out="plain")[0] == 0
+    assert weights_digest(here / "linked") == weights_digest(here / "plain")
+    assert not any(file.is_symlink() for file in (here / "linked").iterdir())
