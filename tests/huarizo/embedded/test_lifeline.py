@@ -181,7 +181,9 @@ def test_no_signal_reaches_the_command_ignored_or_blocked():
         text=True,
     )
     masks = [int(line.split()[1], 16) for line in child.communicate()[0].splitlines()]
-    assert masks == [0, 0]
+    # 32 and 33 belong to the C library, which may have them ignored; no program can ask for either.
+    settable = sum(1 << (number - 1) for number in signal.valid_signals())
+    assert [mask & settable for mask in masks] == [0, 0]
 
 
 def test_a_missing_command_is_reported_by_the_parent():
