@@ -61,10 +61,9 @@ def ready_models(s: ReadSession, refs: dict[str, str]) -> dict[str, Model]:
     found = {}
     for name, ref in refs.items():
         record = models.by_name(s, ref)
-        if record is None or record.header is None or record.weights_digest is None:
-            continue
-        digest = record.weights_digest
-        found[name] = Model(name=name, ref=record.ref, weights_digest=digest, header=record.header)
+        model = record.as_model(name) if record is not None else None
+        if model is not None:
+            found[name] = model
     return found
 
 

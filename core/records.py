@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from core.jobs import SearchJob
-from core.model import Header
+from core.model import Header, Model
 from core.noun import Noun
 from core.params import Scalar
 from core.recipe.resolved import ResolvedRecipe
@@ -71,6 +71,12 @@ class ModelRecord(Noun):
     header: Header | None = None
     failure: Failure | None = None
     created_at: AwareDatetime
+
+    def as_model(self, name: str) -> Model | None:
+        """The model under the name a job calls it by; None until it was inspected."""
+        if self.header is None or self.weights_digest is None:
+            return None
+        return Model(name=name, ref=self.ref, weights_digest=self.weights_digest, header=self.header)
 
 
 class Score(Noun):

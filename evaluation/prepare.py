@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,6 @@ FINGERPRINTED = ("lm_eval", "transformers", "tokenizers", "torch", "datasets")
 
 #: Documents encoded in one call of the tokenizer.
 _ENCODED_TOGETHER = 256
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in FINGERPRINTED}
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class PreparedTask:
                 "max_length": self.max_length,
                 "dtype": dtype,
                 "device": device_kind,
-                "versions": _versions(),
+                "versions": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
             }
         )
 

@@ -7,6 +7,7 @@ crash between two proposals changes nothing.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def entropy(seed: int, number: int) -> list[int]:
     return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
 
 
-class SeededPerTrial:
+class SeededPerTrial(ABC):
     """Mixin in front of an Optuna sampler: reseeds every generator before each trial.
 
     The class that mixes it in says with `generators` which random states the sampler draws from, and sets
@@ -28,9 +29,9 @@ class SeededPerTrial:
 
     study_seed: int
 
+    @abstractmethod
     def generators(self) -> tuple[np.random.RandomState, ...]:
         """All random states the sampler draws from."""
-        raise NotImplementedError
 
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         """Called by Optuna when a trial is created, before anything is drawn for it."""

@@ -18,9 +18,8 @@ def job_models(session: ReadSession, job: JobRecord) -> dict[str, Model]:
     found = {}
     for wanted in job.request.models:
         record = models.by_name(session, wanted.ref)
-        if record is None or record.header is None or record.weights_digest is None:
+        model = record.as_model(wanted.name) if record is not None else None
+        if model is None:
             raise UnknownModelError(f"model {wanted.name!r} ({wanted.ref!r}) is not inspected yet: post the job again")
-        found[wanted.name] = Model(
-            name=wanted.name, ref=record.ref, weights_digest=record.weights_digest, header=record.header
-        )
+        found[wanted.name] = model
     return found

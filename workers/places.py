@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from core.checkpoint import check_inside
-from core.errors import MissingCheckpointError, PathNotAllowedError
+from core.errors import MissingCheckpointError
 from core.jobs import HUB_REF, LOCAL_REF
-from core.refs import resolve_local
+from core.refs import check_hub, resolve_local
 from core.settings import Settings
 
 #: What is fetched of a hub repository: never pickles, never code.
@@ -27,13 +26,10 @@ def model_folder(ref: str, settings: Settings) -> Path:
         folder = resolve_local(ref, settings.model_roots)
         check_inside(folder, settings.model_roots)
         return folder
+    check_hub(ref, settings.hub_allow)
     hub = HUB_REF.match(ref)
-    if hub is None:
-        raise PathNotAllowedError(f"a model reference is local:<path> or hub:<org>/<name>@<commit>, but got {ref!r}")
-    repo = hub["repo"]
-    if not re.fullmatch(settings.hub_allow, repo):
-        raise PathNotAllowedError(f"hub ids must match {settings.hub_allow!r}, but got {repo!r}: set HUARIZO_HUB_ALLOW")
-    folder = _fetch(repo, hub["revision"])
+    assert hub is not None
+    folder = _fetch(hub["repo"], hub["revision"])
     check_inside(folder, (_hub_cache(),))
     return folder
 

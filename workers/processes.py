@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import ClassVar
 
 from core.errors import LeaseLostError
@@ -33,7 +32,6 @@ class Process:
         self.settings = settings
         self.database = Database(settings.database_url, settings.broker_url)
         self.owner = process_owner()
-        self._runner: object | None = None
 
     @classmethod
     def begin(cls, settings: Settings) -> Process:
@@ -53,9 +51,9 @@ class Process:
 
             drive(self, queue)
             return
-        self._work_off(INSPECT_KINDS if queue == "inspect" else CONTROL_KINDS, self._run)
+        self._work_off(INSPECT_KINDS if queue == "inspect" else CONTROL_KINDS)
 
-    def _work_off(self, kinds: tuple[StepKind, ...], run: Callable[[StepRecord], None]) -> None:
+    def _work_off(self, kinds: tuple[StepKind, ...]) -> None:
         for _ in stretch():
             with self.database.transaction() as session:
                 step = steps.claim(
@@ -68,7 +66,7 @@ class Process:
             if step is None:
                 return
             with Heart(self.database, step, self.settings.lease_seconds):
-                run(step)
+                self._run(step)
 
     def _run(self, step: StepRecord) -> None:
         """Run one control or inspect step; a failure is recorded, never raised into Celery."""

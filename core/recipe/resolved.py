@@ -100,6 +100,11 @@ class ResolvedRecipe(Noun):
         """One key per output layer."""
         return tuple(self.entry_key(entry) for entry in self.layers)
 
+    def tokenizer_donor(self) -> str:
+        """Weights digest of the model that gives the tokenizer, through nested recipes."""
+        donor = self.sources[self.tokenizer]
+        return donor.recipe.tokenizer_donor() if donor.recipe is not None else str(donor.weights)
+
     def model_digests(self) -> tuple[str, ...]:
         """Weights digests of every model in it, nested recipes included, in order of first use."""
         found: dict[str, None] = {}

@@ -67,12 +67,7 @@ def _tell(session: Session, every: Sequence[TrialRecord], proposer: Proposer) ->
     for trial in every:
         if trial.told or not trial.state.final or trial.optuna_number is None:
             continue
-        if trial.state is TrialState.SCORED and trial.macro is not None:
-            proposer.tell_scored(trial.optuna_number, trial.macro, items=trial.scored_items)
-        elif trial.state is TrialState.STOPPED and trial.macro is not None:
-            proposer.tell_stopped(trial.optuna_number, trial.macro, rung_items=trial.scored_items)
-        else:
-            proposer.tell_failed(trial.optuna_number)
+        proposer.tell(trial)
         trials.mark_told(session, trial.id, trial.optuna_number)
 
 

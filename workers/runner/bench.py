@@ -122,11 +122,8 @@ class Bench:
 
     def tokenizer_folder(self, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Path:
         """The folder of the model that gives the recipe its tokenizer."""
-        donor = recipe.sources[recipe.tokenizer]
-        while donor.recipe is not None:
-            donor = donor.recipe.sources[donor.recipe.tokenizer]
         by_digest = {model.weights_digest: model for model in known.values()}
-        return model_folder(by_digest[str(donor.weights)].ref, self.settings)
+        return model_folder(by_digest[recipe.tokenizer_donor()].ref, self.settings)
 
     def scorer(self, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
         """A scorer over the job's tasks, prepared once per tokenizer, length, objective and content of the tasks."""

@@ -121,14 +121,13 @@ def _export(
         {digest: models[ref].header for digest, ref in by_digest.items()},
         torch.device("cpu"),
     )
-    donor = resolved.sources[resolved.tokenizer]
-    digest = donor.weights or resolved.model_digests()[0]
+    donor = folders[by_digest[resolved.tokenizer_donor()]]
 
     def progress(done: int, total: int) -> None:
         if tell is not None:
             tell({"event": "progress", "done": done, "total": total})
 
-    return export(resolved, parents, out, tokenizer_folder=folders[by_digest[digest]], roots=roots, progress=progress)
+    return export(resolved, parents, out, tokenizer_folder=donor, roots=roots, progress=progress)
 
 
 def _about(recipe: Recipe, resolved: ResolvedRecipe, models: dict[str, Model], info: ExportInfo) -> dict[str, Any]:

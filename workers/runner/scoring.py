@@ -40,13 +40,12 @@ class Scored:
 
 @dataclass
 class Candidate:
-    """What is being scored: the recipe, its weights in place, and the step that pays for it."""
+    """What is being scored: a recipe by its digest, its weights in place, and the step that pays for it."""
 
     bench: Bench
     step: StepRecord
     heart: Heart
     job: JobRecord
-    recipe: ResolvedRecipe
     recipe_digest: str
     scorer: Scorer
     built: Built
@@ -68,8 +67,8 @@ class Candidate:
 
     def rungs(self) -> tuple[int, ...]:
         """Items per task at every rung of the job."""
-        specs = self.job.request.objective.tasks
-        return rung_sizes(self.job.request.racing, [len(self.numbers(spec, "search")) for spec in specs])
+        contents = [self.scorer.prepared.tasks[spec.task].content for spec in self.job.request.objective.tasks]
+        return rung_sizes(self.job.request.racing, [len(content.side("search")) for content in contents])
 
     def numbers(self, spec: TaskSpec, side: Side) -> tuple[int, ...]:
         """The documents of one side in the study's order."""
@@ -154,4 +153,4 @@ def place(
     """Build the candidate into the resident model and make it ready to be scored."""
     built = bench.resident(known).build(recipe)
     scorer = bench.scorer(job, recipe, known)
-    return Candidate(bench, step, heart, job, recipe, recipe.digest(), scorer, built)
+    return Candidate(bench, step, heart, job, recipe.digest(), scorer, built)

@@ -217,3 +217,10 @@ def test_equal_weights_under_configs_that_mean_something_else_do_not_fit():
     models = {"a": model("a", rope=10000.0), "b": model("b", rope=2.0).evolve(weights_digest="digest-of-a")}
     with pytest.raises(ParentsDoNotFitError, match="RoPE"):
         resolve(recipe(names=("a", "b"), merge=Merge(method="linear")), models)
+
+
+def test_the_tokenizers_donor_is_found_through_nested_recipes():
+    inner = recipe(merge=Merge(method="ties", base="base"), tokenizer="b")
+    outer = Recipe(sources=(Source(name="m", recipe=inner),), layout=Layout(preset="dus", source="m", params={"m": 1}))
+    assert resolve(outer, FAMILY).tokenizer_donor() == "digest-of-b"
+    assert resolve(inner, FAMILY).model_digests()[0] != "digest-of-b"
