@@ -13,7 +13,7 @@ from core.noun import canonical_json
 from core.params import FloatParam, Scalar
 from core.recipe.layouts import layout_indices
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
-from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source
+from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source, Tokenizer
 from core.recipe.values import Place, pick
 
 SCALE = FloatParam(name="scale", default=1.0, search_low=0.5, search_high=1.5, about="factor on the result")
@@ -50,6 +50,8 @@ def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
         LayoutError: layer indices out of range.
         RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
     """
+    if isinstance(recipe.tokenizer, Tokenizer) or any(source.adapter for source in recipe.sources):
+        raise RecipeError("adapters and aligned vocabularies cannot be resolved by this version: use plain models")
     ingredients = {source.name: _ingredient(source, models) for source in recipe.sources}
     slices = tuple(_check_slice(s, ingredients) for s in _slices(recipe, ingredients))
     used = _used(recipe, slices)
@@ -58,13 +60,10 @@ def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
     # A model that is reached twice is compared once; equal weights under another config are another model.
     parents = {(m.weights_digest, m.header.config_digest): m for item in chosen for m in item.models}
     check_fit(list(parents.values()), same_depth=False)
-    stack = [
-        entry
-        for s in slices
-        for entry in (_layer_entry(s, i, ingredients, table) for i in range(len(s.sources[0].indices())))
-    ]
+    steps = [(s, step) for s in slices for step in range(len(s.sources[0].indices()))]
+    stack = [_layer_entry(s, step, layer, ingredients, table) for layer, (s, step) in enumerate(steps)]
     random = any(catalog().method(s.method).random for s in slices)
-    donor = recipe.tokenizer or used[0]
+    donor = recipe.donor or used[0]
     if donor not in table:
         raise UnknownModelError.suggest(donor, used, where="tokenizer")
     return ResolvedRecipe(
@@ -184,25 +183,33 @@ def _check_sources(info: MethodInfo, part: Slice, names: Sequence[str]) -> None:
 
 def _used(recipe: Recipe, slices: Sequence[Slice]) -> list[str]:
     """Names of the sources in use, in the order the recipe declares them."""
-    named = {s.source for part in slices for s in part.sources} | ({recipe.tokenizer} if recipe.tokenizer else set())
+    named = {s.source for part in slices for s in part.sources} | ({recipe.donor} if recipe.donor else set())
     return [source.name for source in recipe.sources if source.name in named]
 
 
-def _layer_entry(part: Slice, step: int, ingredients: Mapping[str, Ingredient], table: Mapping[str, int]) -> Entry:
-    """The entry of the slice's layer number `step`."""
+def _layer_entry(
+    part: Slice, step: int, layer: int, ingredients: Mapping[str, Ingredient], table: Mapping[str, int]
+) -> Entry:
+    """The entry of the slice's layer number `step`, which is the candidate's layer number `layer`."""
     count = len(part.sources[0].indices())
     picked = [(s.source, s.indices()[step]) for s in part.sources]
-    suffixes = {name: ingredients[name].suffixes[layer] for name, layer in picked}
+    suffixes = {name: ingredients[name].suffixes[index] for name, index in picked}
     _same_tensors(suffixes)
-    places = {t: Place(tensor=t, index=step, count=count) for t in suffixes[picked[0][0]]}
-    return _entry(part, [(table[name], layer) for name, layer in picked], places)
+    family = ingredients[picked[0][0]].models[0].header.architecture
+    indices = [layer, *(index for _, index in picked)]
+    places = {}
+    for suffix in suffixes[picked[0][0]]:
+        by_index = {i: Place(family.layer_tensor(i, suffix), index=step, count=count) for i in set(indices)}
+        places[suffix] = tuple(by_index[i] for i in indices)
+    return _entry(part, [(table[name], index) for name, index in picked], places)
 
 
 def _edge_entry(part: Slice, edge: Any, ingredients: Mapping[str, Ingredient], table: Mapping[str, int]) -> Entry:
     """The entry of the embedding or the head, combined like the slice next to it."""
     tensors = {s.source: getattr(ingredients[s.source], edge) for s in part.sources}
     _same_tensors(tensors)
-    places = {t: Place(tensor=t, part=edge) for t in tensors[part.sources[0].source]}
+    names = tensors[part.sources[0].source]
+    places = {t: (Place(tensor=t, part=edge),) * (1 + len(part.sources)) for t in names}
     return _entry(part, [(table[s.source], -1) for s in part.sources], places)
 
 
@@ -214,12 +221,13 @@ def _same_tensors(tensors: Mapping[str, tuple[str, ...]]) -> None:
             raise ParentsDoNotFitError(f"{first!r} and {other!r} do not fit: only one has tensor {odd!r}", where=odd)
 
 
-def _entry(part: Slice, sources: list[tuple[int, int]], places: Mapping[str, Place]) -> Entry:
+def _entry(part: Slice, sources: list[tuple[int, int]], places: Mapping[str, tuple[Place, ...]]) -> Entry:
+    """The entry of these tensors; `places` has the place of each in the candidate and then in every source."""
     info = catalog().method(part.method)
     base = [s.source for s in part.sources].index(part.base) if part.base is not None else None
     groups: dict[str, tuple[list[str], Group]] = {}
     for tensor in sorted(places):
-        group = _group(info, part, base, places[tensor])
+        group = _group(info, part, base, tensor, places[tensor])
         groups.setdefault(canonical_json(group.model_dump(exclude={"tensors"})), ([], group))[0].append(tensor)
     return Entry(
         sources=tuple(sources),
@@ -230,8 +238,9 @@ def _entry(part: Slice, sources: list[tuple[int, int]], places: Mapping[str, Pla
     )
 
 
-def _group(info: MethodInfo, part: Slice, base: int | None, place: Place) -> Group:
+def _group(info: MethodInfo, part: Slice, base: int | None, tensor: str, places: tuple[Place, ...]) -> Group:
     """The values of one tensor."""
+    place, *own = places
     params: dict[str, Scalar] = {}
     per_source: list[dict[str, Scalar]] = [{} for _ in part.sources]
     for spec in info.params:
@@ -239,12 +248,19 @@ def _group(info: MethodInfo, part: Slice, base: int | None, place: Place) -> Gro
         if spec.scope == "source":
             for position, source in enumerate(part.sources):
                 if position != base:
-                    per_source[position][spec.name] = pick(spec, value, place, source.source)
+                    per_source[position][spec.name] = pick(spec, value, own[position], source.source)
         elif spec.name != "scale":
             params[spec.name] = pick(spec, value, place)
     _check_weights(params, per_source, place)
-    scale = float(pick(SCALE, part.params.get("scale"), place))
-    return Group(tensors=(place.tensor,), params=params, source_params=tuple(per_source), scale=scale)
+    return Group(tensors=(tensor,), params=params, source_params=tuple(per_source), scale=_scale(part, place, own))
+
+
+def _scale(part: Slice, place: Place, own: Sequence[Place]) -> float:
+    """The factor on one tensor; where there is one source, it may be given as a value of that source."""
+    value = part.params.get("scale")
+    if len(own) == 1 and isinstance(value, dict):
+        return float(pick(SCALE, value, own[0], part.sources[0].source))
+    return float(pick(SCALE, value, place))
 
 
 def _check_weights(params: Mapping[str, Scalar], per_source: Sequence[Mapping[str, Scalar]], place: Place) -> None:

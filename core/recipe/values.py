@@ -2,14 +2,16 @@
 
     0.5                                        the same everywhere
     [0.0, 0.3, 1.0]                            a layer gradient: piecewise linear over the stack
+    [false, true]                              a layer gradient of choices: each holds until the next one's point
     {"groups": [0.2, 0.9]}                     piecewise constant: the stack cut into equal groups
     {"a": 0.5, "b": [0.1, 0.9]}                per source; each value again in any form
     [{"filter": "mlp", "value": 1.0},
      {"value": 0.5}]                           by tensor name; the first entry whose filter is a substring wins
 
 Lookup and gradients follow mergekit: a gradient runs over the layers of its slice (a single layer takes the last
-value); embedding, final norm and head take the gradient's first value. Groups are ours: the embedding belongs to the
-first group, final norm and head to the last.
+value); embedding, final norm and head take the gradient's first value. A filter is looked for in the tensor's full
+name: its name in the candidate, or for a value per source its name in that source. Groups are ours: the embedding
+belongs to the first group, final norm and head to the last.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ GROUPS = "groups"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor sits: layer `index` of `count` in its slice, or before (`embed`) or after (`head`) the stack."""
+    """Where a tensor sits: layer `index` of `count` in its slice, or before (`embed`) or after (`head`) the stack.
+
+    `tensor` is its full name, in the candidate or in one of its sources.
+    """
 
     tensor: str
     index: int = 0
@@ -100,6 +105,8 @@ def _scalar(value: Any, place: Place, source: str | None, where: str) -> Scalar 
             return _from_filters(value, place, source, where)
         if all(isinstance(entry, int | float) and not isinstance(entry, bool) for entry in value):
             return _gradient(value, place, where)
+        if all(isinstance(entry, bool) for entry in value) or all(isinstance(entry, str) for entry in value):
+            return _steps(value, place)
     raise RecipeError(
         f"{where} must be a number, a gradient, groups, per-source values or filters, but got {value!r}", where=where
     )
@@ -128,12 +135,22 @@ def _from_filters(entries: Any, place: Place, source: str | None, where: str) ->
 def _gradient(values: Any, place: Place, where: str) -> float:
     if place.part != "layer":
         return finite(values[0], where)
-    position = place.index / (place.count - 1) if place.count > 1 else 1.0
-    scaled = position * (len(values) - 1)
+    scaled = _position(place) * (len(values) - 1)
     left = min(int(scaled), len(values) - 2) if len(values) > 1 else 0
     right = min(left + 1, len(values) - 1)
     low, high = finite(values[left], where), finite(values[right], where)
     return low + (high - low) * (scaled - left)
+
+
+def _steps(values: Any, place: Place) -> Scalar:
+    """The choice at the last point reached."""
+    chosen: Scalar = values[int(_position(place) * (len(values) - 1)) if place.part == "layer" else 0]
+    return chosen
+
+
+def _position(place: Place) -> float:
+    """0 at a slice's first layer, 1 at its last."""
+    return place.index / (place.count - 1) if place.count > 1 else 1.0
 
 
 def _grouped(values: Any, place: Place, where: str) -> Scalar | None:

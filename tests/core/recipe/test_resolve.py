@@ -51,6 +51,30 @@ def test_filters_part_a_layer_into_groups():
     assert group_of(entry, "self_attn.q_proj.weight").source_params[0]["density"] == 0.6
 
 
+def scales(resolved, suffix="mlp.up_proj.weight"):
+    return [group_of(entry, suffix).scale for entry in resolved.layers]
+
+
+def restacked(scale):
+    part = Slice(sources=(SliceSource(source="a", layers=(2, 3, 2)),), params={"scale": scale})
+    return resolve(recipe(names=("a",), slices=(part,)), FAMILY)
+
+
+def test_a_filter_is_looked_for_in_the_full_name_of_the_tensor_in_the_candidate():
+    assert scales(restacked([{"filter": "layers.2.mlp", "value": 0.5}, {"value": 1.0}])) == [1.0, 1.0, 0.5]
+
+
+def test_a_filter_of_one_source_is_looked_for_in_its_own_names():
+    assert scales(restacked({"a": [{"filter": "layers.2.", "value": 0.5}, {"value": 1.0}]})) == [0.5, 1.0, 0.5]
+    sources = (SliceSource(source="a", layers=(3, 2)), SliceSource(source="b", layers=(2, 3)))
+    part = Slice(
+        sources=sources, method="linear", params={"weight": [{"filter": "layers.2.", "value": 0.2}, {"value": 0.6}]}
+    )
+    entries = resolve(recipe(slices=(part,)), FAMILY).layers
+    found = [[v["weight"] for v in group_of(entry, "mlp.up_proj.weight").source_params] for entry in entries]
+    assert found == [[0.6, 0.2], [0.2, 0.6]]
+
+
 def test_defaults_are_filled_so_that_saying_them_changes_nothing():
     assert resolve(ties(), FAMILY).digest() == resolve(ties(density=1.0, **{"lambda": 1.0}), FAMILY).digest()
 

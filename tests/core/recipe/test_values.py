@@ -35,6 +35,17 @@ def test_embedding_and_head_take_the_gradients_first_value(part):
     assert pick(WEIGHT, [0.2, 0.8], Place(tensor="lm_head.weight", part=part)) == 0.2
 
 
+def test_a_gradient_of_choices_holds_each_until_the_next_point():
+    # t = 0, .25, .5, .75, 1 over three points: int(2 t) = 0, 0, 1, 1, 2.
+    rescale = ChoiceParam(name="rescale", default="none", choices=("none", "l1", "q"))
+    found = [pick(rescale, ["none", "l1", "q"], layer(i)) for i in range(5)]
+    assert found == ["none", "none", "l1", "l1", "q"]
+    normalize = ChoiceParam(name="normalize", default=True, choices=(True, False))
+    assert [pick(normalize, [False, True], layer(i)) for i in range(5)] == [False] * 4 + [True]
+    assert pick(normalize, [False, True], layer(0, count=1)) is True
+    assert pick(normalize, [False, True], Place(tensor="lm_head.weight", part="head")) is False
+
+
 def test_groups_cut_the_stack_into_equal_parts_with_the_edges_beside_them():
     groups = {"groups": [0.1, 0.9]}
     assert [pick(WEIGHT, groups, layer(i, count=4)) for i in range(4)] == [0.1, 0.1, 0.9, 0.9]
