@@ -2,7 +2,7 @@
 
 from core.recipe.resolve import resolve
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
-from core.recipe.short import Layout, Merge, Recipe, Slice, SliceSource, Source, identity
+from core.recipe.short import Layout, Merge, Recipe, Slice, SliceSource, Source, Tokenizer, identity
 
 __all__ = [
     "Entry",
@@ -15,6 +15,7 @@ __all__ = [
     "Slice",
     "SliceSource",
     "Source",
+    "Tokenizer",
     "identity",
     "resolve",
 ]

@@ -14,3 +14,5 @@ MAX_NESTING = 8
 MAX_RECIPES = 32
 #: Parameters that a method or a layout is given.
 MAX_PARAMS = 64
+#: What a vocabulary's rows can be padded to a multiple of.
+MAX_PADDING = 4096

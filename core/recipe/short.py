@@ -16,7 +16,15 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core.errors import RecipeError
 from core.noun import Noun
-from core.recipe.limits import MAX_LAYERS, MAX_NESTING, MAX_PARAMS, MAX_RECIPES, MAX_SLICES, MAX_SOURCES
+from core.recipe.limits import (
+    MAX_LAYERS,
+    MAX_NESTING,
+    MAX_PADDING,
+    MAX_PARAMS,
+    MAX_RECIPES,
+    MAX_SLICES,
+    MAX_SOURCES,
+)
 from core.recipe.values import GROUPS, check_form
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -47,16 +55,48 @@ Params = Annotated[dict[str, Any], Field(max_length=MAX_PARAMS), AfterValidator(
 
 
 class Source(Noun):
-    """A named ingredient: a registered model (by name), or another recipe whose result is the ingredient."""
+    """A named ingredient: a registered model (by name), an adapter on one, or another recipe's result.
+
+    Attributes:
+        name: what the rest of the recipe calls it.
+        model: the registered model.
+        adapter: a registered LoRA adapter that is applied to `model`.
+        recipe: the recipe whose result is the ingredient.
+    """
 
     name: Name
     model: str | None = None
+    adapter: str | None = None
     recipe: Recipe | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> Source:
         if (self.model is None) == (self.recipe is None):
             raise ValueError(f"source {self.name!r} must have either `model` or `recipe`: give one of them")
+        if self.adapter is not None and self.model is None:
+            raise ValueError(f"source {self.name!r} has an `adapter` but no `model` to apply it to: name its base model")
+        return self
+
+
+class Tokenizer(Noun):
+    """Whose tokens the candidate has; `tokenizer: "<source>"` is short for mode `donor`.
+
+    Attributes:
+        mode: `donor` takes the source's tokenizer, and every source must have its vocabulary. `align` takes the
+            donor's tokenizer as well, but gives every source's embedding and head rows the donor's order, token by
+            token. `union` adds, behind the donor's tokens, those that only other sources have.
+        source: the donor; None is the recipe's first source.
+        pad_to_multiple_of: rows are added until their number is a multiple of this (`align` and `union`).
+    """
+
+    mode: Literal["donor", "align", "union"]
+    source: str | None = None
+    pad_to_multiple_of: Annotated[int, Field(ge=1, le=MAX_PADDING)] | None = None
+
+    @model_validator(mode="after")
+    def _only_where_rows_move(self) -> Tokenizer:
+        if self.mode == "donor" and self.pad_to_multiple_of is not None:
+            raise ValueError("`pad_to_multiple_of` changes the vocabulary's rows: use mode `align` instead of `donor`")
         return self
 
 
@@ -125,10 +165,21 @@ class Recipe(Noun):
     merge: Merge | None = None
     layout: Layout | None = None
     slices: Annotated[tuple[Slice, ...], Field(max_length=MAX_SLICES)] | None = None
-    tokenizer: str | None = None
+    tokenizer: str | Tokenizer | None = None
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype = "bfloat16"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _shortest(cls, value: str | Tokenizer | None) -> str | Tokenizer | None:
+        """Two ways to say one thing are one thing."""
+        return value.source if isinstance(value, Tokenizer) and value.mode == "donor" else value
+
+    @property
+    def donor(self) -> str | None:
+        """The source that gives the tokenizer, where the recipe names one."""
+        return self.tokenizer.source if isinstance(self.tokenizer, Tokenizer) else self.tokenizer
 
     @model_validator(mode="after")
     def _shape(self) -> Recipe:
