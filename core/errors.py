@@ -5,6 +5,7 @@
     │   ├── UnknownNameError         no such method, preset, strategy, task, model ... (did you mean)
     │   ├── UnknownMethodError / UnknownTaskError / UnknownModelError / UnknownLayoutError / UnknownStrategyError
     │   ├── RecipeError              a recipe that cannot be resolved (weights sum to zero, bad value form ...)
+    │   │   └── MergekitError        what a mergekit configuration or a recipe says and the other cannot
     │   ├── LayoutError              layer indices out of range
     │   ├── SpaceError               values or a recipe outside the search space
     │   ├── BudgetError              an empty budget
@@ -105,6 +106,12 @@ class RecipeError(InvalidInputError):
     """A recipe that cannot be resolved."""
 
     code = "invalid_recipe"
+
+
+class MergekitError(RecipeError):
+    """A mergekit configuration that has no recipe, or a recipe that has no mergekit configuration."""
+
+    code = "mergekit_unsupported"
 
 
 class LayoutError(InvalidInputError):
