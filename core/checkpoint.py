@@ -88,7 +88,7 @@ def read_header(folder: Path) -> Header:
         PickleCheckpointError, QuantisedCheckpointError: weights in a form that is not opened.
         CheckpointError: an architecture or dtype that is not supported, or a field of the config that is damaged.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("quantization_config"):
         raise QuantisedCheckpointError(
             f"weights must not be quantised, but {folder.name!r} has a quantization_config: dequantise it first"
@@ -118,7 +118,7 @@ def stored_tensors(folder: Path) -> tuple[StoredTensor, ...]:
     """Every tensor of the checkpoint, sorted by name; errors as in `read_header`."""
     found: dict[str, StoredTensor] = {}
     for file in weight_files(folder):
-        for stored in _parse(file):
+        for stored in file_tensors(file):
             if stored.info.name in found:
                 raise CheckpointError(
                     f"tensor {stored.info.name!r} lies in two shards of {folder.name!r}: export it again"
@@ -135,7 +135,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         )
     index = folder / INDEX
     if index.is_file():
-        weight_map = _read_json(index).get("weight_map", {})
+        weight_map = read_json(index).get("weight_map", {})
         if not isinstance(weight_map, dict):
             raise _damaged(index, "its weight_map is no object")
         shards = sorted({str(name) for name in weight_map.values()})
@@ -159,7 +159,7 @@ def weights_digest(folder: Path, *, visit: Callable[[StoredTensor, memoryview], 
         folder: the checkpoint.
         visit: called with every tensor and its bytes, for checks that want the same pass.
     """
-    return combine_digests(_hashes(folder, visit))
+    return combine_digests(hashes(stored_tensors(folder), visit))
 
 
 def combine_digests(entries: Iterable[tuple[str, str, tuple[int, ...], str]]) -> str:
@@ -171,7 +171,7 @@ def tokenizer_digest(folder: Path) -> str | None:
     """sha256 over vocabulary, merges and added tokens; None where the folder has no tokenizer."""
     fast = folder / "tokenizer.json"
     if fast.is_file():
-        parsed = _read_json(fast)
+        parsed = read_json(fast)
         model, added_tokens = parsed.get("model") or {}, parsed.get("added_tokens") or []
         if not isinstance(model, dict) or not _objects(added_tokens):
             raise _damaged(fast, "its model or its added_tokens are of another form")
@@ -192,7 +192,7 @@ def tokenizer_files(folder: Path) -> str | None:
 def _tokenizer_content(file: Path) -> Any:
     """A tokenizer file as far as it shapes an encoding: fine-tunes of one base often differ in chat templates alone."""
     if file.name == "tokenizer_config.json":
-        return {key: value for key, value in _read_json(file).items() if key not in COSMETIC_TOKENIZER}
+        return {key: value for key, value in read_json(file).items() if key not in COSMETIC_TOKENIZER}
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -205,11 +205,12 @@ def _ends_under(link: Path, homes: Sequence[Path]) -> bool:
     return not place.is_symlink() and any(place.is_relative_to(home) for home in homes)
 
 
-def _hashes(
-    folder: Path, visit: Callable[[StoredTensor, memoryview], None] | None
+def hashes(
+    tensors: Iterable[StoredTensor], visit: Callable[[StoredTensor, memoryview], None] | None = None
 ) -> Iterator[tuple[str, str, tuple[int, ...], str]]:
+    """What `combine_digests` takes: (name, dtype, shape, sha256 of the bytes) of every tensor."""
     by_file: dict[Path, list[StoredTensor]] = {}
-    for stored in stored_tensors(folder):
+    for stored in tensors:
         by_file.setdefault(stored.file, []).append(stored)
     for file, tensors in by_file.items():
         with file.open("rb") as handle:
@@ -222,7 +223,13 @@ def _hashes(
             yield stored.info.name, stored.info.dtype, stored.info.shape, hashlib.sha256(view).hexdigest()
 
 
-def _parse(file: Path) -> list[StoredTensor]:
+def file_tensors(file: Path) -> list[StoredTensor]:
+    """Every tensor of one safetensors file, in the order of its header.
+
+    Raises:
+        TruncatedCheckpointError: it ends early or its header is damaged.
+        QuantisedCheckpointError: a tensor of integers.
+    """
     size = file.stat().st_size
     with file.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
@@ -317,7 +324,12 @@ def _damaged(file: Path, reason: str, where: str | None = None) -> TruncatedChec
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a checkpoint.
+
+    Raises:
+        MissingCheckpointError, TruncatedCheckpointError: it is not there, or is no object.
+    """
     if not path.is_file():
         raise MissingCheckpointError(
             f"{path.parent.name!r} lacks {path.name!r}: copy the whole checkpoint", where=path.name
