@@ -28,21 +28,27 @@ class MethodInfo(Noun):
     Attributes:
         version: enters every recipe digest; raised when the method's numbers change.
         needs_base: deltas are taken against a base model.
+        optional_base: takes deltas if a base is given, and works without one.
         min_sources, max_sources: bounds on the sources besides the base.
         random: draws masks, so the recipe's seed matters.
         elementwise: equal bytes on every device (law 3).
         symmetric: the order of sources does not matter.
+        idempotent: a model merged with itself (weights that sum to 1 where they are not normalised) returns it.
+        smooth: parameters in which the result is differentiable, given its masks.
     """
 
     name: str
     version: int = 1
     summary: str
     needs_base: bool
+    optional_base: bool = False
     min_sources: int = 1
     max_sources: int | None = None
     random: bool = False
     elementwise: bool = True
     symmetric: bool = False
+    idempotent: bool = True
+    smooth: tuple[str, ...] = ()
     params: tuple[ParamSpec, ...] = ()
 
 

@@ -7,15 +7,22 @@ import math
 import torch
 
 from core.errors import NonFiniteWeightsError
+from merging.blocks import run
 from merging.kernels import BLOCK, Inputs
 from merging.methods import method_of
 from merging.plan import Leaf, TensorPlan
 from merging.sources import Parents, is_finite
+from merging.statistics import Statistics
 
 
 @torch.no_grad()
 def compute(
-    planned: TensorPlan, parents: Parents, *, out: torch.Tensor | None = None, keep: bool = True
+    planned: TensorPlan,
+    parents: Parents,
+    *,
+    out: torch.Tensor | None = None,
+    keep: bool = True,
+    statistics: Statistics | None = None,
 ) -> torch.Tensor:
     """The planned tensor, on the parents' device, in its save dtype.
 
@@ -24,18 +31,21 @@ def compute(
         parents: where its leaves lie.
         out: contiguous memory to write to, of the plan's shape and dtype; must not be a parent's tensor.
         keep: whether the parents may hold on to the tensors read for it.
+        statistics: what is known of its sources already, and takes in what is found out about them.
 
     Raises:
         NonFiniteWeightsError: the result holds NaN or infinity; names the tensor.
         NonFiniteCheckpointError: a parent's tensor does.
     """
-    tensors = [_source(source, parents, keep) for source in planned.sources]
+    statistics = Statistics(keep_bytes=0) if statistics is None else statistics
+    tensors = [_source(source, parents, keep, statistics) for source in planned.sources]
     if out is None:
         out = torch.empty(planned.shape, dtype=planned.dtype, device=parents.device)
     if planned.copies:
         out.copy_(tensors[0])
     else:
-        _combine(planned, tensors, out.view(-1))
+        inputs = inputs_of(planned, tensors, statistics)
+        run(method_of(planned.method).kernel(inputs), inputs, out.view(-1), planned.scale)
     if not is_finite(out):
         raise NonFiniteWeightsError(
             f"built weights must be finite, but tensor {planned.name!r} is not: take smaller weights or a wider dtype",
@@ -44,26 +54,25 @@ def compute(
     return out
 
 
-def _source(source: Leaf | TensorPlan, parents: Parents, keep: bool) -> torch.Tensor:
+def _source(source: Leaf | TensorPlan, parents: Parents, keep: bool, statistics: Statistics) -> torch.Tensor:
     if isinstance(source, Leaf):
         return parents.tensor(source.digest, source.name, keep=keep)
-    return compute(source, parents, keep=keep)
+    return compute(source, parents, keep=keep, statistics=statistics)
 
 
-def _combine(planned: TensorPlan, tensors: list[torch.Tensor], out: torch.Tensor) -> None:
-    """Write the kernel's result, scaled and rounded, into the flat `out`."""
-    inputs = Inputs(
+def inputs_of(planned: TensorPlan, tensors: list[torch.Tensor], statistics: Statistics) -> Inputs:
+    """What the plan's kernel looks at."""
+    return Inputs(
         tensors=tuple(tensor.reshape(-1) for tensor in tensors),
+        shape=planned.shape,
+        name=planned.name,
         base=planned.base,
         params=planned.params,
         source_params=planned.source_params,
         keys=planned.keys,
+        content=tuple(source.key for source in planned.sources),
+        statistics=statistics,
     )
-    combine = method_of(planned.method).kernel(inputs)
-    for start in range(0, inputs.elements, BLOCK):
-        stop = min(start + BLOCK, inputs.elements)
-        result = combine(start, stop)
-        out[start:stop] = result if planned.scale == 1.0 else result * planned.scale
 
 
 def peak_bytes(planned: TensorPlan) -> int:
@@ -73,7 +82,8 @@ def peak_bytes(planned: TensorPlan) -> int:
         elements * source.dtype.itemsize if isinstance(source, Leaf) else peak_bytes(source)
         for source in planned.sources
     )
-    # The whole magnitude and its partition (methods that trim), the blocks of every source, their masks and sums.
-    whole = 0 if planned.copies else 2 * 4 * elements
-    blocks = 0 if planned.copies else 4 * min(elements, BLOCK) * (3 * len(planned.sources) + 4)
-    return own + elements * planned.dtype.itemsize + whole + blocks
+    if planned.copies:
+        return own + elements * planned.dtype.itemsize
+    # The blocks of every source with what a formula makes of them, and small tables.
+    blocks = 4 * min(elements, BLOCK) * (6 * len(planned.sources) + 8) + (1 << 20)
+    return own + elements * (planned.dtype.itemsize + method_of(planned.method).scratch) + blocks

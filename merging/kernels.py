@@ -1,18 +1,28 @@
-"""What a merge method works on: one tensor from every source, read block by block in float32."""
+"""What a merge method is made of: a kernel that looks at one tensor's sources, and a formula that combines them.
+
+The kernel runs once per tensor, on the host. It may read whole tensors (norms, thresholds, ranks), and returns a
+`Step`: a formula with the numbers that go into it. The formula is a pure function of blocks, element by element, in
+float32; it runs block by block as it stands, or compiled, and gives the same bytes both ways.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from core.catalog import MethodInfo
 from core.params import Scalar
-from merging.randomness import MaskKey
+from merging.randomness import MaskKey, draws, keep
+from merging.reductions import dot, ordered_sum
+from merging.statistics import Statistics
 
 #: Elements handled at once. A multiple of 65,536 and a divisor of 2^32; bounds the memory, does not change the bytes.
 BLOCK = 1 << 18
+#: A number that a kernel reckons with: a float, or a float64 scalar tensor where derivatives are wanted.
+Number = float | Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +31,25 @@ class Inputs:
 
     Attributes:
         tensors: (n,) in the source's own dtype, in the order of the entry's sources, the base included.
+        shape: of the tensor.
+        name: of the tensor in the candidate.
         base: position of the base, if the method takes deltas.
         params: one value per tensor, by name.
         source_params: values per source; the base has none.
         keys: what keys each source's mask.
+        content: names each tensor's content; equal names mean equal bytes.
+        statistics: keeps what does not depend on the candidate.
     """
 
-    tensors: tuple[torch.Tensor, ...]
+    tensors: tuple[Tensor, ...]
+    shape: tuple[int, ...]
+    name: str
     base: int | None
-    params: Mapping[str, Scalar]
-    source_params: tuple[Mapping[str, Scalar], ...]
+    params: Mapping[str, Scalar | Tensor]
+    source_params: tuple[Mapping[str, Scalar | Tensor], ...]
     keys: tuple[MaskKey, ...]
+    content: tuple[str, ...]
+    statistics: Statistics = field(default_factory=Statistics)
 
     @property
     def elements(self) -> int:
@@ -39,64 +57,190 @@ class Inputs:
         return self.tensors[0].numel()
 
     @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.tensors[0].device
+
+    @property
+    def columns(self) -> int:
+        """The last dimension; 1-D tensors are one row."""
+        return self.shape[-1] if self.shape else 1
+
+    @property
     def others(self) -> tuple[int, ...]:
         """Positions of the sources besides the base."""
         return tuple(position for position in range(len(self.tensors)) if position != self.base)
 
-    def number(self, name: str) -> float:
+    def flag(self, name: str) -> Scalar:
+        """A choice that holds for the whole tensor."""
+        value = self.params[name]
+        assert not isinstance(value, Tensor)
+        return value
+
+    def number(self, name: str) -> Number:
         """A value that holds for the whole tensor."""
-        return float(self.params[name])
+        return _number(self.params[name])
 
-    def numbers(self, name: str) -> list[float]:
+    def numbers(self, name: str) -> list[Number]:
         """A value per source besides the base, in order."""
-        return [float(self.source_params[position][name]) for position in self.others]
+        return [_number(self.source_params[position][name]) for position in self.others]
 
-    def block(self, position: int, start: int, stop: int) -> torch.Tensor:
+    def values(self, name: str) -> list[float]:
+        """As `numbers`, for parameters that no derivative is taken by."""
+        return [float(value) for value in self.numbers(name)]
+
+    def block(self, position: int, start: int, stop: int) -> Tensor:
         """Elements of one source as float32; may be a view of the source, so never write into it."""
         return self.tensors[position][start:stop].to(torch.float32)
 
-    def base_block(self, start: int, stop: int) -> torch.Tensor:
-        """Elements of the base; as `block`."""
+    def delta(self, position: int, start: int, stop: int) -> Tensor:
+        """Elements of the task vector M_i - B, float32; a fresh tensor."""
         assert self.base is not None
-        return self.block(self.base, start, stop)
+        return self.block(position, start, stop) - self.block(self.base, start, stop)
 
-    def deltas(self, start: int, stop: int) -> list[torch.Tensor]:
-        """The task vectors M_i - B of every source besides the base, in order; fresh tensors."""
-        base = self.base_block(start, stop)
-        return [self.block(position, start, stop) - base for position in self.others]
+    def dot(self, left: int, right: int) -> float:
+        """<M_l, M_r> over the whole tensor, in float64; taken once per pair of contents."""
+        left, right = sorted((left, right), key=lambda position: self.content[position])
+        key = ("dot", self.content[left], self.content[right])
+        return float(self.statistics.number(key, lambda: dot(self.tensors[left], self.tensors[right])))
+
+    def delta_dot(self, left: int, right: int) -> float:
+        """<D_l, D_r> of two task vectors, as `dot`."""
+        assert self.base is not None
+        left, right = sorted((left, right), key=lambda position: self.content[position])
+        key = ("delta dot", self.content[left], self.content[right], self.content[self.base])
+
+        def taken() -> float:
+            def terms(start: int, stop: int) -> Tensor:
+                one = self.delta(left, start, stop).double()
+                return one * (one if left == right else self.delta(right, start, stop).double())
+
+            return ordered_sum(self.elements, terms)
+
+        return float(self.statistics.number(key, taken))
 
 
-#: Gives the float32 result from `start` to `stop`; the tensor may be a view of a source.
-Combine = Callable[[int, int], torch.Tensor]
-#: Reads whole tensors where the method needs to (norms, thresholds), and returns how to combine a block.
-Kernel = Callable[[Inputs], Combine]
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of every source, and what goes into the formula.
+
+    Attributes:
+        others: (n,) float32 of every source besides the base, in order; may be views, so never write into them.
+        anchor: (n,) float32 of the base, if there is one; as `others`.
+        fields: (n,) of the step's fields.
+        numbers: scalar tensors of the step's numbers.
+        words: scalar int32 tensors of the step's words.
+        index: (n,) int32, the element's index within the tensor modulo 2^32; only where the step is `indexed`.
+        stretch: scalar int32, the hash of what the index leaves out (`randomness.mix`); 0 below 2^32 elements.
+    """
+
+    others: tuple[Tensor, ...]
+    anchor: Tensor | None
+    fields: tuple[Tensor, ...]
+    numbers: Sequence[Tensor]
+    words: Sequence[Tensor]
+    index: Tensor | None
+    stretch: Tensor | None
+
+    @property
+    def base(self) -> Tensor:
+        """(n,) float32 of the base; never write into it."""
+        assert self.anchor is not None
+        return self.anchor
+
+    def deltas(self) -> list[Tensor]:
+        """The task vectors M_i - B in order; fresh tensors."""
+        return [other - self.base for other in self.others]
+
+    def kept(self, word: int, number: int) -> Tensor:
+        """A mask: float32 ones and zeros.
+
+        Args:
+            word: where among the words the two of its `MaskKey` begin.
+            number: where among the numbers its `threshold` stands.
+        """
+        assert self.index is not None
+        assert self.stretch is not None
+        return keep(draws(self.index, self.words[word] ^ self.stretch, self.words[word + 1]), self.numbers[number])
+
+
+#: Gives the float32 result of a block from it and the step's flags: fresh, or one of the block's own tensors. It must
+#: be element by element, without a branch on values, and may be traced by a compiler.
+Formula = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How the blocks of one tensor are combined.
+
+    Attributes:
+        formula: a function at the top of its module: `formula(block, **flags)`.
+        numbers: what is rounded to float32 and handed over as `Block.numbers`.
+        words: 32-bit words (hash keys, indices), handed over as `Block.words`.
+        flags: what chooses between ways through the formula. Every combination is compiled by itself, so nothing that
+            changes from candidate to candidate belongs here.
+        fields: further tensors, element by element, of a shape that broadcasts to the tensor's.
+        indexed: whether the formula needs `Block.index`.
+    """
+
+    formula: Formula
+    numbers: tuple[Number, ...] = ()
+    words: tuple[int, ...] = ()
+    flags: Mapping[str, Scalar] = field(default_factory=dict)
+    fields: tuple[Tensor, ...] = ()
+    indexed: bool = False
+
+
+#: Looks at a tensor's sources and says how to combine them.
+Kernel = Callable[[Inputs], Step]
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A merge method: what the catalogue says of it, and its arithmetic."""
+    """A merge method: what the catalogue says of it, and its arithmetic.
+
+    Attributes:
+        scratch: bytes per element that the kernel takes at once besides its inputs and its step's fields.
+    """
 
     info: MethodInfo
     kernel: Kernel
+    scratch: int = 0
 
 
-def weighted_sum(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     """sum_i w_i T_i in float32, in order, every product rounded before it is added (no fused multiply-add)."""
     total = tensors[0] * weights[0]
-    product = torch.empty_like(total)
     for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total += torch.mul(tensor, weight, out=product)
+        total += tensor * weight
     return total
 
 
-def divided(tensor: torch.Tensor, divisor: float) -> torch.Tensor:
-    """`tensor` divided in place by one number, correctly rounded."""
-    if divisor == 1.0:
-        return tensor
-    # A plain number would be turned into a multiplication by its reciprocal on CUDA, and give other bytes there.
-    return tensor.div_(torch.tensor(divisor, dtype=torch.float32, device=tensor.device))
+def combination(block: Block, *, divide: bool = False) -> Tensor:
+    """Formula: sum_i c_i M_i over the sources, with a number each; divided by one more number under `divide`."""
+    count = len(block.others)
+    total = weighted_sum(block.others, block.numbers[:count])
+    return total.div_(block.numbers[count]) if divide else total
 
 
-def scaled(tensor: torch.Tensor, factor: float) -> torch.Tensor:
-    """`tensor` times one number, in place; untouched where the factor is 1."""
-    return tensor if factor == 1.0 else tensor.mul_(factor)
+def delta_combination(block: Block, *, divide: bool = False, factor: bool = False) -> Tensor:
+    """Formula: B + sum_i c_i D_i, the sum divided by one more number under `divide`, and times another under `factor`.
+
+    The numbers are the c_i, then the divisor, then the factor, as far as they are there.
+    """
+    count = len(block.others)
+    total = weighted_sum(block.deltas(), block.numbers[:count])
+    if divide:
+        total.div_(block.numbers[count])
+    if factor:
+        total.mul_(block.numbers[count + int(divide)])
+    return total.add_(block.base)
+
+
+def is_one(number: Number) -> bool:
+    """Whether a factor can be left out: a plain 1, without a derivative to be taken by it."""
+    return not isinstance(number, Tensor) and number == 1.0
+
+
+def _number(value: Scalar | Tensor) -> Number:
+    return value if isinstance(value, Tensor) else float(value)

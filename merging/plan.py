@@ -27,6 +27,11 @@ class Leaf:
     name: str
     dtype: torch.dtype
 
+    @property
+    def key(self) -> str:
+        """Names the tensor's content."""
+        return f"{self.digest}/{self.name}"
+
 
 @dataclass(frozen=True)
 class TensorPlan:

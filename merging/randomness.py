@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 SPREAD = 0x9E3779B9
 FIRST, SECOND = 0x7FEB352D, 0x846CA68B
@@ -36,28 +37,43 @@ def mask_key(seed: int, source: str, tensor: str) -> MaskKey:
     return MaskKey(int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little"))
 
 
-def keep_mask(key: MaskKey, start: int, stop: int, density: float, device: torch.device) -> torch.Tensor:
+def threshold(density: float) -> float:
+    """What 24-bit draws are compared with: an element is kept where its draw is below."""
+    # 24 bits are exact in float32, and so is the threshold: a whole number is below x if it is below ceil(x).
+    return float(math.ceil(density * 2**24))
+
+
+def keep_mask(key: MaskKey, start: int, stop: int, density: float, device: torch.device) -> Tensor:
     """Which elements from `start` to `stop` are kept: float32 ones and zeros, shape (stop - start,).
 
     The range must not cross a multiple of 2^32.
     """
-    draws = hash24(key, start, stop, device).to(torch.float32)
-    # 24 bits are exact in float32, and so is the threshold: a whole number is below x if it is below ceil(x).
-    return torch.lt(draws, float(math.ceil(density * 2**24)), out=draws)
+    return keep(hash24(key, start, stop, device), torch.tensor(threshold(density), device=device))
 
 
-def hash24(key: MaskKey, start: int, stop: int, device: torch.device) -> torch.Tensor:
-    """The top 24 bits of the hash of every index from `start` to `stop`: int32, shape (stop - start,)."""
+def hash24(key: MaskKey, start: int, stop: int, device: torch.device) -> Tensor:
+    """The draws of every index from `start` to `stop`: int32, shape (stop - start,); the range as in `keep_mask`."""
     high, low = start >> 32, start & WORD
-    state = torch.arange(stop - start, dtype=torch.int32, device=device)
-    state.add_(_signed(low)).mul_(_signed(SPREAD)).bitwise_xor_(_signed(key.index ^ mix(high)))
-    spare = torch.empty_like(state)
-    _fold(state, 16, spare)
-    state.mul_(FIRST).bitwise_xor_(_signed(key.state))
-    _fold(state, 15, spare)
-    state.mul_(_signed(SECOND))
-    _fold(state, 16, spare)
-    return state.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
+    index = torch.arange(stop - start, dtype=torch.int32, device=device).add_(signed(low))
+    words = torch.tensor([signed(key.index ^ mix(high)), signed(key.state)], dtype=torch.int32, device=device)
+    return draws(index, words[0], words[1])
+
+
+def keep(drawn: Tensor, below: Tensor) -> Tensor:
+    """Which draws are below a `threshold`: float32 ones and zeros."""
+    return torch.lt(drawn.to(torch.float32), below).to(torch.float32)
+
+
+def draws(index: Tensor, index_word: Tensor, state_word: Tensor) -> Tensor:
+    """The top 24 bits of the keyed hash of every index: int32, shape (n,).
+
+    Args:
+        index: (n,) int32, modulo 2^32.
+        index_word, state_word: scalar int32, the words of the `MaskKey` (the first mixed with the index's high word).
+    """
+    state = _fold((index * signed(SPREAD)) ^ index_word, 16) * FIRST
+    state = _fold(state ^ state_word, 15) * signed(SECOND)
+    return (_fold(state, 16) >> 8) & 0xFFFFFF
 
 
 def mix(word: int) -> int:
@@ -69,12 +85,11 @@ def mix(word: int) -> int:
     return word ^ word >> 16
 
 
-def _fold(state: torch.Tensor, bits: int, spare: torch.Tensor) -> None:
-    """state ^= state >> bits, where the shift brings in zeros (int32's own shift brings in the sign)."""
-    torch.bitwise_right_shift(state, bits, out=spare)
-    state.bitwise_xor_(spare.bitwise_and_((1 << 32 - bits) - 1))
-
-
-def _signed(word: int) -> int:
+def signed(word: int) -> int:
     """The int32 with the same bits."""
     return word - (1 << 32) if word >> 31 else word
+
+
+def _fold(state: Tensor, bits: int) -> Tensor:
+    """state ^ (state >> bits), where the shift brings in zeros (int32's own shift brings in the sign)."""
+    return state ^ ((state >> bits) & ((1 << 32 - bits) - 1))

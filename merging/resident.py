@@ -19,6 +19,7 @@ from merging.memory import fits, lacks_memory
 from merging.plan import TensorPlan, plan
 from merging.skeleton import Skeleton, build_skeleton
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
+from merging.statistics import Statistics
 
 #: Structures (one per depth and dtype) kept for the next candidate that has them.
 KEPT_SKELETONS = 8
@@ -70,6 +71,7 @@ class Resident:
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
         self._slots: dict[str, torch.nn.Parameter] = {}
         self._shared: dict[str, torch.nn.Parameter] = {}
+        self._statistics = Statistics()
         self._filled: Skeleton | None = None
 
     def build(self, recipe: ResolvedRecipe) -> Built:
@@ -114,7 +116,7 @@ class Resident:
         for key, planned in wanted.items():
             if key not in self._slots:
                 slot = self._claim(planned, free)
-                compute(planned, self.parents, out=slot.data)
+                compute(planned, self.parents, out=slot.data, statistics=self._statistics)
                 self._slots[key] = slot
         return {p.name: self._shared[p.key] if p.shared else self._slots[p.key] for p in plans}
 

@@ -13,62 +13,42 @@ grows with the density; `l1` is mergekit's rule. Density 1 changes nothing, dens
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from core.catalog import MethodInfo
-from core.params import ChoiceParam
-from merging.kernels import Combine, Inputs, Method, scaled
-from merging.randomness import keep_mask
-from merging.reductions import ordered_sum
+from merging.dropping import RESCALE, rescale_factor, word_pairs
+from merging.kernels import Block, Inputs, Method, Step, is_one
+from merging.randomness import threshold
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
 from merging.task_vectors import elect
 
 
-def kernel(inputs: Inputs) -> Combine:
+def kernel(inputs: Inputs) -> Step:
     """Drop, rescale, elect, merge."""
-    weights, factor, normalize = inputs.numbers("weight"), inputs.number("lambda"), bool(inputs.params["normalize"])
-    densities = inputs.numbers("density")
-    rule = str(inputs.params["rescale"])
-    factors = [_rescale(rule, inputs, p, density) for p, density in zip(inputs.others, densities, strict=True)]
-
-    def combine(start: int, stop: int) -> torch.Tensor:
-        deltas = inputs.deltas(start, stop)
-        weighted = [
-            scaled(drop(inputs, p, delta, start, density), rescale).mul_(weight)
-            for p, delta, density, rescale, weight in zip(
-                inputs.others, deltas, densities, factors, weights, strict=True
-            )
-        ]
-        return scaled(elect(weighted, weights, normalize), factor).add_(inputs.base_block(start, stop))
-
-    return combine
+    weights, factor, densities = inputs.numbers("weight"), inputs.number("lambda"), inputs.values("density")
+    rule = str(inputs.flag("rescale"))
+    factors = [rescale_factor(rule, inputs, p, density) for p, density in zip(inputs.others, densities, strict=True)]
+    return Step(
+        merged,
+        numbers=(*weights, *(threshold(density) for density in densities), *factors, factor),
+        words=word_pairs(inputs),
+        flags={"normalize": bool(inputs.flag("normalize")), "factor": not is_one(factor)},
+        indexed=True,
+    )
 
 
-def drop(inputs: Inputs, position: int, delta: torch.Tensor, start: int, density: float) -> torch.Tensor:
-    """Zero the entries of a block of a task vector, in place, that the source's mask does not keep."""
-    if density >= 1.0:
-        return delta
-    if density <= 0.0:
-        return delta.zero_()
-    return delta.mul_(keep_mask(inputs.keys[position], start, start + delta.numel(), density, delta.device))
-
-
-def _rescale(rule: str, inputs: Inputs, position: int, density: float) -> float:
-    """The factor on the entries that are kept; 1 where there is nothing to make up for."""
-    if rule == "none" or not 0.0 < density < 1.0:
-        return 1.0
-    if rule == "inv_density":
-        return 1.0 / density
-
-    def delta(start: int, stop: int) -> torch.Tensor:
-        return inputs.block(position, start, stop) - inputs.base_block(start, stop)
-
-    def kept(start: int, stop: int) -> torch.Tensor:
-        return drop(inputs, position, delta(start, stop), start, density)
-
-    before = ordered_sum(inputs.elements, lambda start, stop: delta(start, stop).double().abs())
-    after = ordered_sum(inputs.elements, lambda start, stop: kept(start, stop).double().abs())
-    return before / after if after else 1.0
+def merged(block: Block, *, normalize: bool, factor: bool) -> Tensor:
+    """Formula: numbers are weights, thresholds of the masks, rescale factors and lambda; words the masks' keys."""
+    count = len(block.others)
+    weights = block.numbers[:count]
+    weighted = [
+        delta * block.kept(2 * i, count + i) * block.numbers[2 * count + i] * weights[i]
+        for i, delta in enumerate(block.deltas())
+    ]
+    total = elect(weighted, weights, normalize)
+    if factor:
+        total = total * block.numbers[-1]
+    return total + block.base
 
 
 METHOD = Method(
@@ -78,17 +58,13 @@ METHOD = Method(
         needs_base=True,
         random=True,
         symmetric=True,
+        smooth=("weight", "lambda"),
         params=(
             TASK_WEIGHT,
             DENSITY,
             LAMBDA,
             normalize(default=False),
-            ChoiceParam(
-                name="rescale",
-                default="inv_density",
-                choices=("inv_density", "l1", "none"),
-                about="how kept entries are scaled up: 1/density (paper) or to the realised L1 norm (mergekit 0.1)",
-            ),
+            RESCALE,
         ),
     ),
     kernel=kernel,

@@ -4,36 +4,33 @@ Paper: Model soups (arXiv 2203.05482), section 2.
 
     out = sum_i w_i M_i / (sum_i w_i if normalize else 1)
 
-Differs from the paper: a soup has equal weights, here each source and layer has its own.
+Differs from the paper: a soup has equal weights (the default here, the uniform soup); each source and layer may have
+its own. Two sources with weights 1 - a and a are WiSE-FT (arXiv 2109.01903), the line from a model to its fine-tune.
 """
 
 from __future__ import annotations
 
-import torch
-
 from core.catalog import MethodInfo
-from merging.kernels import Combine, Inputs, Method, divided, weighted_sum
+from merging.kernels import Inputs, Method, Step, combination, is_one
 from merging.specs import WEIGHT, normalize
 
 
-def kernel(inputs: Inputs) -> Combine:
+def kernel(inputs: Inputs) -> Step:
     """The weighted sum, divided once."""
     weights = inputs.numbers("weight")
-    divisor = sum(weights) if inputs.params["normalize"] else 1.0
-
-    def combine(start: int, stop: int) -> torch.Tensor:
-        blocks = [inputs.block(position, start, stop) for position in inputs.others]
-        return divided(weighted_sum(blocks, weights), divisor)
-
-    return combine
+    total = sum(weights) if inputs.flag("normalize") else 1.0
+    if is_one(total):
+        return Step(combination, tuple(weights))
+    return Step(combination, (*weights, total), flags={"divide": True})
 
 
 METHOD = Method(
     info=MethodInfo(
         name="linear",
-        summary="Weighted average.",
+        summary="Weighted average (uniform soup, WiSE-FT).",
         needs_base=False,
         symmetric=True,
+        smooth=("weight",),
         params=(WEIGHT, normalize(default=True)),
     ),
     kernel=kernel,

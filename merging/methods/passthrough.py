@@ -7,13 +7,20 @@ Differs from mergekit: nothing; its `scale` is every method's `scale` here.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from core.catalog import MethodInfo
-from merging.kernels import Combine, Inputs, Method
+from merging.kernels import Block, Inputs, Method, Step
 
 
-def kernel(inputs: Inputs) -> Combine:
+def kernel(inputs: Inputs) -> Step:
     """The source itself."""
-    return lambda start, stop: inputs.block(0, start, stop)
+    return Step(itself)
+
+
+def itself(block: Block) -> Tensor:
+    """Formula: M."""
+    return block.others[0]
 
 
 METHOD = Method(

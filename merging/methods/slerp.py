@@ -16,35 +16,27 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from core.catalog import MethodInfo
 from core.params import FloatParam
-from merging.kernels import Combine, Inputs, Method, weighted_sum
-from merging.reductions import dot, squared_norm
+from merging.kernels import Inputs, Method, Number, Step, combination
+from merging.scalars import sin
 
 #: Beyond this |cosine| the sphere is as good as flat.
 PARALLEL = 0.9995
 
 
-def kernel(inputs: Inputs) -> Combine:
+def kernel(inputs: Inputs) -> Step:
     """Both sources times their factors."""
-    left, right = inputs.tensors
-    factors = slerp_factors(inputs.number("t"), dot(left, right), squared_norm(left), squared_norm(right))
-
-    def combine(start: int, stop: int) -> torch.Tensor:
-        return weighted_sum([inputs.block(position, start, stop) for position in (0, 1)], factors)
-
-    return combine
+    return Step(combination, slerp_factors(inputs.number("t"), inputs.dot(0, 1), inputs.dot(0, 0), inputs.dot(1, 1)))
 
 
-def slerp_factors(t: float, inner: float, left_squared: float, right_squared: float) -> tuple[float, float]:
+def slerp_factors(t: Number, inner: float, left_squared: float, right_squared: float) -> tuple[Number, Number]:
     """The factors of both tensors, from their inner product and squared norms."""
     lengths = math.sqrt(left_squared) * math.sqrt(right_squared)
     if lengths == 0.0 or abs(inner / lengths) > PARALLEL:
         return 1.0 - t, t
     theta = math.acos(inner / lengths)
-    return math.sin((1.0 - t) * theta) / math.sin(theta), math.sin(t * theta) / math.sin(theta)
+    return sin((1.0 - t) * theta) / math.sin(theta), sin(t * theta) / math.sin(theta)
 
 
 METHOD = Method(
@@ -54,6 +46,7 @@ METHOD = Method(
         needs_base=False,
         min_sources=2,
         max_sources=2,
+        smooth=("t",),
         params=(
             FloatParam(
                 name="t",

@@ -11,24 +11,19 @@ as 1, as in mergekit).
 
 from __future__ import annotations
 
-import torch
-
 from core.catalog import MethodInfo
-from merging.kernels import Combine, Inputs, Method, divided, scaled, weighted_sum
+from merging.kernels import Inputs, Method, Step, delta_combination, is_one
+from merging.scalars import value
 from merging.specs import LAMBDA, TASK_WEIGHT, normalize
 
 
-def kernel(inputs: Inputs) -> Combine:
+def kernel(inputs: Inputs) -> Step:
     """The weighted sum of the deltas on top of the base."""
     weights, factor = inputs.numbers("weight"), inputs.number("lambda")
     total = sum(weights)
-    divisor = total if inputs.params["normalize"] and abs(total) >= 1e-8 else 1.0
-
-    def combine(start: int, stop: int) -> torch.Tensor:
-        merged = weighted_sum(inputs.deltas(start, stop), weights)
-        return scaled(divided(merged, divisor), factor).add_(inputs.base_block(start, stop))
-
-    return combine
+    divide = bool(inputs.flag("normalize")) and abs(value(total)) >= 1e-8 and not is_one(total)
+    extra = ((total,) if divide else ()) + (() if is_one(factor) else (factor,))
+    return Step(delta_combination, (*weights, *extra), flags={"divide": divide, "factor": not is_one(factor)})
 
 
 METHOD = Method(
@@ -37,6 +32,7 @@ METHOD = Method(
         summary="Base plus weighted task vectors.",
         needs_base=True,
         symmetric=True,
+        smooth=("weight", "lambda"),
         params=(TASK_WEIGHT, LAMBDA, normalize(default=False)),
     ),
     kernel=kernel,

@@ -12,26 +12,37 @@ vectors, and an even vote goes to +1. mergekit does the same; density 0 is allow
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from core.catalog import MethodInfo
-from merging.kernels import Combine, Inputs, Method, scaled
+from merging.kernels import Block, Inputs, Method, Step, is_one
+from merging.magnitudes import ORDER_BYTES, kept, magnitude_cut
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import elect, magnitude_cut
+from merging.task_vectors import elect
 
 
-def kernel(inputs: Inputs) -> Combine:
+def kernel(inputs: Inputs) -> Step:
     """Trim, elect, merge."""
-    weights, factor, normalize = inputs.numbers("weight"), inputs.number("lambda"), bool(inputs.params["normalize"])
-    densities = inputs.numbers("density")
-    cuts = [magnitude_cut(inputs, p, density) for p, density in zip(inputs.others, densities, strict=True)]
+    weights, factor = inputs.numbers("weight"), inputs.number("lambda")
+    cuts = [magnitude_cut(inputs, p, d) for p, d in zip(inputs.others, inputs.values("density"), strict=True)]
+    return Step(
+        merged,
+        numbers=(*weights, *(cut.magnitude for cut in cuts), factor),
+        words=tuple(cut.last for cut in cuts),
+        flags={"normalize": bool(inputs.flag("normalize")), "factor": not is_one(factor)},
+        indexed=True,
+    )
 
-    def combine(start: int, stop: int) -> torch.Tensor:
-        trimmed = [cut.apply(delta, start) for cut, delta in zip(cuts, inputs.deltas(start, stop), strict=True)]
-        weighted = [delta.mul_(weight) for delta, weight in zip(trimmed, weights, strict=True)]
-        return scaled(elect(weighted, weights, normalize), factor).add_(inputs.base_block(start, stop))
 
-    return combine
+def merged(block: Block, *, normalize: bool, factor: bool) -> Tensor:
+    """Formula: numbers are weights, magnitudes of the cuts and lambda; words the cuts' last indices."""
+    count = len(block.others)
+    weights = block.numbers[:count]
+    trimmed = [delta * kept(block, delta, count + i, i) for i, delta in enumerate(block.deltas())]
+    total = elect([delta * weight for delta, weight in zip(trimmed, weights, strict=True)], weights, normalize)
+    if factor:
+        total = total * block.numbers[-1]
+    return total + block.base
 
 
 METHOD = Method(
@@ -40,7 +51,9 @@ METHOD = Method(
         summary="Trim by magnitude, elect signs, merge what agrees (TIES).",
         needs_base=True,
         symmetric=True,
+        smooth=("weight", "lambda"),
         params=(TASK_WEIGHT, DENSITY, LAMBDA, normalize(default=True)),
     ),
     kernel=kernel,
+    scratch=ORDER_BYTES,
 )
