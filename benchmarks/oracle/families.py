@@ -1,0 +1,90 @@
+"""The tensors every method is tried on: a family is one tensor of a base and of up to three models.
+
+The scales are those that decide whether a formula holds in float32: fine-tunes a thousandth of their base away,
+models far apart, a norm layer, one row, one element, equal magnitudes, unchanged entries, opposite, parallel and
+zero tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Family = dict[str, Array]
+
+MODELS = ("a", "b", "c")
+
+
+def families() -> dict[str, Family]:
+    """Every family by name: arrays `a`, `b`, `c` and `base`, float32, of one shape."""
+    return {name: make(np.random.default_rng(seed)) for seed, (name, make) in enumerate(_MAKERS.items(), start=100)}
+
+
+def _around(
+    generator: np.random.Generator, shape: tuple[int, ...], centre: float, spread: float, change: float
+) -> Family:
+    """A normal base and models a normal change away from it."""
+    base = centre + spread * generator.normal(size=shape)
+    changed = {name: base + change * generator.normal(size=shape) for name in MODELS}
+    return {name: array.astype(np.float32) for name, array in {**changed, "base": base}.items()}
+
+
+def _grid(generator: np.random.Generator) -> Family:
+    """Changes of few sizes, many of them zero: magnitudes tie everywhere, and every difference is exact."""
+    base = generator.integers(-64, 64, size=(12, 20))
+    changed = {name: base + generator.integers(-3, 4, size=base.shape) for name in MODELS}
+    return {name: (array / 64).astype(np.float32) for name, array in {**changed, "base": base}.items()}
+
+
+def _sparse(generator: np.random.Generator) -> Family:
+    """Two models that change a third of the entries each, and one that changes nothing."""
+    base = 0.02 * generator.normal(size=(20, 15))
+    changed = {
+        name: base + 0.004 * generator.normal(size=base.shape) * (generator.random(base.shape) < share)
+        for name, share in (("a", 0.3), ("b", 0.4), ("c", 0.0))
+    }
+    return {name: array.astype(np.float32) for name, array in {**changed, "base": base}.items()}
+
+
+def _opposite(generator: np.random.Generator) -> Family:
+    """Two models that are each other's negative around a zero base, and a third."""
+    one, other = (generator.normal(size=(10, 12)).astype(np.float32) for _ in range(2))
+    return {"a": one, "b": -one, "c": other, "base": np.zeros_like(one)}
+
+
+def _parallel(generator: np.random.Generator) -> Family:
+    """Models on one line through zero."""
+    one = generator.normal(size=(9, 14)).astype(np.float32)
+    return {"a": one, "b": 2 * one, "c": 4 * one, "base": np.float32(0.5) * one}
+
+
+def _with_zero(generator: np.random.Generator) -> Family:
+    """One model whose tensor is zero, and a base that equals another model."""
+    a, b, c = (generator.normal(size=(11, 13)).astype(np.float32) for _ in MODELS)
+    return {"a": np.zeros_like(a), "b": b, "c": c, "base": c.copy()}
+
+
+def _unequal(generator: np.random.Generator) -> Family:
+    """Models whose lengths differ a thousandfold."""
+    family = {name: generator.normal(size=(17, 13)) * size for name, size in zip(MODELS, (10, 0.01, 1), strict=True)}
+    family["base"] = 0.001 * generator.normal(size=(17, 13))
+    return {name: array.astype(np.float32) for name, array in family.items()}
+
+
+_MAKERS: dict[str, Callable[[np.random.Generator], Family]] = {
+    "weights": lambda g: _around(g, (24, 20), 0.0, 0.02, 2e-5),
+    "apart": lambda g: _around(g, (16, 33), 0.0, 0.5, 0.3),
+    "norm": lambda g: _around(g, (37,), 1.0, 0.05, 0.01),
+    "row": lambda g: _around(g, (1, 29), 0.0, 0.1, 0.05),
+    "one": lambda g: _around(g, (1,), 0.5, 0.5, 0.3),
+    "cube": lambda g: _around(g, (5, 7, 6), 0.0, 0.3, 0.1),
+    "grid": _grid,
+    "sparse": _sparse,
+    "opposite": _opposite,
+    "parallel": _parallel,
+    "zero": _with_zero,
+    "unequal": _unequal,
+}
