@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,15 +63,20 @@ def make(folder: Path, python: Path) -> Path:
     for name in ("inputs", "draws", "expected"):
         # Written again so that the order of tensors does not depend on the writer.
         save_file(dict(sorted(load_file(work / f"{name}.safetensors").items())), golden / f"{name}.safetensors")
-    index = {
-        "versions": told["versions"],
-        "cases": [{**case, "error": told["errors"].get(case["id"])} for case in asked],
-    }
-    # A line per case, so that a change of one case is a change of one line.
-    lines = ",\n".join(json.dumps(case) for case in index["cases"])
-    (golden / "index.json").write_text(f'{{"versions": {json.dumps(index["versions"])},\n"cases": [\n{lines}\n]}}\n')
+    answered = [{**case, "error": told["errors"].get(case["id"])} for case in asked]
+    (golden / "index.json").write_text(_index(told, answered))
     _whole_models(whole, golden, python)
     return golden
+
+
+def _index(told: dict[str, Any], answered: list[dict[str, Any]]) -> str:
+    """As JSON, a line per case, so that a change of one case is a change of one line."""
+    parts = {
+        "versions": json.dumps(told["versions"]),
+        "defaults": json.dumps(told["defaults"]),
+        "cases": "[\n" + ",\n".join(json.dumps(case) for case in answered) + "\n]",
+    }
+    return "{" + ",\n".join(f'"{name}": {value}' for name, value in parts.items()) + "}\n"
 
 
 def draws(elements: int) -> dict[str, Array]:

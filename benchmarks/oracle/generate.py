@@ -38,8 +38,20 @@ def main(folder: Path) -> None:
         except (RuntimeError, ValueError) as error:
             errors[case["id"]] = type(error).__name__
     save_file(expected, folder / "expected.safetensors")
-    told = {name: version(name) for name in ("mergekit", "torch", "transformers")}
-    (folder / "told.json").write_text(json.dumps({"versions": told, "errors": errors}))
+    told = {
+        "versions": {name: version(name).split("+")[0] for name in ("mergekit", "torch", "transformers")},
+        "defaults": defaults(),
+        "errors": errors,
+    }
+    (folder / "told.json").write_text(json.dumps(told))
+
+
+def defaults() -> dict[str, Json]:
+    """What mergekit takes for a parameter that is not given, by method and parameter."""
+    return {
+        method.spec.name: {each.name: each.default for each in method.spec.parameters if not each.required}
+        for method in sorted(registered_methods(), key=lambda method: method.spec.name)
+    }
 
 
 def answer(case: Json, inputs: dict[str, torch.Tensor], draws: dict[str, torch.Tensor]) -> torch.Tensor:
