@@ -11,11 +11,11 @@ import mmap
 import os.path
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from core.architectures import architecture_of
+from core.architectures import Architecture, architecture_of
 from core.config_fields import check_config
 from core.errors import (
     CheckpointError,
@@ -25,11 +25,16 @@ from core.errors import (
     QuantisedCheckpointError,
     TruncatedCheckpointError,
 )
+from core.meaning import rope_theta
 from core.model import DTYPE_BYTES, Header, TensorInfo
 from core.noun import canonical_json, digest_of
 
 #: A header longer than this is refused before it is parsed (safetensors' own limit).
 MAX_HEADER_BYTES = 100_000_000
+#: For files that stand alone.
+NO_FAMILY = Architecture(model_type="none")
+#: Bytes compared at a time.
+_PIECE_BYTES = 1 << 24
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 #: Keys of `tokenizer_config.json` that no encoding depends on.
@@ -93,19 +98,15 @@ def read_header(folder: Path) -> Header:
         raise QuantisedCheckpointError(
             f"weights must not be quantised, but {folder.name!r} has a quantization_config: dequantise it first"
         )
-    architecture = architecture_of(str(config.get("model_type")))
-    check_config(config, architecture.layers_key)
+    architecture = architecture_of(config.get("model_type"))
+    check_config(config, architecture)
     tensors = tuple(stored.info for stored in stored_tensors(folder))
-    embed = next((t for t in tensors if t.name in architecture.embed), None)
-    if embed is None:
-        raise MissingCheckpointError(f"{folder.name!r} has no tensor {architecture.embed[0]!r}: export it again")
-    _check_embedding(embed, config)
     header = Header(
         model_type=architecture.model_type,
         config=canonical_json(config),
-        layers=config[architecture.layers_key],
-        vocab_size=embed.shape[0],
-        rope_theta=_rope_theta(config),
+        layers=config[architecture.layers_key] if architecture.known else 0,
+        vocab_size=_vocabulary(tensors, config, architecture, folder),
+        rope_theta=rope_theta(config, architecture),
         tokenizer_digest=tokenizer_digest(folder),
         tokenizer_files=tokenizer_files(folder),
         tensors=tensors,
@@ -115,15 +116,24 @@ def read_header(folder: Path) -> Header:
 
 
 def stored_tensors(folder: Path) -> tuple[StoredTensor, ...]:
-    """Every tensor of the checkpoint, sorted by name; errors as in `read_header`."""
+    """Every weight of the checkpoint under the name its family gives it, sorted by name; errors as in `read_header`.
+
+    Left out are buffers that follow from the config (see `core.architectures.Architecture.ignored`), and an output
+    matrix that the config ties to the embedding and that holds the same bytes: transformers ties it again.
+    """
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    architecture = architecture_of(config["model_type"]) if "model_type" in config else NO_FAMILY
     found: dict[str, StoredTensor] = {}
     for file in weight_files(folder):
-        for stored in file_tensors(file):
+        for stored in file_tensors(file, architecture):
             if stored.info.name in found:
                 raise CheckpointError(
                     f"tensor {stored.info.name!r} lies in two shards of {folder.name!r}: export it again"
                 )
             found[stored.info.name] = stored
+    embed, output = (found.get(name or "") for name in (next(iter(architecture.embed), None), architecture.output))
+    if embed is not None and output is not None and architecture.is_tied(config) and _same_bytes(embed, output):
+        del found[output.info.name]
     return tuple(found[name] for name in sorted(found))
 
 
@@ -223,8 +233,12 @@ def hashes(
             yield stored.info.name, stored.info.dtype, stored.info.shape, hashlib.sha256(view).hexdigest()
 
 
-def file_tensors(file: Path) -> list[StoredTensor]:
+def file_tensors(file: Path, architecture: Architecture = NO_FAMILY) -> list[StoredTensor]:
     """Every tensor of one safetensors file, in the order of its header.
+
+    Args:
+        file: it.
+        architecture: the family that names its tensors and says which are no weights; without one, all are kept.
 
     Raises:
         TruncatedCheckpointError: it ends early or its header is damaged.
@@ -237,27 +251,42 @@ def file_tensors(file: Path) -> list[StoredTensor]:
             raise _damaged(file, f"its header needs {length} bytes, but the file has {size}")
         entries = _parsed(file, handle.read(length), "its header")
     start = 8 + length
-    found = [_stored(file, name, entry, start, size) for name, entry in entries.items() if name != "__metadata__"]
+    names = {name: architecture.canonical(name) for name in entries if name != "__metadata__"}
+    found = [_stored(file, name, entries[name], start, size, weight=names[name] is not None) for name in names]
     _check_tiling(file, found, start, size)
-    return found
+    known = ((names[stored.info.name], stored) for stored in found)
+    return [replace(stored, info=stored.info.evolve(name=name)) for name, stored in known if name is not None]
 
 
-def _stored(file: Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
+def _stored(file: Path, name: str, entry: Any, start: int, size: int, *, weight: bool) -> StoredTensor:
     shape, offsets = (entry.get("shape"), entry.get("data_offsets")) if isinstance(entry, dict) else (None, None)
     if "\0" in name or not _wholes(shape, 1) or not _wholes(offsets, 0) or len(offsets) != 2:
         raise _damaged(file, f"the entry of tensor {reprlib.repr(name)} is {reprlib.repr(entry)}", name)
     info = TensorInfo(name=name, dtype=str(entry.get("dtype")), shape=tuple(shape))
     begin, end = (start + offset for offset in offsets)
-    if info.dtype not in DTYPE_BYTES:
+    if weight and info.dtype not in DTYPE_BYTES:
         raise QuantisedCheckpointError(
             f"tensor {name!r} must be one of {sorted(DTYPE_BYTES)!r}, but is {info.dtype!r}: dequantise it first",
             where=name,
         )
-    if end - begin != info.elements * DTYPE_BYTES[info.dtype]:
+    if weight and end - begin != info.elements * DTYPE_BYTES[info.dtype]:
         raise _damaged(file, f"tensor {name!r} has {end - begin} bytes for shape {info.shape}", name)
     if end > size:
         raise _damaged(file, f"tensor {name!r} ends at byte {end}, but the file has {size}", name)
     return StoredTensor(info, file, begin, end)
+
+
+def _same_bytes(one: StoredTensor, other: StoredTensor) -> bool:
+    if (one.info.dtype, one.info.shape) != (other.info.dtype, other.info.shape):
+        return False
+    with one.file.open("rb") as left, other.file.open("rb") as right:
+        left.seek(one.start)
+        right.seek(other.start)
+        for done in range(0, one.stop - one.start, _PIECE_BYTES):
+            length = min(_PIECE_BYTES, one.stop - one.start - done)
+            if left.read(length) != right.read(length):
+                return False
+    return True
 
 
 def _check_tiling(file: Path, tensors: list[StoredTensor], start: int, size: int) -> None:
@@ -272,12 +301,29 @@ def _check_tiling(file: Path, tensors: list[StoredTensor], start: int, size: int
         raise _damaged(file, f"its tensors end at byte {place}, but the file has {size}")
 
 
-def _check_embedding(embed: TensorInfo, config: dict[str, Any]) -> None:
+def _vocabulary(tensors: Sequence[TensorInfo], config: dict[str, Any], architecture: Architecture, folder: Path) -> int:
+    """How many words there are: rows of the embedding, or what the config of a family that is not known says."""
+    if not architecture.known:
+        inner = config.get("text_config")
+        said = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+        return said if isinstance(said, int) and 0 < said < 2**31 else 0
+    by_name = {tensor.name: tensor for tensor in tensors}
+    embed, output = architecture.embed[0], str(architecture.output)
+    wanted = (embed,) if architecture.is_tied(config) else (embed, output)
+    missing = next((name for name in wanted if name not in by_name), None)
+    if missing is not None:
+        raise MissingCheckpointError(f"{folder.name!r} has no tensor {missing!r}: export it again", where=missing)
+    _check_embedding(by_name[embed], config, architecture)
+    return by_name[embed].shape[0]
+
+
+def _check_embedding(embed: TensorInfo, config: dict[str, Any], architecture: Architecture) -> None:
     """The embedding has a row per word and the width of the stack."""
-    sizes = [config.get("vocab_size"), config.get("hidden_size")]
+    fields = ("vocab_size", architecture.width_key)
     if len(embed.shape) != 2:
         raise CheckpointError(f"{embed.name!r} must be a matrix, but has shape {embed.shape}: export it again")
-    for field, said, found in zip(("vocab_size", "hidden_size"), sizes, embed.shape, strict=True):
+    for field, found in zip(fields, embed.shape, strict=True):
+        said = config.get(field)
         if said is not None and said != found:
             raise CheckpointError(
                 f"{field!r} of config.json must agree with {embed.name!r}, but they have {said!r} and {found!r}: "
@@ -298,12 +344,6 @@ def _check_complete(header: Header, folder: Path) -> None:
         if gone or not wanted:
             name = header.architecture.layer_tensor(layer, gone[0] if gone else "*")
             raise MissingCheckpointError(f"{folder.name!r} has no tensor {name!r}: export it again", where=name)
-
-
-def _rope_theta(config: dict[str, Any]) -> float | None:
-    nested = config.get("rope_parameters") or {}
-    value = config.get("rope_theta", nested.get("rope_theta") if isinstance(nested, dict) else None)
-    return float(value) if value is not None else None
 
 
 def _absent(folder: Path, missing: list[str]) -> CheckpointError:

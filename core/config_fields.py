@@ -7,6 +7,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from core.architectures import Architecture
 from core.errors import CheckpointError
 
 #: Most layers of a checkpoint.
@@ -15,53 +16,31 @@ MAX_LAYERS = 4096
 MAX_WHOLE = 2**31 - 1
 
 
-def check_config(config: Mapping[str, Any], layers_key: str) -> None:
+def check_config(config: Mapping[str, Any], architecture: Architecture) -> None:
     """Check the fields that merging, scoring and export read; unknown ones are nobody's business.
 
     Args:
         config: the parsed `config.json`.
-        layers_key: the field that counts layers.
+        architecture: its family. Of one that is not known only the size of the vocabulary is read.
 
     Raises:
         CheckpointError: names the field, its value and the rule.
     """
+    if not architecture.known:
+        _check(config, "vocab_size", "a whole number, at least 1", lambda v: _whole(v, 1))
+        return
+    layers_key = architecture.layers_key
     _check(config, layers_key, f"a whole number from 1 to {MAX_LAYERS}", lambda v: _whole(v, 1, MAX_LAYERS), True)
-    for field in _SIZES:
-        _check(config, field, "a whole number, at least 1", lambda v: _whole(v, 1))
-    for field in _COUNTS:
-        _check(config, field, "a whole number, at least 0", lambda v: _whole(v, 0))
-    for field in _FACTORS:
-        _check(config, field, "a finite number above 0", _above_zero)
-    for field in _SHARES:
-        _check(config, field, "a finite number, at least 0", lambda v: v == 0 or _above_zero(v))
-    for field in _SWITCHES:
-        _check(config, field, "true or false", lambda v: isinstance(v, bool))
-    for field in _WORDS:
-        _check(config, field, "text", lambda v: isinstance(v, str))
-    for field in _TOKENS:
-        _check(config, field, "a token id or a list of them", _token_ids)
+    for rule, holds, fields in _RULES:
+        for field in fields:
+            _check(config, field, rule, holds)
     _check_rope(config)
     kinds = config.get("layer_types")
     if kinds is not None and not (_texts(kinds) and len(kinds) == config[layers_key]):
         raise _wrong("layer_types", f"a list of {config[layers_key]} names, one for every layer", kinds)
-    _check_heads(config)
+    _check_heads(config, architecture)
 
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "max_position_embeddings",
-)
-_COUNTS = ("sliding_window", "max_window_layers", "pretraining_tp")
-_FACTORS = ("rope_theta", "rms_norm_eps", "partial_rotary_factor")
-_SHARES = ("attention_dropout", "initializer_range")
-_SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window", "use_cache")
-_WORDS = ("hidden_act", "dtype", "torch_dtype")
-_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ROPE_FACTORS = ("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
@@ -72,19 +51,28 @@ def _check_rope(config: Mapping[str, Any]) -> None:
             continue
         if not isinstance(rope, dict):
             raise _wrong(field, "an object", rope)
-        for key in ("type", "rope_type"):
-            _check(rope, key, "text", lambda v: isinstance(v, str), inside=field)
-        for key in _ROPE_FACTORS:
-            _check(rope, key, "a finite number above 0", _above_zero, inside=field)
+        _check_one_rope(rope, field)
+        for kind, inner in rope.items():
+            if isinstance(inner, dict):
+                _check_one_rope(inner, f"{field}.{kind[:40]}")
 
 
-def _check_heads(config: Mapping[str, Any]) -> None:
+def _check_one_rope(rope: Mapping[str, Any], inside: str) -> None:
+    for key in ("type", "rope_type"):
+        _check(rope, key, "text", lambda v: isinstance(v, str), inside=inside)
+    for key in _ROPE_FACTORS:
+        _check(rope, key, "a finite number above 0", _above_zero, inside=inside)
+
+
+def _check_heads(config: Mapping[str, Any], architecture: Architecture) -> None:
     """The heads divide what they share, or no attention can be built."""
-    width, heads, groups = (config.get(key) for key in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
+    width_key, heads_key = architecture.width_key, architecture.heads_key
+    width, heads, groups = (config.get(key) for key in (width_key, heads_key, "num_key_value_heads"))
     if heads and groups and heads % groups:
-        raise _wrong("num_key_value_heads", f"a divisor of num_attention_heads {heads!r}", groups)
-    if heads and width and not config.get("head_dim") and width % heads:
-        raise _wrong("num_attention_heads", f"a divisor of hidden_size {width!r}", heads)
+        raise _wrong("num_key_value_heads", f"a divisor of {heads_key} {heads!r}", groups)
+    own_width = config.get("head_dim") or architecture.meaning.get("head_dim")
+    if heads and width and not own_width and width % heads:
+        raise _wrong(heads_key, f"a divisor of {width_key} {width!r}", heads)
 
 
 def _check(
@@ -131,3 +119,46 @@ def _wrong(field: str, rule: str, value: Any) -> CheckpointError:
         f"{field!r} of config.json must be {rule}, but is {reprlib.repr(value)}: export it again",
         where=field,
     )
+
+
+_RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    (
+        "a whole number, at least 1",
+        lambda v: _whole(v, 1),
+        (
+            *("vocab_size", "hidden_size", "intermediate_size", "head_dim", "num_attention_heads"),
+            *("num_key_value_heads", "max_position_embeddings", "original_max_position_embeddings"),
+            *("sliding_window_pattern", "n_embd", "n_head", "n_inner", "n_positions", "n_ctx"),
+        ),
+    ),
+    ("a whole number, at least 0", lambda v: _whole(v, 0), ("sliding_window", "max_window_layers", "pretraining_tp")),
+    (
+        "a finite number above 0",
+        lambda v: _above_zero(v),
+        (
+            *("rope_theta", "rope_local_base_freq", "rotary_emb_base", "partial_rotary_factor", "rotary_pct"),
+            *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
+            *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
+        ),
+    ),
+    (
+        "a finite number, at least 0",
+        lambda v: v == 0 or _above_zero(v),
+        ("attention_dropout", "initializer_range"),
+    ),
+    (
+        "true or false",
+        lambda v: isinstance(v, bool),
+        (
+            *("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window", "use_cache"),
+            *("use_parallel_residual", "use_bidirectional_attention"),
+            *("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"),
+        ),
+    ),
+    (
+        "text",
+        lambda v: isinstance(v, str),
+        ("hidden_act", "hidden_activation", "activation_function", "dtype", "torch_dtype"),
+    ),
+    ("a token id or a list of them", lambda v: _token_ids(v), ("bos_token_id", "eos_token_id", "pad_token_id")),
+)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from core.architectures import Architecture, architecture_of
 from core.errors import ParentsDoNotFitError
+from core.meaning import COSMETIC, meaning
 from core.noun import Noun, digest_of
 
 #: Bytes per element of the safetensors dtypes that can be merged.
@@ -18,21 +19,6 @@ DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-#: Config keys that decide what equal shapes mean, with the value of an absent one: two parents that differ in one
-#: compute different functions.
-MEANING: dict[str, Any] = {
-    "hidden_act": "silu",
-    "num_attention_heads": None,
-    "num_key_value_heads": None,
-    "head_dim": None,
-    "rms_norm_eps": 1e-6,
-    "partial_rotary_factor": 1.0,
-    "tie_word_embeddings": False,
-}
-
-
-#: Config keys that say nothing of what the model computes.
-COSMETIC = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"})
 #: Config keys that hold the longest input, in the order lm-eval asks for them.
 LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 
@@ -59,9 +45,9 @@ class Header(Noun):
     Attributes:
         model_type: the family (`llama`, `mistral`, ...).
         config: `config.json` as canonical JSON text.
-        layers: depth of the stack.
-        vocab_size: rows of the embedding.
-        rope_theta: RoPE base, if the family has one.
+        layers: depth of the stack; 0 where the family is not known.
+        vocab_size: rows of the embedding; 0 where the config of a family that is not known does not say.
+        rope_theta: RoPE base, if the config names one.
         tokenizer_digest: sha256 over the vocabulary, merges and added tokens: what must fit between parents.
         tokenizer_files: sha256 over the tokenizer's files, less chat templates and names: what decides how a text is
             encoded. Both are None without a tokenizer.
@@ -70,7 +56,7 @@ class Header(Noun):
 
     model_type: str
     config: str
-    layers: Annotated[int, Field(ge=1)]
+    layers: Annotated[int, Field(ge=0)]
     vocab_size: int
     rope_theta: float | None = None
     tokenizer_digest: str | None = None
@@ -113,8 +99,10 @@ class Header(Noun):
         return tuple(sorted(place[1] for place in found if place and place[0] == index))
 
     def embed_tensors(self) -> tuple[str, ...]:
-        """Names of the tensors before the stack."""
+        """Names of the tensors before the stack: all of them where the family is not known."""
         names = {tensor.name for tensor in self.tensors}
+        if not self.architecture.known:
+            return tuple(sorted(names))
         return tuple(name for name in self.architecture.embed if name in names)
 
     def head_tensors(self) -> tuple[str, ...]:
@@ -159,14 +147,14 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
     for rule, left, right in (
         ("the model type", a.model_type, b.model_type),
         ("the vocabulary size", a.vocab_size, b.vocab_size),
-        ("the RoPE base", a.rope_theta, b.rope_theta),
+        ("the RoPE base", _rope_base(a), _rope_base(b)),
         ("the tokenizer's vocabulary", a.tokenizer_digest, b.tokenizer_digest),
     ):
         if left != right:
             raise _misfit(first, other, f"{rule} must be the same, but they have {left!r} and {right!r}")
     if same_depth and a.layers != b.layers:
         raise _misfit(first, other, f"merging needs equal depth, but they have {a.layers} and {b.layers} layers")
-    ours, theirs = _meaning(a.config_dict), _meaning(b.config_dict)
+    ours, theirs = meaning(a.config_dict, a.architecture), meaning(b.config_dict, b.architecture)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             values = f"{ours.get(key)!r} and {theirs.get(key)!r}"
@@ -180,18 +168,9 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
             )
 
 
-def _meaning(config: dict[str, Any]) -> dict[str, Any]:
-    """The config's meaning in one form: transformers 4 and 5 write RoPE and head sizes differently."""
-    found = {key: default if config.get(key) is None else config[key] for key, default in MEANING.items()}
-    heads = found["num_attention_heads"]
-    if heads:
-        found["num_key_value_heads"] = found["num_key_value_heads"] or heads
-        found["head_dim"] = found["head_dim"] or int(config.get("hidden_size") or heads) // int(heads)
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    rope["rope_type"] = rope.get("rope_type") or rope.pop("type", None) or "default"
-    rope.pop("type", None)
-    rope.pop("rope_theta", None)
-    return {**found, "RoPE scaling": rope}
+def _rope_base(header: Header) -> float | None:
+    rope = header.architecture.rope
+    return rope.theta if header.rope_theta is None and rope is not None else header.rope_theta
 
 
 def _comparable(header: Header, same_depth: bool) -> dict[str, tuple[int, ...]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from core.architectures import Architecture, architecture_of
 from core.errors import CheckpointError
 
 
@@ -56,16 +57,31 @@ def build_skeleton(
 ) -> Skeleton:
     """The model of a `config.json`, its parameters on the meta device and its buffers on `device`.
 
+    Args:
+        config: the output config.
+        dtype: of the parameters.
+        device: of the buffers.
+        attn_implementation: transformers' name of the attention kernel; `eager` stands in where a family has no `sdpa`.
+
     Raises:
-        CheckpointError: a buffer that cannot be computed from the config.
+        CheckpointError: transformers does not know the family, or a buffer cannot be computed from the config.
     """
     fields = {key: value for key, value in config.items() if key not in ("model_type", "torch_dtype")}
-    typed = AutoConfig.for_model(config["model_type"], **fields)
+    kind = str(config["model_type"])
+    if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise CheckpointError(
+            f"scoring needs a causal language model that transformers knows, but it knows none of type {kind!r}: "
+            "export the candidate and score it elsewhere",
+            where="model_type",
+        )
+    typed = AutoConfig.for_model(kind, **fields)
+    if attn_implementation == "sdpa" and not MODEL_FOR_CAUSAL_LM_MAPPING[type(typed)]._supports_sdpa:
+        attn_implementation = "eager"  # Gemma 2, whose attention caps its logits.
     # On the meta device transformers ties what is tied and initialises nothing.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(typed, dtype=dtype, attn_implementation=attn_implementation)
     _compute_buffers(model, device)
-    return Skeleton(model.eval(), _places(model))
+    return Skeleton(model.eval(), _places(model, architecture_of(kind)))
 
 
 def _compute_buffers(model: PreTrainedModel, device: torch.device) -> None:
@@ -80,16 +96,18 @@ def _compute_buffers(model: PreTrainedModel, device: torch.device) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None and not bool(torch.isfinite(buffer).all()):
                 raise CheckpointError(f"buffer {name!r} of {type(module).__name__} cannot be computed from the config")
-        module.to(device)
+            # Not the module as a whole: its weights may still be on the meta device.
+            module._buffers[name] = buffer if buffer is None else buffer.to(device)
 
 
-def _places(model: PreTrainedModel) -> dict[str, tuple[tuple[torch.nn.Module, str], ...]]:
-    """Every parameter's places by its first name; tied parameters are one."""
+def _places(model: PreTrainedModel, architecture: Architecture) -> dict[str, tuple[tuple[torch.nn.Module, str], ...]]:
+    """Every parameter's places by its first name, as checkpoints have it; tied parameters are one."""
     names: dict[int, str] = {}
     places: dict[str, list[tuple[torch.nn.Module, str]]] = {}
     for prefix, module in model.named_modules():
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
-                name = names.setdefault(id(parameter), f"{prefix}.{attribute}")
+                full = f"{prefix}.{attribute}"
+                name = names.setdefault(id(parameter), architecture.canonical(full) or full)
                 places.setdefault(name, []).append((module, attribute))
     return {name: tuple(found) for name, found in places.items()}

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.architectures import Architecture, architecture_of
+from core.architectures import Architecture, LayerTypes, architecture_of
 from core.errors import MissingCheckpointError, ParentsDoNotFitError
+from core.meaning import in_both_forms
 from core.model import DTYPE_NAMES, Header, TensorInfo
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
 
@@ -80,17 +81,19 @@ def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> dict
     donor = _donor(recipe, headers)
     config = {key: value for key, value in donor.config_dict.items() if key not in PROVENANCE_KEYS}
     names = {tensor.name for tensor in walk(recipe)}
+    config["dtype"] = config["torch_dtype"] = recipe.save_dtype
+    if not architecture.known:
+        return config
     config["architectures"] = [architecture.classes[0]]
     config[architecture.layers_key] = len(recipe.layers)
-    config["tie_word_embeddings"] = "lm_head.weight" not in names
-    config["dtype"] = config["torch_dtype"] = recipe.save_dtype
-    for key in architecture.per_layer_keys:
-        values = [_layer_value(recipe, entry, key, headers) for entry in recipe.layers]
-        if None in values:
-            config.pop(key, None)
+    config["tie_word_embeddings"] = architecture.output not in names
+    if architecture.layer_types is not None:
+        kinds = [_layer_type(recipe, entry, architecture.layer_types, headers) for entry in recipe.layers]
+        if None in kinds:
+            config.pop("layer_types", None)
         else:
-            config[key] = values
-    return _both_rope_forms(config)
+            config["layer_types"] = kinds
+    return in_both_forms(config, architecture)
 
 
 def _shape(tensor: OutputTensor, architecture: Architecture, shapes: list[dict[str, Shape]]) -> Shape:
@@ -123,28 +126,10 @@ def _donor(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> Header:
     return _donor(source.recipe, headers) if source.recipe is not None else _header(str(source.weights), headers)
 
 
-def _layer_value(recipe: ResolvedRecipe, entry: Entry, key: str, headers: Mapping[str, Header]) -> Any:
-    """The per-layer config value that the entry's first source has at its layer; None where it has none."""
+def _layer_type(recipe: ResolvedRecipe, entry: Entry, types: LayerTypes, headers: Mapping[str, Header]) -> str | None:
+    """The kind of attention that the entry's first source has at its layer; None where its layers are all alike."""
     position, layer = entry.sources[0]
     source = recipe.sources[position]
     if source.recipe is not None:
-        return _layer_value(source.recipe, source.recipe.layers[layer], key, headers)
-    config = _header(str(source.weights), headers).config_dict
-    values = config.get(key)
-    if values is not None:
-        return values[layer]
-    # Qwen2 configs without `layer_types` imply them by depth, which a re-stacked layer must not lose.
-    if key == "layer_types" and config.get("use_sliding_window"):
-        return "sliding_attention" if layer >= config.get("max_window_layers", 28) else "full_attention"
-    return None
-
-
-def _both_rope_forms(config: dict[str, Any]) -> dict[str, Any]:
-    """`rope_theta` and `rope_scaling` (transformers 4) beside `rope_parameters` (transformers 5)."""
-    nested = config.get("rope_parameters")
-    if not isinstance(nested, dict) or "rope_theta" not in nested:
-        return config
-    config.setdefault("rope_theta", nested["rope_theta"])
-    if nested.get("rope_type", "default") != "default":
-        config.setdefault("rope_scaling", {key: value for key, value in nested.items() if key != "rope_theta"})
-    return config
+        return _layer_type(source.recipe, source.recipe.layers[layer], types, headers)
+    return types.of(_header(str(source.weights), headers).config_dict, layer)

@@ -178,10 +178,23 @@ def test_quantised_weights_and_configs_are_refused(checkpoint):
         read_header(checkpoint)
 
 
-def test_an_unknown_architecture_is_refused_by_name(checkpoint):
-    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"model_type": "rwkv"}))
-    with pytest.raises(CheckpointError, match="rwkv"):
-        read_header(checkpoint)
+def test_a_family_that_is_not_known_is_read_with_all_tensors_outside_the_stack(checkpoint):
+    config = {"model_type": "rwkv", "text_config": {"vocab_size": 3}, "rope_theta": "odd", "layer_types": 7}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    header = read_header(checkpoint)
+    assert (header.model_type, header.layers, header.vocab_size, header.rope_theta) == ("rwkv", 0, 3, None)
+    assert header.embed_tensors() == tuple(sorted(NAMES)) and header.head_tensors() == ()
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": "rwkv"}))
+    assert read_header(checkpoint).vocab_size == 0
+
+
+@pytest.mark.parametrize("name", [None, "", 7, ["llama"], "../llama", "x" * 101, "a b"])
+def test_a_model_type_that_is_no_name_is_refused(checkpoint, name):
+    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"model_type": name}))
+    for read in (read_header, weights_digest):
+        with pytest.raises(CheckpointError, match="model_type") as caught:
+            read(checkpoint)
+        assert len(caught.value.message) < 300
 
 
 def test_a_tensor_in_two_shards_is_refused(checkpoint):

@@ -1,5 +1,6 @@
 import pytest
 
+from core.architectures import architecture_of
 from core.config_fields import MAX_LAYERS, check_config
 from core.errors import CheckpointError
 
@@ -26,12 +27,12 @@ GOOD = {
 
 
 def check(**changes):
-    check_config(GOOD | changes, "num_hidden_layers")
+    check_config(GOOD | changes, architecture_of("llama"))
 
 
 def test_a_config_of_the_field_passes():
     check()
-    check_config({"num_hidden_layers": MAX_LAYERS}, "num_hidden_layers")
+    check_config({"num_hidden_layers": MAX_LAYERS}, architecture_of("llama"))
 
 
 @pytest.mark.parametrize(
