@@ -1,4 +1,7 @@
-"""Writing a candidate to disk, one tensor at a time, as a checkpoint that transformers 4 and 5 both open."""
+"""Writing a candidate to disk as a checkpoint that transformers 4 and 5 both open.
+
+Tensors are computed one at a time; those before are written meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,15 @@ from core.recipe.resolved import ResolvedRecipe
 from merging.compute import compute, peak_bytes
 from merging.memory import fits
 from merging.plan import TensorPlan, plan
-from merging.shards import ExportedFile, ShardWriter, cut, index_text, shard_names
+from merging.shards import ExportedFile, cut, index_text, tensor_size
 from merging.sources import Parents, tensor_bytes
+from merging.stream import ShardStream
 from merging.tokenizer_files import copy_tokenizer
 
 #: Called with the number of tensors written and the number of all; may raise to stop the export.
 Progress = Callable[[int, int], None]
+#: Bytes that may wait to be written unless `max_memory` is narrower.
+WAITING_BYTES = 1 << 28
 GENERATION_CONFIG = "generation_config.json"
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -66,7 +72,7 @@ def export(
         tokenizer_folder: the checkpoint whose tokenizer and generation config are copied.
         roots: where links among those files may end, besides that folder.
         progress: told after every tensor.
-        max_memory: bytes the arithmetic may hold at once besides what the parents keep.
+        max_memory: bytes the arithmetic and what waits to be written may hold at once besides what the parents keep.
 
     Raises:
         ConflictError: `out` exists.
@@ -79,12 +85,14 @@ def export(
         raise ConflictError(f"an export makes its own folder, but {str(out)!r} exists: choose another name")
     check_inside(tokenizer_folder, roots)
     plans = plan(recipe, parents.headers)
-    _check_memory(plans, max_memory)
+    waiting_bytes = _waiting_bytes(plans, max_memory)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        info = _write(recipe, plans, parents, partial, max_shard_bytes, tokenizer_folder, roots, progress)
+        info = _write(
+            recipe, plans, parents, partial, max_shard_bytes, waiting_bytes, tokenizer_folder, roots, progress
+        )
         os.rename(partial, out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,12 +111,14 @@ def _write(
     parents: Parents,
     folder: Path,
     max_shard_bytes: int,
+    waiting_bytes: int,
     tokenizer_folder: Path,
     roots: Sequence[Path],
     progress: Progress | None,
 ) -> ExportInfo:
     tensors = output_tensors(recipe, parents.headers)
-    files, digest = _write_weights(plans, tensors, parents, folder, max_shard_bytes, progress)
+    _check_space(tensors, folder)
+    files, digest = _write_weights(plans, tensors, parents, folder, max_shard_bytes, waiting_bytes, progress)
     config = output_config(recipe, parents.headers)
     _write_json(folder / "config.json", config)
     _write_json(folder / GENERATION_CONFIG, _generation_config(tokenizer_folder, config))
@@ -129,37 +139,51 @@ def _write_weights(
     parents: Parents,
     folder: Path,
     max_shard_bytes: int,
+    waiting_bytes: int,
     progress: Progress | None,
 ) -> tuple[list[ExportedFile], str]:
     """Stream every tensor into its shard; returns the files and the weights digest."""
     by_name = {planned.name: planned for planned in plans}
     shards = cut(tensors, max_shard_bytes)
-    files: list[ExportedFile] = []
+    ordered = [info for shard in shards for info in shard]
     entries: list[tuple[str, str, tuple[int, ...], str]] = []
-    for name, shard in zip(shard_names(len(shards)), shards, strict=True):
-        with ShardWriter(folder / name, shard) as writer:
-            for info in shard:
-                with fits(f"tensor {info.name!r}", parents.device):
-                    data = tensor_bytes(compute(by_name[info.name], parents, keep=False))
-                writer.write(data)
-                entries.append((info.name, info.dtype, info.shape, hashlib.sha256(data).hexdigest()))
-                if progress is not None:
-                    progress(len(entries), len(tensors))
-        files.append(writer.written)
+    with ShardStream(folder, shards, waiting_bytes) as stream:
+        for info in ordered:
+            with fits(f"tensor {info.name!r}", parents.device):
+                data = tensor_bytes(compute(by_name[info.name], parents, keep=False))
+            entries.append((info.name, info.dtype, info.shape, hashlib.sha256(data).hexdigest()))
+            stream.put(data)
+            del data
+            if progress is not None:
+                progress(len(entries), len(tensors))
     if len(shards) > 1:
         (folder / INDEX).write_text(index_text(shards), encoding="utf-8")
-    return files, combine_digests(entries)
+    return stream.files, combine_digests(entries)
 
 
-def _check_memory(plans: tuple[TensorPlan, ...], max_memory: int | None) -> None:
-    """Refuse before the first byte what cannot fit."""
+def _waiting_bytes(plans: tuple[TensorPlan, ...], max_memory: int | None) -> int:
+    """How many bytes may wait to be written; refuses before the first byte what cannot fit."""
+    if max_memory is None:
+        return WAITING_BYTES
     largest = max(plans, key=peak_bytes)
     needed = peak_bytes(largest)
-    if max_memory is not None and needed > max_memory:
+    if needed > max_memory:
         raise OutOfMemoryError(
             f"an export must stay within max_memory, but tensor {largest.name!r} needs {needed} bytes and it is "
             f"{max_memory!r}: raise it",
             where=largest.name,
+        )
+    return min(WAITING_BYTES, max_memory - needed)
+
+
+def _check_space(tensors: Sequence[TensorInfo], out: Path) -> None:
+    """Refuse before the first byte what the disk cannot hold."""
+    needed = sum(tensor_size(info) for info in tensors)
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise DiskFullError(
+            f"an export of {needed} bytes needs as much free space, but the disk of {str(out.parent)!r} has {free}: "
+            "free some or choose another disk"
         )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+from collections import namedtuple
 
 import pytest
 import torch
@@ -22,7 +23,9 @@ from core.recipe import Recipe, Source
 from core.recipe.output import output_tensors
 from merging.export import export
 from merging.resident import Resident, weights_digest
-from merging.shards import ShardWriter
+from merging.shards import ShardWriter, tensor_size
+
+usage = namedtuple("usage", "total used free")
 
 
 @pytest.fixture
@@ -253,7 +256,24 @@ def test_a_tensor_over_the_memory_limit_is_refused_before_anything_is_written(fa
         send(recipes(family)["ties"], max_memory=1000)
     assert caught.value.where in {t.name for t in output_tensors(recipes(family)["ties"], family.parents().headers)}
     assert list(tmp_path.iterdir()) == []
-    assert send(recipes(family)["ties"], max_memory=2**20).parameters > 0
+    assert send(recipes(family)["ties"], max_memory=2**21).parameters > 0
+
+
+def test_a_narrow_memory_limit_changes_no_byte(family, send, tmp_path):
+    digests = set()
+    for limit in (2**21, None):
+        digests.add(send(recipes(family)["ties"], max_memory=limit).weights_digest)
+        (tmp_path / "out").rename(tmp_path / f"out{limit}")
+    assert len(digests) == 1
+
+
+def test_a_disk_without_room_is_refused_before_the_first_weight_is_computed(family, send, tmp_path, monkeypatch):
+    needed = sum(tensor_size(info) for info in output_tensors(recipes(family)["linear"], family.parents().headers))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(total=2 * needed, used=needed + 1, free=needed - 1))
+    seen = []
+    with pytest.raises(DiskFullError, match=rf"{needed} bytes .* has {needed - 1}"):
+        send(recipes(family)["linear"], progress=lambda *done: seen.append(done))
+    assert not seen and list(tmp_path.iterdir()) == []
 
 
 def test_an_export_leaves_nothing_of_the_parents_in_memory(family, tmp_path):
