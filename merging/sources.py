@@ -7,6 +7,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -17,6 +18,16 @@ from core.recipe.output import SAVE_DTYPES
 
 #: Share of the memory free at the start that kept tensors may fill.
 KEPT_SHARE = 0.6
+
+
+class Derived(Protocol):
+    """Tensors that are made of parents' tensors, and that candidates take like a parent's."""
+
+    def origin(self, name: str) -> tuple[str, str] | None:
+        """(weights digest, name) of the tensor that this one simply is; None for one that is made."""
+
+    def make(self, name: str, parents: Parents) -> torch.Tensor:
+        """One tensor, on the parents' device; a function of their tensors and of nothing else."""
 
 
 class Parents:
@@ -45,10 +56,17 @@ class Parents:
         self.device = torch.device(device)
         self.headers = dict(headers)
         self._stored = {digest: _open(folder, self.headers, digest) for digest, folder in folders.items()}
+        self._derived: dict[str, Derived] = {}
         self._files: dict[Path, mmap.mmap] = {}
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
         self._room = _free_bytes(self.device) if keep_bytes is None else keep_bytes
         self._finite: set[tuple[str, str]] = set()
+
+    def derive(self, digest: str, header: Header | None, derived: Derived) -> None:
+        """Offer tensors under a digest of their own, which names what they are made of and how."""
+        if header is not None:
+            self.headers[digest] = header
+        self._derived[digest] = derived
 
     def tensor(self, digest: str, name: str, *, keep: bool = True) -> torch.Tensor:
         """A model's tensor in its own dtype, on the device. Never write into it.
@@ -65,7 +83,10 @@ class Parents:
         kept = self._kept.get((digest, name))
         if kept is not None:
             return kept
-        tensor = self._read(digest, name)
+        derived = self._derived.get(digest)
+        if derived is not None and (origin := derived.origin(name)):
+            return self.tensor(*origin, keep=keep)
+        tensor = self._read(digest, name) if derived is None else derived.make(name, self)
         if (digest, name) not in self._finite:
             if not is_finite(tensor):
                 raise NonFiniteCheckpointError(
@@ -76,7 +97,8 @@ class Parents:
         if keep and tensor.nbytes <= self._room:
             self._room -= tensor.nbytes
             # A mapped tensor may lie at any address; a kept one is aligned like any other.
-            tensor = self._kept[digest, name] = tensor.clone() if self.device.type == "cpu" else tensor
+            mapped = self.device.type == "cpu" and derived is None
+            tensor = self._kept[digest, name] = tensor.clone() if mapped else tensor
         return tensor
 
     @property
@@ -90,9 +112,9 @@ class Parents:
         stored = self._stored[digest].get(name)
         if stored is None:
             raise MissingCheckpointError(f"the model with weights {digest!r} has no tensor {name!r}", where=name)
-        return self._mapped(stored).to(self.device)
+        return self.mapped(stored).to(self.device)
 
-    def _mapped(self, stored: StoredTensor) -> torch.Tensor:
+    def mapped(self, stored: StoredTensor) -> torch.Tensor:
         """A view of the file's bytes; the mapping is private, so that no write could ever reach the file."""
         info = stored.info
         dtype = torch_dtype(info)
