@@ -62,7 +62,7 @@ def each(a: float, b: float, c: float | None = None) -> dict[str, float]:
     return {"a": a, "b": b} | ({} if c is None else {"c": c})
 
 
-EQUAL, MIXED, SIGNED = each(1.0, 1.0, 1.0), each(0.6, 1.2, 0.4), each(0.8, -0.5, 0.3)
+EQUAL, MIXED, SIGNED = each(1.0, 1.0, 1.0), each(0.6, 1.2, 0.4), each(0.8, -0.5, 0.35)
 
 
 def _case(

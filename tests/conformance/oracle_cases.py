@@ -1,0 +1,139 @@
+"""The golden cases, and what each of them is called here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from core.catalog import MethodInfo
+from core.params import ParamSpec, Scalar
+from merging.methods import method_of
+from tests.merging.methods.conftest import merge
+
+GOLDEN = Path(__file__).with_name("golden")
+#: Names for what mergekit only switches on: both scale the kept entries up to the norm that was there before.
+RESCALE = {True: "l1", False: "none"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case, its tensors and what mergekit 0.1.5 made of them (None where it raised an error)."""
+
+    id: str
+    method: str
+    family: str
+    models: tuple[str, ...]
+    base: str | None
+    parameters: Mapping[str, Any]
+    error: str | None
+
+    @property
+    def theirs(self) -> np.ndarray:
+        return golden("expected")[self.id]
+
+    @property
+    def tensors(self) -> list[np.ndarray]:
+        """Of the models besides the base."""
+        return [self.tensor(name) for name in self.models]
+
+    def tensor(self, name: str) -> np.ndarray:
+        return golden("inputs")[f"{self.family}/{name}"]
+
+    @property
+    def deltas(self) -> list[np.ndarray]:
+        """In float64."""
+        base = self.tensor(self.base).astype(np.float64)
+        return [tensor - base for tensor in self.tensors]
+
+    def values(self, name: str) -> list[Any]:
+        """What each model has of a parameter that mergekit has per model."""
+        value = self.filled[name]
+        return [value[model] if isinstance(value, dict) else value for model in self.models]
+
+    @property
+    def filled(self) -> dict[str, Any]:
+        """The parameters, with mergekit's defaults for those not given."""
+        return {**index()["defaults"][self.method], **self.parameters}
+
+    def ours(self, **changes: Any) -> np.ndarray:
+        """What this project makes of the same; `changes` are parameters for all sources."""
+        info = method_of(self.method).info
+        given = {**renamed(self), **changes}
+        arrays, base = self.tensors, None
+        if self.base is not None and (info.needs_base or info.optional_base):
+            base = self.tensor(self.base)
+        elif self.base is not None:
+            arrays = [self.tensor(self.base), *arrays]
+        scale = given.pop("scale", None)
+        params, sources = split(info, given, self.models)
+        out = merge(
+            self.method, arrays, base=base, params=params, sources=sources, scale=1.0 if scale is None else scale
+        )
+        return out.numpy()
+
+
+def renamed(case: Case) -> dict[str, Any]:
+    """mergekit's parameters by the names they have here."""
+    given = dict(case.filled)
+    given.pop("int8_mask", None)  # how a mask is stored
+    if case.method in ("task_arithmetic", "passthrough"):
+        # task_arithmetic drops nothing, so that neither changes it; passthrough's scale is every method's here.
+        given = {name: value for name, value in given.items() if name not in ("density", "rescale")}
+        if isinstance(given.get("scale"), dict):
+            given["scale"] = given["scale"][case.models[0]]
+    if "rescale" in given:
+        given["rescale"] = RESCALE[given["rescale"]]
+    return given
+
+
+def split(
+    info: MethodInfo, given: Mapping[str, Any], models: tuple[str, ...]
+) -> tuple[dict[str, Scalar], list[dict[str, Scalar]]]:
+    """Parameters of the whole tensor, and those of every model."""
+    specs: dict[str, ParamSpec] = {spec.name: spec for spec in info.params}
+    if unknown := sorted(given.keys() - specs.keys()):
+        raise AssertionError(f"{info.name} has no parameter {unknown}, which mergekit has")
+    params, sources = {}, [{} for _ in models]
+    for name, value in given.items():
+        if specs[name].scope == "source":
+            for values, model in zip(sources, models, strict=True):
+                values[name] = value[model] if isinstance(value, dict) else value
+        else:
+            assert not isinstance(value, dict), f"mergekit has {name} of {info.name} per model, here it is one value"
+            params[name] = value
+    return params, sources
+
+
+@cache
+def index() -> dict[str, Any]:
+    return json.loads((GOLDEN / "index.json").read_text())
+
+
+@cache
+def golden(name: str) -> dict[str, np.ndarray]:
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+@cache
+def cases() -> dict[str, Case]:
+    """Every case by its id."""
+    found = (
+        Case(**{k: tuple(v) if k == "models" else v for k, v in c.items() if k != "label"}) for c in index()["cases"]
+    )
+    return {case.id: case for case in found}
+
+
+def of(*patterns: str) -> Iterator[Case]:
+    """The cases whose id fits one of the patterns (as file names do)."""
+    import fnmatch
+
+    for case in cases().values():
+        if any(fnmatch.fnmatchcase(case.id, pattern) for pattern in patterns):
+            yield case
