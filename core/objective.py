@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from core.noun import Noun
+from core.protocols import PROTOCOLS, Protocol, ProtocolName
 
 Metric = Literal["acc", "acc_norm"]
 
@@ -37,10 +38,42 @@ class TaskSpec(Noun):
 
 
 class Objective(Noun):
-    """The weighted mean over tasks that a search maximises."""
+    """The weighted mean over tasks that a search maximises.
 
-    tasks: Annotated[tuple[TaskSpec, ...], Field(min_length=1, max_length=32)]
-    protocol: Literal["search"] = "search"
+    `tasks` may be left out where the protocol fixes them; where both are given, tasks, shots and metrics must agree.
+    """
+
+    tasks: Annotated[tuple[TaskSpec, ...], Field(max_length=32)] = ()
+    protocol: ProtocolName = "search"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("tasks"):
+            protocol = PROTOCOLS.get(str(data.get("protocol", "search")))
+            if protocol is not None and protocol.tasks and protocol.searchable:
+                return {**data, "tasks": tuple(fixed.model_dump() for fixed in protocol.tasks)}
+        return data
+
+    @model_validator(mode="after")
+    def _follows_its_protocol(self) -> Objective:
+        rules = self.rules
+        if not rules.searchable:
+            raise ValueError(
+                f"protocol {rules.name!r} has tasks that no search can follow: use 'open-llm-v1-core' for the search "
+                "and evaluate the winner under it"
+            )
+        if not self.tasks:
+            raise ValueError("an objective needs at least one task: name it in `tasks`")
+        if rules.tasks:
+            wanted = {(fixed.task, fixed.num_fewshot, fixed.metric) for fixed in rules.tasks}
+            given = {(spec.task, spec.num_fewshot, spec.metric_name) for spec in self.tasks}
+            if wanted != given:
+                raise ValueError(
+                    f"protocol {rules.name!r} fixes (task, shots, metric) as {sorted(wanted)!r}, but the objective has "
+                    f"{sorted(given)!r}: leave out `tasks`, or use protocol 'search'"
+                )
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Objective:
@@ -49,6 +82,11 @@ class Objective(Noun):
         if twice:
             raise ValueError(f"each task may appear once, but {twice!r} appears more often: name it once")
         return self
+
+    @property
+    def rules(self) -> Protocol:
+        """The protocol in force."""
+        return PROTOCOLS[self.protocol]
 
     @property
     def shares(self) -> tuple[float, ...]:

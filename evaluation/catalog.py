@@ -22,10 +22,12 @@ from typing import Any
 import datasets
 import lm_eval.tasks
 import pyarrow.parquet as pq
+from lm_eval.api.samplers import get_sampler
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import load_yaml_config
 
 from core.errors import TaskError, UnknownTaskError
+from core.protocols import Sampler
 from core.tasks import Side
 
 #: Stock tasks that a datasets folder can hold: the hub is not asked for these when the folder is set.
@@ -93,7 +95,14 @@ def known_tasks(folders: TaskFolders) -> tuple[str, ...]:
     return tuple(sorted({**_stock(), **_registered(folders.registered)}))
 
 
-def load_task(name: str, folders: TaskFolders, *, num_fewshot: int = 0, split: Side | None = None) -> FileTask:
+def load_task(
+    name: str,
+    folders: TaskFolders,
+    *,
+    num_fewshot: int = 0,
+    split: Side | None = None,
+    sampler: Sampler = "default",
+) -> FileTask:
     """A fresh task object whose few-shot stream stands at the beginning, as `simple_evaluate` would set it up.
 
     Args:
@@ -102,6 +111,7 @@ def load_task(name: str, folders: TaskFolders, *, num_fewshot: int = 0, split: S
         num_fewshot: examples before each question.
         split: for a task whose metadata names `search_split` and `heldout_split`, the one to evaluate on; None keeps
             the stock evaluation split.
+        sampler: `first_n` gives every document the same first examples; `default` leaves the choice to the task.
 
     Raises:
         UnknownTaskError: no such task.
@@ -115,6 +125,9 @@ def load_task(name: str, folders: TaskFolders, *, num_fewshot: int = 0, split: S
             where=name,
         )
     task = _construct(name, config)
+    if num_fewshot and sampler == "first_n":
+        # The sampler alone: the task's configuration, and so the digest of its content, stays what it was.
+        task.sampler = get_sampler(sampler)(task.sampler.docs, task, rnd=task.fewshot_rnd)
     _set_shots(task, num_fewshot)
     if split is not None:
         _turn_to(task, split_names(task)[split])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import TaskError
+from core.protocols import Sampler
 from core.tasks import Side, normalise, side_of
 from evaluation.catalog import FileTask, TaskFolders, load_task, split_names
 
@@ -44,7 +45,9 @@ class Part:
     documents: tuple[Mapping[str, Any], ...]
 
 
-def canonical_parts(name: str, folders: TaskFolders, *, num_fewshot: int = 0) -> tuple[Part, ...]:
+def canonical_parts(
+    name: str, folders: TaskFolders, *, num_fewshot: int = 0, sampler: Sampler = "default"
+) -> tuple[Part, ...]:
     """The splits whose documents, one after the other, are numbered from 0.
 
     One part (the stock evaluation split) by default; two, search first, where the task's metadata names its splits.
@@ -52,11 +55,13 @@ def canonical_parts(name: str, folders: TaskFolders, *, num_fewshot: int = 0) ->
     Raises:
         UnknownTaskError, TaskError: as `load_task`; TaskError also where a split is empty.
     """
-    task = load_task(name, folders, num_fewshot=num_fewshot)
+    task = load_task(name, folders, num_fewshot=num_fewshot, sampler=sampler)
     if not split_names(task):
         return (_part(None, task),)
     sides: tuple[Side, Side] = ("search", "heldout")
-    return tuple(_part(side, load_task(name, folders, num_fewshot=num_fewshot, split=side)) for side in sides)
+    return tuple(
+        _part(side, load_task(name, folders, num_fewshot=num_fewshot, split=side, sampler=sampler)) for side in sides
+    )
 
 
 def sides(parts: Sequence[Part]) -> tuple[Side, ...]:

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from core.errors import MissingCheckpointError, TaskError
 from core.noun import digest_of
 from core.objective import TaskSpec
+from core.protocols import Sampler
 from core.tasks import TaskContent
 from evaluation.answers import AnswerRule, answer_rule, check_metric
 from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders, without_progress_bars
@@ -50,6 +51,7 @@ class PreparedTask:
         prompts_digest: sha256 over every (context, continuation) in canonical order.
         add_bos, max_length: how prompts were encoded.
         largest_token: the highest token id, which the model's vocabulary must hold.
+        sampler: how examples were chosen; `default` where there are none.
     """
 
     content: TaskContent
@@ -59,6 +61,7 @@ class PreparedTask:
     add_bos: bool
     max_length: int
     largest_token: int
+    sampler: Sampler = "default"
 
     def fingerprint(self, dtype: str, device_kind: str) -> str:
         """The sha256 over all that shapes an outcome besides weights and tokenizer, which the recipe's digest covers.
@@ -79,6 +82,7 @@ class PreparedTask:
                 "dtype": dtype,
                 "device": device_kind,
                 "versions": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
+                **({} if self.sampler == "default" else {"sampler": self.sampler}),
             }
         )
 
@@ -97,6 +101,7 @@ def prepare(
     *,
     max_length: int | None,
     add_bos: bool = False,
+    sampler: Sampler = "default",
 ) -> Prepared:
     """Build every request of every task and encode it.
 
@@ -106,6 +111,7 @@ def prepare(
         folders: where tasks and documents are.
         max_length: tokens the model may read; None takes what lm-eval would (configuration, tokenizer, 2048).
         add_bos: whether the tokenizer adds its special tokens; Gemma's does in any case, as in lm-eval.
+        sampler: how few-shot examples are chosen (the protocol's).
 
     Raises:
         UnknownTaskError: no such task.
@@ -115,7 +121,8 @@ def prepare(
     tokenizer = _tokenizer(tokenizer_folder)
     config = _model_config(tokenizer_folder)
     length = max_length or default_max_length(config, tokenizer)
-    return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=add_bos or insists_on_bos(config))
+    bos = add_bos or insists_on_bos(config)
+    return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=bos, sampler=sampler)
 
 
 def prepare_with(
@@ -125,10 +132,11 @@ def prepare_with(
     *,
     max_length: int,
     add_bos: bool = False,
+    sampler: Sampler = "default",
 ) -> Prepared:
     """As `prepare`, with a tokenizer at hand."""
     encoder = Encoder(tokenizer, max_length, add_bos=add_bos)
-    return Prepared({spec.task: _prepare_task(spec, encoder, folders) for spec in specs})
+    return Prepared({spec.task: _prepare_task(spec, encoder, folders, sampler) for spec in specs})
 
 
 def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
@@ -155,8 +163,8 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
     return [[request.args for request in sorted(group, key=lambda r: r.idx)] for _, group in grouped]
 
 
-def _prepare_task(spec: TaskSpec, encoder: Encoder, folders: TaskFolders) -> PreparedTask:
-    parts = canonical_parts(spec.task, folders, num_fewshot=spec.num_fewshot)
+def _prepare_task(spec: TaskSpec, encoder: Encoder, folders: TaskFolders, sampler: Sampler) -> PreparedTask:
+    parts = canonical_parts(spec.task, folders, num_fewshot=spec.num_fewshot, sampler=sampler)
     check_metric(parts[0].task, spec.metric_name)
     pairs = [document for part in parts for document in build_requests(part.task)]
     rules = [answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents]
@@ -169,6 +177,7 @@ def _prepare_task(spec: TaskSpec, encoder: Encoder, folders: TaskFolders) -> Pre
         add_bos=encoder.add_bos,
         max_length=encoder.max_length,
         largest_token=max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees),
+        sampler=sampler if spec.num_fewshot else "default",
     )
 
 

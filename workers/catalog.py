@@ -7,6 +7,7 @@ from pathlib import Path
 
 import core
 from core.catalog import Catalog, LayoutInfo
+from core.protocols import PROTOCOLS
 from core.recipe.layouts import presets
 
 
@@ -20,7 +21,7 @@ def generate() -> str:
         methods=tuple(method.info for method in methods().values()),
         layouts=tuple(LayoutInfo(name=p.name, summary=p.summary, params=p.params) for p in presets().values()),
         strategies=tuple(strategy.info for strategy in strategies().values()),
-        protocols=("search",),
+        protocols=tuple(PROTOCOLS),
         tasks=tuple(sorted(LOCAL_TASKS)),
     )
     return json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"

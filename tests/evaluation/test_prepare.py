@@ -8,7 +8,8 @@ import torch
 from core.errors import MissingCheckpointError, TaskError
 from core.objective import TaskSpec
 from evaluation import prepare as module
-from evaluation.catalog import LOCAL_TASKS, TaskFolders, load_task
+from evaluation.catalog import LOCAL_TASKS, FileTask, TaskFolders, load_task
+from evaluation.catalog import _configuration as configuration
 from evaluation.prepare import build_requests, prepare
 from evaluation.trees import chains
 
@@ -54,6 +55,31 @@ def test_prompts_are_those_of_a_run_of_the_harness(shots, stock, model, folders)
 def test_prompts_of_the_search_side_are_those_of_the_harness_on_that_split(stock, model, folders):
     run = stock(model, ["riddles"], 2, split="search")
     assert build_requests(load_task("riddles", folders, num_fewshot=2, split="search")) == run.arguments("riddles")
+
+
+@pytest.mark.parametrize("name", LOCAL_TASKS)
+def test_first_examples_are_those_of_the_harness_own_sampler(name, folders):
+    own = FileTask(config={**configuration(name, folders), "fewshot_config": {"sampler": "first_n"}})
+    own.set_config("num_fewshot", 2)
+    task = load_task(name, folders, num_fewshot=2, sampler="first_n")
+    assert build_requests(task) == build_requests(own) != build_requests(load_task(name, folders, num_fewshot=2))
+
+
+def test_first_examples_are_the_same_for_all_and_no_other_content_or_fingerprint(folders, tokenizer_folder):
+    specs = [TaskSpec(task="arc_easy", num_fewshot=2)]
+    drawn, first = (
+        prepare(specs, tokenizer_folder, folders, max_length=512, sampler=sampler).tasks["arc_easy"]
+        for sampler in ("default", "first_n")
+    )
+    assert drawn.content == first.content
+    assert drawn.fingerprint("float32", "cpu") != first.fingerprint("float32", "cpu")
+    assert len({document.tree.tokens[:60].tobytes() for document in first.documents}) == 1
+    assert len({document.tree.tokens[:60].tobytes() for document in drawn.documents}) > 1
+
+
+def test_without_examples_the_sampler_does_not_matter(ready, folders, tokenizer_folder):
+    first = prepare([TaskSpec(task="arc_easy")], tokenizer_folder, folders, max_length=512, sampler="first_n")
+    assert first.tasks["arc_easy"].fingerprint("float32", "cpu") == ready("arc_easy").fingerprint("float32", "cpu")
 
 
 def test_building_twice_gives_the_same_few_shot_examples(folders):

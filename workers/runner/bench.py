@@ -127,14 +127,14 @@ class Bench:
 
     def scorer(self, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
         """A scorer over the job's tasks, prepared once per tokenizer, length, objective and content of the tasks."""
-        specs = job.request.objective.tasks
+        specs, sampler = job.request.objective.tasks, job.request.objective.rules.sampler
         # One length for the whole job, whichever candidate comes first: prompts are cut alike for all of them.
         lengths = [model.header.max_length for model in known.values()]
         length = min((n for n in lengths if n is not None), default=None)
-        key = (specs, recipe.tokenizer_digest, length, *sorted(job.contents.items()))
+        key = (specs, sampler, recipe.tokenizer_digest, length, *sorted(job.contents.items()))
         if key not in self._prepared:
             folder = self.tokenizer_folder(recipe, known)
-            self._prepared[key] = (prepare(specs, folder, self.folders, max_length=length), {})
+            self._prepared[key] = (prepare(specs, folder, self.folders, max_length=length, sampler=sampler), {})
         self._prepared.move_to_end(key)
         while len(self._prepared) > KEPT_PREPARED:
             self._prepared.popitem(last=False)
