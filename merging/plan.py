@@ -14,7 +14,7 @@ from core.model import DTYPE_NAMES, Header
 from core.noun import digest_of
 from core.params import Scalar
 from core.recipe.output import OutputTensor, output_tensors, walk
-from core.recipe.resolved import ResolvedRecipe
+from core.recipe.resolved import ResolvedRecipe, ResolvedSource
 from merging.methods import method_of
 from merging.randomness import MaskKey, mask_key
 
@@ -95,7 +95,7 @@ def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorP
         CheckpointError: the recipe was resolved for another version of a method.
     """
     infos = output_tensors(recipe, headers)
-    tables = [_table(source.weights, source.recipe, headers) for source in recipe.sources]
+    tables = [_table(source, headers) for source in recipe.sources]
     architecture = architecture_of(recipe.model_type)
     dtype: torch.dtype = getattr(torch, recipe.save_dtype)
     return tuple(
@@ -104,13 +104,11 @@ def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorP
     )
 
 
-def _table(
-    weights: str | None, inner: ResolvedRecipe | None, headers: Mapping[str, Header]
-) -> dict[str, Leaf | TensorPlan]:
+def _table(source: ResolvedSource, headers: Mapping[str, Header]) -> dict[str, Leaf | TensorPlan]:
     """What an ingredient has to offer, by tensor name."""
-    if inner is not None:
-        return {item.name: item for item in plan(inner, headers)}
-    digest = str(weights)
+    if source.recipe is not None:
+        return {item.name: item for item in plan(source.recipe, headers)}
+    digest = source.source_digest
     tensors = headers[digest].tensors
     return {info.name: Leaf(digest, info.name, getattr(torch, DTYPE_NAMES[info.dtype])) for info in tensors}
 

@@ -29,4 +29,6 @@ def source_names(recipe: Recipe, resolved: ResolvedRecipe, digests: Mapping[str,
 def _may_be(declared: Source, source: ResolvedSource, digests: Mapping[str, str]) -> bool:
     if declared.model is None or source.weights is None:
         return declared.model is None and source.weights is None
-    return digests.get(declared.model, source.weights) == source.weights
+    if declared.adapter is not None:
+        return source.adapter is not None
+    return digests.get(declared.model, source.source_digest) == source.source_digest

@@ -68,7 +68,7 @@ def source_shapes(source: ResolvedSource, headers: Mapping[str, Header]) -> dict
     """Shape by tensor name of an ingredient; errors as in `output_tensors`."""
     if source.recipe is not None:
         return {tensor.name: tensor.shape for tensor in output_tensors(source.recipe, headers)}
-    return _header(str(source.weights), headers).shapes()
+    return _header(source.source_digest, headers).shapes()
 
 
 def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _header(digest: str, headers: Mapping[str, Header]) -> Header:
 def _donor(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> Header:
     """The header of the model whose tokenizer the candidate takes."""
     source = recipe.sources[recipe.tokenizer]
-    return _donor(source.recipe, headers) if source.recipe is not None else _header(str(source.weights), headers)
+    return _donor(source.recipe, headers) if source.recipe is not None else _header(source.source_digest, headers)
 
 
 def _layer_type(recipe: ResolvedRecipe, entry: Entry, types: LayerTypes, headers: Mapping[str, Header]) -> str | None:
@@ -132,4 +132,4 @@ def _layer_type(recipe: ResolvedRecipe, entry: Entry, types: LayerTypes, headers
     source = recipe.sources[position]
     if source.recipe is not None:
         return _layer_type(source.recipe, source.recipe.layers[layer], types, headers)
-    return types.of(_header(str(source.weights), headers).config_dict, layer)
+    return types.of(_header(source.source_digest, headers).config_dict, layer)

@@ -11,8 +11,9 @@ from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, UnknownM
 from core.model import Model, check_fit
 from core.noun import canonical_json
 from core.params import FloatParam, Scalar
+from core.recipe.ingredients import Registered, model_of, models_in
 from core.recipe.layouts import layout_indices
-from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
+from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
 from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source, Tokenizer
 from core.recipe.values import Place, pick
 
@@ -37,21 +38,21 @@ class Ingredient:
         return len(self.suffixes)
 
 
-def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
+def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     """The complete description of the candidate.
 
     Args:
         recipe: the short form.
-        models: registered models by the names that the recipe's sources use.
+        models: registered models and adapters by the names that the recipe's sources use.
 
     Raises:
         UnknownModelError, UnknownMethodError, UnknownLayoutError: a name nobody knows.
-        ParentsDoNotFitError: headers that cannot be combined.
+        ParentsDoNotFitError: headers that cannot be combined, an adapter of another base included.
         LayoutError: layer indices out of range.
         RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
     """
-    if isinstance(recipe.tokenizer, Tokenizer) or any(source.adapter for source in recipe.sources):
-        raise RecipeError("adapters and aligned vocabularies cannot be resolved by this version: use plain models")
+    if isinstance(recipe.tokenizer, Tokenizer):
+        raise RecipeError("aligned vocabularies cannot be resolved by this version: name a donor")
     ingredients = {source.name: _ingredient(source, models) for source in recipe.sources}
     slices = tuple(_check_slice(s, ingredients) for s in _slices(recipe, ingredients))
     used = _used(recipe, slices)
@@ -80,10 +81,10 @@ def resolve(recipe: Recipe, models: Mapping[str, Model]) -> ResolvedRecipe:
     )
 
 
-def _ingredient(source: Source, models: Mapping[str, Model]) -> Ingredient:
+def _ingredient(source: Source, models: Registered) -> Ingredient:
     if source.recipe is not None:
         inner = resolve(source.recipe, models)
-        named = {m.weights_digest: m for m in models.values()}
+        named = models_in(source.recipe, models)
         return Ingredient(
             source.name,
             ResolvedSource(kind="recipe", recipe=inner),
@@ -93,12 +94,10 @@ def _ingredient(source: Source, models: Mapping[str, Model]) -> Ingredient:
             _entry_tensors(inner.head),
             inner.tokenizer_digest,
         )
-    if source.model not in models:
-        raise UnknownModelError.suggest(str(source.model), models, where=f"sources.{source.name}")
-    model = models[str(source.model)]
+    model = model_of(source, models)
     header = model.header
     suffixes = tuple(header.layer_suffixes(i) for i in range(header.layers))
-    resolved = ResolvedSource(kind="model", weights=model.weights_digest, config=header.config_digest)
+    resolved = resolved_source(model)
     edges = header.embed_tensors(), header.head_tensors()
     return Ingredient(source.name, resolved, (model,), suffixes, *edges, header.tokenizer_files)
 

@@ -6,30 +6,37 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core.adapters import AdaptedModel, adapted_digest
 from core.catalog import catalog
+from core.model import Model
 from core.noun import Noun, digest_of
 from core.params import Scalar
 from core.recipe.short import Dtype
 
 
 class ResolvedSource(Noun):
-    """An ingredient by content: a registered model, or the result of another resolved recipe.
+    """An ingredient by content: a registered model, an adapter on one, or the result of another resolved recipe.
 
     Attributes:
         weights: the model's weights digest.
         config: digest of what its config says beyond names: equal weights compute something else under another one.
+        adapter: the weights digest of the adapter on it.
         recipe: the other recipe.
     """
 
-    kind: Literal["model", "recipe"]
+    kind: Literal["model", "adapter", "recipe"]
     weights: str | None = None
     config: str | None = None
+    # Left out where there is none: recipes had their digests before there were adapters.
+    adapter: str | None = Field(default=None, exclude_if=lambda value: value is None)
     recipe: ResolvedRecipe | None = None
 
     @property
     def source_digest(self) -> str:
-        """The weights digest of a model, the recipe digest of a recipe."""
-        return self.weights if self.weights is not None else self.recipe.digest()  # type: ignore[union-attr]
+        """The weights digest of a model (adapted or not), the recipe digest of a recipe."""
+        if self.recipe is not None:
+            return self.recipe.digest()
+        return str(self.weights) if self.adapter is None else adapted_digest(str(self.weights), self.adapter)
 
 
 class Group(Noun):
@@ -103,15 +110,24 @@ class ResolvedRecipe(Noun):
     def tokenizer_donor(self) -> str:
         """Weights digest of the model that gives the tokenizer, through nested recipes."""
         donor = self.sources[self.tokenizer]
-        return donor.recipe.tokenizer_donor() if donor.recipe is not None else str(donor.weights)
+        return donor.recipe.tokenizer_donor() if donor.recipe is not None else donor.source_digest
 
     def model_digests(self) -> tuple[str, ...]:
         """Weights digests of every model in it, nested recipes included, in order of first use."""
         found: dict[str, None] = {}
         for source in self.sources:
-            digests = (source.weights,) if source.weights is not None else source.recipe.model_digests()  # type: ignore[union-attr]
-            found.update(dict.fromkeys(d for d in digests if d is not None))
+            digests = (source.source_digest,) if source.recipe is None else source.recipe.model_digests()
+            found.update(dict.fromkeys(digests))
         return tuple(found)
+
+
+def resolved_source(model: Model) -> ResolvedSource:
+    """A model as an ingredient."""
+    config = model.header.config_digest
+    if isinstance(model, AdaptedModel):
+        base, adapter = model.base.weights_digest, model.adapter.weights_digest
+        return ResolvedSource(kind="adapter", weights=base, config=config, adapter=adapter)
+    return ResolvedSource(kind="model", weights=model.weights_digest, config=config)
 
 
 ResolvedSource.model_rebuild()

@@ -74,7 +74,7 @@ class Source(Noun):
         if (self.model is None) == (self.recipe is None):
             raise ValueError(f"source {self.name!r} must have either `model` or `recipe`: give one of them")
         if self.adapter is not None and self.model is None:
-            raise ValueError(f"source {self.name!r} has an `adapter` but no `model` to apply it to: name its base model")
+            raise ValueError(f"source {self.name!r} has an `adapter` but no `model`: name the model it was trained on")
         return self
 
 

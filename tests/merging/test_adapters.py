@@ -107,7 +107,9 @@ def test_matrices_that_a_family_holds_transposed_are_merged_transposed(gpt2, tmp
     options = {"r": 2, "lora_alpha": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}
     changed = compare(gpt2, tmp_path, train(gpt2, tmp_path, **options))
     assert {name.split(".h.")[-1] for name in changed} == {
-        f"{layer}.{part}.weight" for layer in (0, 1) for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        f"{layer}.{part}.weight"
+        for layer in (0, 1)
+        for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
     }
 
 
@@ -122,7 +124,9 @@ def test_a_bfloat16_base_is_not_rounded_before_the_candidate_is(half_family, tmp
     weight = load_file(base / "model.safetensors")[f"{name}.weight"]
     expected = weight.double() + 2.0 * (b.double() @ a.double())
     parents = open_parents([adapted], folder_of)
-    torch.testing.assert_close(parents.tensor(adapted.weights_digest, f"{name}.weight"), expected.float(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        parents.tensor(adapted.weights_digest, f"{name}.weight"), expected.float(), rtol=0, atol=1e-9
+    )
     built = Resident(parents).build(resolve(identity("mine", save_dtype="bfloat16"), {"mine": adapted}))
     assert torch.equal(built.tensors[f"{name}.weight"], expected.float().bfloat16())
     assert adapted.header.shapes() == plain.header.shapes()
@@ -198,7 +202,9 @@ def test_the_digest_of_base_and_adapter_tells_every_content_apart(family, tmp_pa
     bases = [model_of(base), model_of(family.folder / "a")]
     digests = {adapt(one, adapter).weights_digest for one in bases for adapter in adapters}
     assert len(digests) == 6
-    (folders[0] / "adapter_config.json").write_text(json.dumps({**config, "inference_mode": False, "lora_dropout": 0.3}))
+    (folders[0] / "adapter_config.json").write_text(
+        json.dumps({**config, "inference_mode": False, "lora_dropout": 0.3})
+    )
     assert registered(folders[0]).weights_digest == adapters[0].weights_digest
 
 
@@ -219,7 +225,7 @@ def test_an_adapter_that_was_replaced_or_that_is_not_finite_is_refused(family, t
 
 def test_the_wrong_base_is_refused_by_the_name_of_the_tensor(family, gpt2, half_family, tmp_path):
     train(family.folder / "base", tmp_path / "lora", r=2, lora_alpha=4, target_modules=["q_proj"])
-    with pytest.raises(ParentsDoNotFitError, match="q_proj.*which its base has not"):
+    with pytest.raises(ParentsDoNotFitError, match=r"q_proj.*which its base has not"):
         adapt(model_of(gpt2), registered(tmp_path / "lora"))
     train(family.folder / "base", tmp_path / "embed", r=2, lora_alpha=4, target_modules=["embed_tokens"])
     with pytest.raises(ParentsDoNotFitError, match="one matrix as embedding and output"):

@@ -2,8 +2,8 @@
 
     python -m workers.runner.merge recipe.yaml out/ [--json-progress]
 
-The file holds the short form of a recipe; the `model` of each source is a reference (`local:<path>` or
-`hub:<org>/<name>`).
+The file holds the short form of a recipe; the `model` of each source, and its `adapter`, is a reference
+(`local:<path>` or `hub:<org>/<name>`).
 Progress and result are JSON lines on standard output: {"event": "progress" | "done" | "error", ...}.
 """
 
@@ -13,20 +13,22 @@ import argparse
 import json
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pydantic import ValidationError
 
+from core.adapters import Adapter, adapter_digest, is_adapter, read_adapter
 from core.checkpoint import read_header, weights_digest
 from core.errors import RecipeError
 from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, resolve
+from core.recipe.ingredients import Registered, models_in, names_in
 from core.settings import Settings
+from merging.adapters import open_parents
 from merging.export import ExportInfo, export
-from merging.sources import Parents
 from workers.failures import failure_of
 from workers.places import link_roots, model_folder
 from workers.runner.manifest import write_manifest
@@ -66,13 +68,14 @@ def merge(file: Path, out: Path, tell: Any = None) -> dict[str, Any]:
     """
     recipe = read_recipe(file)
     settings = _with_working_folder(Settings())
-    folders = {ref: model_folder(ref, settings) for ref in dict.fromkeys(_references(recipe))}
-    models = {ref: _model(ref, folder) for ref, folder in folders.items()}
-    resolved = resolve(recipe, models)
+    folders = {ref: model_folder(ref, settings) for ref in names_in(recipe)}
+    registered = {ref: _registered(ref, folder) for ref, folder in folders.items()}
+    resolved = resolve(recipe, registered)
+    models = models_in(recipe, registered)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()  # An export makes its own folder.
     info = _export(resolved, models, folders, link_roots(settings), out, tell)
-    files = write_manifest(out, _about(recipe, resolved, models, info))["files"]
+    files = write_manifest(out, _about(recipe, resolved, registered, info))["files"]
     return {"weights_digest": info.weights_digest, "recipe_digest": resolved.digest(), "files": files}
 
 
@@ -93,12 +96,10 @@ def read_recipe(file: Path) -> Recipe:
         raise RecipeError(f"{file.name!r} is not a recipe: {where}: {first['msg']}", where=where) from error
 
 
-def _references(recipe: Recipe) -> list[str]:
-    inner = [ref for source in recipe.sources if source.recipe for ref in _references(source.recipe)]
-    return [source.model for source in recipe.sources if source.model is not None] + inner
-
-
-def _model(ref: str, folder: Path) -> Model:
+def _registered(ref: str, folder: Path) -> Model | Adapter:
+    if is_adapter(folder):
+        header = read_adapter(folder)
+        return Adapter(name=ref, ref=ref, weights_digest=adapter_digest(folder, header), header=header)
     return Model(name=ref, ref=ref, weights_digest=weights_digest(folder), header=read_header(folder))
 
 
@@ -109,19 +110,14 @@ def _with_working_folder(settings: Settings) -> Settings:
 
 def _export(
     resolved: ResolvedRecipe,
-    models: dict[str, Model],
+    models: Mapping[str, Model],
     folders: dict[str, Path],
     roots: tuple[Path, ...],
     out: Path,
     tell: Any,
 ) -> ExportInfo:
-    by_digest = {model.weights_digest: ref for ref, model in models.items()}
-    parents = Parents(
-        {digest: folders[ref] for digest, ref in by_digest.items()},
-        {digest: models[ref].header for digest, ref in by_digest.items()},
-        torch.device("cpu"),
-    )
-    donor = folders[by_digest[resolved.tokenizer_donor()]]
+    parents = open_parents(models.values(), folders.__getitem__)
+    donor = folders[models[resolved.tokenizer_donor()].ref]
 
     def progress(done: int, total: int) -> None:
         if tell is not None:
@@ -130,14 +126,14 @@ def _export(
     return export(resolved, parents, out, tokenizer_folder=donor, roots=roots, progress=progress)
 
 
-def _about(recipe: Recipe, resolved: ResolvedRecipe, models: dict[str, Model], info: ExportInfo) -> dict[str, Any]:
+def _about(recipe: Recipe, resolved: ResolvedRecipe, registered: Registered, info: ExportInfo) -> dict[str, Any]:
     return {
         "format": 1,
         "recipe_digest": resolved.digest(),
         "weights_digest": info.weights_digest,
         "parameters": info.parameters,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "parents": {ref: model.weights_digest for ref, model in models.items()},
+        "parents": {ref: parent.weights_digest for ref, parent in registered.items()},
     }
 
 

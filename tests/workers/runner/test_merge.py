@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from core.checkpoint import weights_digest
 from workers.runner import merge
@@ -153,3 +153,28 @@ def test_a_users_own_models_may_link_wherever_the_user_can_read(run, here, smoke
     assert run(RECIPE % "float32", out="plain")[0] == 0
     assert weights_digest(here / "linked") == weights_digest(here / "plain")
     assert not any(file.is_symlink() for file in (here / "linked").iterdir())
+
+
+def test_an_adapter_is_merged_with_its_base_by_reference(run, here, smoke_nursery):
+    name = "model.layers.0.self_attn.q_proj"
+    plain = load_file(smoke_nursery / "nursery" / "arc" / "model.safetensors")
+    width = plain[f"{name}.weight"].shape
+    factors = {"A": torch.full((1, width[1]), 0.5), "B": torch.full((width[0], 1), 0.25)}
+    (here / "lora").mkdir()
+    save_file(
+        {f"base_model.model.{name}.lora_{which}.weight": factor for which, factor in factors.items()},
+        here / "lora" / "adapter_model.safetensors",
+    )
+    (here / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 2}')
+    text = (RECIPE % "float32").replace(
+        '{name: b, model: "local:nursery/wino"}', '{name: b, model: "local:nursery/arc", adapter: "local:lora"}'
+    )
+    status, (done,) = run(text)
+    assert status == 0, done
+    made = load_file(here / "out" / "model.safetensors")
+    for tensor, weight in plain.items():
+        # A quarter of the base and three quarters of the base plus 2 * 0.5 * 0.25.
+        expected = weight + 0.75 * 0.25 if tensor == f"{name}.weight" else weight
+        torch.testing.assert_close(made[tensor], expected, rtol=1e-6, atol=1e-7)
+    manifest = json.loads((here / "out" / "huarizo.json").read_text())
+    assert set(manifest["parents"]) == {"local:nursery/arc", "local:lora"}
