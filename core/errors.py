@@ -113,6 +113,11 @@ class MergekitError(RecipeError):
 
     code = "mergekit_unsupported"
 
+    def __init__(self, message: str, *, where: str | None = None, reasons: Iterable[str] = ()) -> None:
+        super().__init__(message, where=where)
+        #: Each thing that cannot be said, where several were found.
+        self.reasons = tuple(reasons) or (message,)
+
 
 class LayoutError(InvalidInputError):
     """Layer indices that the source does not have, or a layout that leaves none."""

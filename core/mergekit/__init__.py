@@ -2,5 +2,15 @@
 
 from core.mergekit.reading import Conversion, Knowledge, from_mergekit, model_names
 from core.mergekit.stages import MERGES, is_mergekit
+from core.mergekit.writing import MergekitForm, to_mergekit
 
-__all__ = ["MERGES", "Conversion", "Knowledge", "from_mergekit", "is_mergekit", "model_names"]
+__all__ = [
+    "MERGES",
+    "Conversion",
+    "Knowledge",
+    "MergekitForm",
+    "from_mergekit",
+    "is_mergekit",
+    "model_names",
+    "to_mergekit",
+]
