@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     artifacts: Path | None = Field(
         default=None, description="Folder of exported checkpoints; unset is <home>/artifacts."
     )
+    prepared: Path | None = Field(
+        default=None, description="Folder of prepared tasks (prompts as tokens); unset is <home>/prepared."
+    )
     hub_allow: str = Field(default=r"^[\w.-]+/[\w.-]+$", description="Pattern of hub ids that may be fetched.")
     device: str = Field(default="auto", description="Device of a device worker: auto, cpu, cuda or cuda:<n>.")
     threads: int = Field(default=0, ge=0, description="Threads of a CPU runner; 0 is the number of cores.")
@@ -69,6 +72,10 @@ class Settings(BaseSettings):
         if self.home is not None:
             return self.home / "artifacts"
         raise ServiceUnavailableError("artifacts need a folder, but none is configured: set HUARIZO_ARTIFACTS")
+
+    def prepared_root(self) -> Path | None:
+        """The folder that keeps prepared tasks; None keeps none."""
+        return self.prepared or (None if self.home is None else self.home / "prepared")
 
     @classmethod
     def settings_names(cls) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -152,6 +153,20 @@ def split_names(task: FileTask) -> dict[Side, str]:
             where=task.config.task,
         )
     return names
+
+
+def code_digest(name: str, folders: TaskFolders) -> str | None:
+    """The sha256 over the Python files beside a registered task's YAML, which its functions may come from.
+
+    None for stock tasks, whose code is the harness's of one version.
+    """
+    file = _registered(folders.registered).get(name)
+    if file is None:
+        return None
+    hashed = hashlib.sha256()
+    for path in sorted(file.parent.rglob("*.py")):
+        hashed.update(path.relative_to(file.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return hashed.hexdigest()
 
 
 @contextlib.contextmanager

@@ -103,6 +103,14 @@ def content_digest(parts: Sequence[Part]) -> str:
     return hashed.hexdigest()
 
 
+def examples_digest(parts: Sequence[Part]) -> str:
+    """The sha256 over every document that few-shot examples may be drawn from."""
+    hashed = hashlib.sha256()
+    for document in parts[0].task.sampler.docs:
+        hashed.update(_line(document))
+    return hashed.hexdigest()
+
+
 def _part(side: Side | None, task: FileTask) -> Part:
     documents = tuple(task.task_docs)
     if not documents:

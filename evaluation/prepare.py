@@ -13,14 +13,16 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from core.checkpoint import tokenizer_files
 from core.errors import MissingCheckpointError, TaskError
 from core.noun import digest_of
 from core.objective import TaskSpec
 from core.protocols import Sampler
 from core.tasks import TaskContent
 from evaluation.answers import AnswerRule, answer_rule, check_metric
-from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders, without_progress_bars
-from evaluation.documents import canonical_parts
+from evaluation.cache import PlanCache, Plans
+from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders, code_digest, without_progress_bars
+from evaluation.documents import Part, canonical_parts, examples_digest
 from evaluation.encoding import Encoder, default_max_length, insists_on_bos
 from evaluation.inspect import describe
 from evaluation.trees import TokenTree, grow
@@ -94,6 +96,38 @@ class Prepared:
     tasks: dict[str, PreparedTask]
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """The cache, and what identifies the tokenizer in it."""
+
+    cache: PlanCache
+    identity: dict[str, Any]
+
+    def key(
+        self,
+        spec: TaskSpec,
+        content: TaskContent,
+        parts: Sequence[Part],
+        encoder: Encoder,
+        sampler: Sampler,
+        folders: TaskFolders,
+    ) -> dict[str, Any]:
+        """All that trees and rules depend on."""
+        return {
+            **self.identity,
+            "content": content.content_digest,
+            "code": code_digest(spec.task, folders),
+            "metric": spec.metric_name,
+            "num_fewshot": spec.num_fewshot,
+            "examples": examples_digest(parts) if spec.num_fewshot else None,
+            "sampler": sampler,
+            "fewshot_seed": FEWSHOT_SEED,
+            "add_bos": encoder.add_bos,
+            "max_length": encoder.max_length,
+            "versions": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
+        }
+
+
 def prepare(
     specs: Sequence[TaskSpec],
     tokenizer_folder: Path,
@@ -102,6 +136,7 @@ def prepare(
     max_length: int | None,
     add_bos: bool = False,
     sampler: Sampler = "default",
+    cache: PlanCache | None = None,
 ) -> Prepared:
     """Build every request of every task and encode it.
 
@@ -112,6 +147,7 @@ def prepare(
         max_length: tokens the model may read; None takes what lm-eval would (configuration, tokenizer, 2048).
         add_bos: whether the tokenizer adds its special tokens; Gemma's does in any case, as in lm-eval.
         sampler: how few-shot examples are chosen (the protocol's).
+        cache: where what was built for an earlier runner may be found.
 
     Raises:
         UnknownTaskError: no such task.
@@ -121,8 +157,12 @@ def prepare(
     tokenizer = _tokenizer(tokenizer_folder)
     config = _model_config(tokenizer_folder)
     length = max_length or default_max_length(config, tokenizer)
-    bos = add_bos or insists_on_bos(config)
-    return prepare_with(specs, tokenizer, folders, max_length=length, add_bos=bos, sampler=sampler)
+    encoder = Encoder(tokenizer, length, add_bos=add_bos or insists_on_bos(config))
+    files = tokenizer_files(tokenizer_folder)
+    # Without a digest of the tokenizer nothing may be kept; the type of the model decides which class reads its files.
+    identity = None if files is None or cache is None else {"tokenizer": files, "model_type": config.get("model_type")}
+    kept = _Kept(PlanCache(None) if cache is None or identity is None else cache, identity or {})
+    return Prepared({spec.task: _prepare_task(spec, encoder, folders, sampler, kept) for spec in specs})
 
 
 def prepare_with(
@@ -134,9 +174,9 @@ def prepare_with(
     add_bos: bool = False,
     sampler: Sampler = "default",
 ) -> Prepared:
-    """As `prepare`, with a tokenizer at hand."""
-    encoder = Encoder(tokenizer, max_length, add_bos=add_bos)
-    return Prepared({spec.task: _prepare_task(spec, encoder, folders, sampler) for spec in specs})
+    """As `prepare`, with a tokenizer at hand and nothing kept."""
+    encoder, kept = Encoder(tokenizer, max_length, add_bos=add_bos), _Kept(PlanCache(None), {})
+    return Prepared({spec.task: _prepare_task(spec, encoder, folders, sampler, kept) for spec in specs})
 
 
 def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
@@ -163,22 +203,33 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
     return [[request.args for request in sorted(group, key=lambda r: r.idx)] for _, group in grouped]
 
 
-def _prepare_task(spec: TaskSpec, encoder: Encoder, folders: TaskFolders, sampler: Sampler) -> PreparedTask:
+def _prepare_task(
+    spec: TaskSpec, encoder: Encoder, folders: TaskFolders, sampler: Sampler, kept: _Kept
+) -> PreparedTask:
     parts = canonical_parts(spec.task, folders, num_fewshot=spec.num_fewshot, sampler=sampler)
     check_metric(parts[0].task, spec.metric_name)
-    pairs = [document for part in parts for document in build_requests(part.task)]
-    rules = [answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents]
-    trees = list(_trees(pairs, encoder, spec.task))
+    content = describe(spec.task, parts)
+    key = kept.key(spec, content, parts, encoder, sampler, folders)
+    plans = kept.cache.load(key)
+    if plans is None or len(plans.trees) != content.documents:
+        plans = _plans(spec, parts, encoder)
+        kept.cache.keep(key, plans)
     return PreparedTask(
-        content=describe(spec.task, parts),
+        content=content,
         spec=spec,
-        documents=tuple(Document(tree, rule) for tree, rule in zip(trees, rules, strict=True)),
-        prompts_digest=_digest(pairs),
+        documents=tuple(Document(tree, rule) for tree, rule in zip(plans.trees, plans.rules, strict=True)),
+        prompts_digest=plans.prompts_digest,
         add_bos=encoder.add_bos,
         max_length=encoder.max_length,
-        largest_token=max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees),
+        largest_token=max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in plans.trees),
         sampler=sampler if spec.num_fewshot else "default",
     )
+
+
+def _plans(spec: TaskSpec, parts: Sequence[Part], encoder: Encoder) -> Plans:
+    pairs = [document for part in parts for document in build_requests(part.task)]
+    rules = tuple(answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents)
+    return Plans(tuple(_trees(pairs, encoder, spec.task)), rules, _digest(pairs))
 
 
 def _trees(documents: list[list[tuple[str, str]]], encoder: Encoder, task: str) -> Iterator[TokenTree]:

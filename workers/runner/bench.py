@@ -18,6 +18,7 @@ from core.model import Model
 from core.recipe import ResolvedRecipe
 from core.records import Device, JobRecord
 from core.settings import Settings
+from evaluation.cache import PlanCache
 from evaluation.catalog import TaskFolders
 from evaluation.prepare import Prepared, prepare
 from evaluation.scorer import Scorer
@@ -134,7 +135,9 @@ class Bench:
         key = (specs, sampler, recipe.tokenizer_digest, length, *sorted(job.contents.items()))
         if key not in self._prepared:
             folder = self.tokenizer_folder(recipe, known)
-            self._prepared[key] = (prepare(specs, folder, self.folders, max_length=length, sampler=sampler), {})
+            cache = PlanCache(self.settings.prepared_root())
+            found = prepare(specs, folder, self.folders, max_length=length, sampler=sampler, cache=cache)
+            self._prepared[key] = (found, {})
         self._prepared.move_to_end(key)
         while len(self._prepared) > KEPT_PREPARED:
             self._prepared.popitem(last=False)
