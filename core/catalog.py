@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from core.errors import (
     InvalidInputError,
@@ -19,7 +21,7 @@ from core.errors import (
     UnknownStrategyError,
 )
 from core.noun import Noun
-from core.params import ParamSpec, Scalar, check_value
+from core.params import LayersParam, ParamSpec, Scalar, check_value
 
 
 class MethodInfo(Noun):
@@ -53,11 +55,20 @@ class MethodInfo(Noun):
 
 
 class LayoutInfo(Noun):
-    """A layout preset: integer parameters over one source's layer count."""
+    """A layout preset: integer parameters over one source's layer count, and lists of layers, which no search varies.
+
+    A layout that requires a list can be written in a recipe but not searched.
+    """
 
     name: str
     summary: str
     params: tuple[ParamSpec, ...] = ()
+    lists: Annotated[tuple[LayersParam, ...], Field(exclude_if=lambda lists: not lists)] = ()
+
+    @property
+    def searchable(self) -> bool:
+        """Whether whole numbers alone describe a layout of this kind."""
+        return not any(spec.required for spec in self.lists)
 
 
 class StrategyInfo(Noun):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from core.errors import RecipeError
+from core.errors import LayoutError, RecipeError
 from core.noun import Noun
 
 Scope = Literal["recipe", "source", "layer"]
@@ -40,7 +40,11 @@ class FloatParam(Noun):
 
 
 class IntParam(Noun):
-    """An integer parameter; attributes as in FloatParam."""
+    """An integer parameter; attributes as in FloatParam.
+
+    Attributes:
+        depth_share: of a layout, the largest searched value as a share of the stack's depth.
+    """
 
     kind: Literal["int"] = "int"
     name: str
@@ -53,6 +57,7 @@ class IntParam(Noun):
     searched: bool = True
     scope: Scope = "recipe"
     about: str = ""
+    depth_share: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 0.5)] = 0.5
 
 
 class ChoiceParam(Noun):
@@ -64,6 +69,14 @@ class ChoiceParam(Noun):
     choices: tuple[Scalar, ...]
     searched: bool = False
     scope: Scope = "recipe"
+    about: str = ""
+
+
+class LayersParam(Noun):
+    """A list of layer indices that a layout takes. No search varies it: layouts that need one are written by hand."""
+
+    name: str
+    required: bool = False
     about: str = ""
 
 
@@ -90,6 +103,21 @@ def check_value(spec: FloatParam | IntParam | ChoiceParam, value: Scalar, *, whe
     if (spec.low is not None and value < spec.low) or (spec.high is not None and value > spec.high):
         raise RecipeError(f"{where} must lie in [{spec.low}, {spec.high}], but got {value!r}", where=where)
     return int(value) if isinstance(spec, IntParam) else float(value)
+
+
+def check_layers(spec: LayersParam, value: Any, depth: int, *, where: str) -> tuple[int, ...]:
+    """The layer indices, if a stack of `depth` layers has them all.
+
+    Raises:
+        RecipeError: no list of whole numbers.
+        LayoutError: a layer that the stack does not have.
+    """
+    if not isinstance(value, list | tuple) or not value or any(type(index) is not int for index in value):
+        raise RecipeError(f"{where} must be a list of layers, but got {reprlib.repr(value)}", where=where)
+    outside = [index for index in value if not 0 <= index < depth]
+    if outside:
+        raise LayoutError(f"{where} names layer {outside[0]!r}, but there are 0 to {depth - 1}: lower it", where=where)
+    return tuple(value)
 
 
 def finite(value: float, where: str) -> float:

@@ -234,6 +234,12 @@ class SearchSpace:
         for name in family.sources:
             self._known_model(name)
         infos = [catalog().layout(name) for name in family.presets]
+        for info in infos:
+            if not info.searchable:
+                raise SpaceError(
+                    f"layout {info.name!r} takes a list of layers, which no search varies: write it as a recipe",
+                    where="presets",
+                )
         for key, choices in (("preset", family.presets), ("source", family.sources)):
             if len(choices) > 1:
                 spec = ChoiceParam(name=key, default=choices[0], choices=choices, searched=True)
@@ -242,8 +248,8 @@ class SearchSpace:
             inner = (*when, ("layout.preset", info.name)) if len(infos) > 1 else when
             for spec_ in info.params:
                 assert isinstance(spec_, IntParam)
-                # More than half of the stack off each copy would remove layers altogether, so the search stays below.
-                high = max(spec_.search_low, min(spec_.search_high, self.depth // 2))
+                # More than half of the stack off each copy would remove layers altogether, so most stay below it.
+                high = max(spec_.search_low, min(spec_.search_high, int(self.depth * spec_.depth_share)))
                 default = min(max(spec_.default, spec_.search_low), high)
                 yield Hole(
                     name=f"layout.{info.name}.{spec_.name}",
@@ -296,7 +302,9 @@ class SearchSpace:
         family = self._family(LayoutFamily)
         preset = str(values.get("layout.preset", family.presets[0]))
         source = str(values.get("layout.source", family.sources[0]))
-        params = {s.name: int(values[f"layout.{preset}.{s.name}"]) for s in catalog().layout(preset).params}
+        params: dict[str, int | tuple[int, ...]] = {
+            s.name: int(values[f"layout.{preset}.{s.name}"]) for s in catalog().layout(preset).params
+        }
         return Recipe(
             sources=(Source(name=source, model=source),),
             layout=Layout(preset=preset, source=source, params=params),
@@ -325,7 +333,8 @@ class SearchSpace:
             raise SpaceError("free slices cannot be expressed in a search space: use a layout preset")
         layout = recipe.layout
         fixed: dict[str, Scalar] = {"family": "layout", "layout.preset": layout.preset, "layout.source": layout.source}
-        return fixed | {f"layout.{layout.preset}.{name}": value for name, value in layout.params.items()}
+        given = {f"layout.{layout.preset}.{name}": value for name, value in layout.params.items()}
+        return fixed | {name: value for name, value in given.items() if isinstance(value, int)}
 
     # -- small questions -------------------------------------------------------------------------------------------
 

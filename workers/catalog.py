@@ -19,7 +19,9 @@ def generate() -> str:
 
     found = Catalog(
         methods=tuple(method.info for method in methods().values()),
-        layouts=tuple(LayoutInfo(name=p.name, summary=p.summary, params=p.params) for p in presets().values()),
+        layouts=tuple(
+            LayoutInfo(name=p.name, summary=p.summary, params=p.params, lists=p.lists) for p in presets().values()
+        ),
         strategies=tuple(strategy.info for strategy in strategies().values()),
         protocols=tuple(PROTOCOLS),
         tasks=tuple(sorted(LOCAL_TASKS)),

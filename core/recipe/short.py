@@ -113,15 +113,16 @@ class Merge(Noun):
     params: Params = Field(default_factory=dict)
 
 
+_LayerIndex = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
+_Layers = Annotated[tuple[_LayerIndex, ...], Field(max_length=MAX_LAYERS)]
+
+
 class Layout(Noun):
-    """A layout preset over the layers of one source."""
+    """A layout preset over the layers of one source; its parameters are whole numbers or lists of layers."""
 
     preset: str
     source: str
-    params: Annotated[dict[str, int], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
-
-
-_LayerIndex = Annotated[int, Field(ge=0, lt=MAX_LAYERS)]
+    params: Annotated[dict[str, int | _Layers], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
 
 
 class SliceSource(Noun):
@@ -129,7 +130,7 @@ class SliceSource(Noun):
 
     source: str
     range: tuple[int, int] | None = None
-    layers: Annotated[tuple[_LayerIndex, ...], Field(max_length=MAX_LAYERS)] | None = None
+    layers: _Layers | None = None
 
     @field_validator("range")
     @classmethod

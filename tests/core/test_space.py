@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -6,6 +8,7 @@ from pydantic import ValidationError
 from core.catalog import catalog
 from core.errors import SpaceError, UnknownLayoutError, UnknownMethodError, UnknownModelError
 from core.params import ChoiceParam, FloatParam, IntParam
+from core.recipe.layouts import layout_indices
 from core.recipe.short import Recipe, identity
 from core.space import Hole, SearchSpace, SpaceSpec
 
@@ -180,6 +183,29 @@ def test_layout_bounds_stay_below_half_of_the_stack():
         hole = next(h for h in space(LAYOUT, depth=depth).holes if h.name == "layout.dus.m")
         assert (hole.spec.search_low, hole.spec.search_high) == (1, high)
         assert hole.spec.search_low <= hole.spec.default <= high
+
+
+@pytest.mark.parametrize("name", [info.name for info in catalog().layouts if info.searchable])
+@pytest.mark.parametrize("depth", [4, 8, 20])
+def test_everything_a_search_may_ask_of_a_layout_fits_the_stack(name, depth):
+    compiled = space({"family": "layout", "presets": [name], "sources": ["a"]}, depth=depth)
+    choices = [range(hole.spec.search_low, hole.spec.search_high + 1) for hole in compiled.holes]
+    for numbers in itertools.product(*choices):
+        values = dict(zip((hole.name for hole in compiled.holes), numbers, strict=True))
+        recipe = compiled.fill(values)
+        indices = layout_indices(name, depth, recipe.layout.params)
+        assert indices and set(indices) <= set(range(depth))
+        assert compiled.read(recipe) == values
+
+
+def test_a_layout_that_takes_a_list_cannot_be_searched():
+    with pytest.raises(SpaceError, match="list of layers"):
+        space({"family": "layout", "presets": ["permute"], "sources": ["a"]})
+    listed = {"preset": "drop", "source": "a", "params": {"layers": [1]}}
+    with pytest.raises(SpaceError, match="cannot be expressed"):
+        space({"family": "layout", "presets": ["drop"], "sources": ["a"]}).read(
+            Recipe.model_validate({"sources": [{"name": "a", "model": "a"}], "layout": listed})
+        )
 
 
 def test_a_layout_is_filled_with_whole_numbers():

@@ -7,20 +7,29 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from core.errors import LayoutError, RecipeError, UnknownLayoutError
-from core.params import IntParam, check_value
+from core.params import IntParam, LayersParam, check_layers, check_value
 from core.recipe.limits import MAX_LAYERS
 
 
 @dataclass(frozen=True)
 class LayoutPreset:
-    """A preset: its parameters and the pure function from a layer count to source layer indices in output order."""
+    """A preset: its parameters and the pure function from a layer count to source layer indices in output order.
+
+    Attributes:
+        name, summary: for people.
+        params: whole numbers, always given to `indices`.
+        lists: lists of layers; one that is not required reaches `indices` only where it was given.
+        indices: (layer count, parameters) to layer indices; raises LayoutError where it does not fit the count.
+    """
 
     name: str
     summary: str
     params: tuple[IntParam, ...]
-    indices: Callable[[int, Mapping[str, int]], tuple[int, ...]]
+    indices: Callable[[int, Mapping[str, Any]], tuple[int, ...]]
+    lists: tuple[LayersParam, ...] = ()
 
 
 @cache
@@ -32,10 +41,10 @@ def presets() -> dict[str, LayoutPreset]:
         if preset.name in found:
             raise ValueError(f"layout preset {preset.name!r} is defined twice: rename one")
         found[preset.name] = preset
-    return found
+    return dict(sorted(found.items()))
 
 
-def layout_indices(name: str, layers: int, params: Mapping[str, int]) -> tuple[int, ...]:
+def layout_indices(name: str, layers: int, params: Mapping[str, Any]) -> tuple[int, ...]:
     """Source layer indices of a preset over a stack of `layers`.
 
     Raises:
@@ -47,14 +56,16 @@ def layout_indices(name: str, layers: int, params: Mapping[str, int]) -> tuple[i
     if name not in known:
         raise UnknownLayoutError.suggest(name, known, where="preset")
     preset = known[name]
-    unknown = sorted(set(params) - {spec.name for spec in preset.params})
+    takes = [spec.name for spec in preset.params] + [spec.name for spec in preset.lists]
+    unknown = sorted(set(params) - set(takes))
     if unknown:
-        raise RecipeError(
-            f"layout {name!r} has no parameter {unknown[0]!r}: it takes {[p.name for p in preset.params]!r}"
-        )
-    filled = {
+        raise RecipeError(f"layout {name!r} has no parameter {unknown[0]!r}: it takes {takes!r}")
+    filled: dict[str, Any] = {
         s.name: int(check_value(s, params.get(s.name, s.default), where=f"{name}.{s.name}")) for s in preset.params
     }
+    for spec in preset.lists:
+        if spec.required or spec.name in params:
+            filled[spec.name] = check_layers(spec, params.get(spec.name), layers, where=f"{name}.{spec.name}")
     found = preset.indices(layers, filled)
     if len(found) > MAX_LAYERS:
         raise LayoutError(
