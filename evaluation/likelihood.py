@@ -1,36 +1,64 @@
 """Log-likelihoods of token tries under a causal language model.
 
 Tries are packed several to a row under a mask that lets each node see its ancestors only, so that what a document's
-choices share is read once; where the architecture does not allow such a mask, each request is read as a plain row. The
-output embedding is applied only where a continuation token is predicted, and its log-softmax is taken in float32.
+choices share is read once. A long beginning is read without any mask, and then what stands on it, over the keys and
+values it left. Where the architecture does not allow such masks, each text is a plain row. The output embedding is
+applied only where a continuation token is predicted, and its log-softmax is taken in float32.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from core.errors import CancelledError, OutOfMemoryError
-from evaluation.trees import Tokens, TokenTree, chains
+from evaluation.architectures import (
+    caches_layers_apart,
+    forget_lengths,
+    hidden_states,
+    known,
+    logits,
+    refusal,
+    tree_masks,
+)
+from evaluation.budget import LOGITS, affordable_tokens
+from evaluation.packing import (
+    Batch,
+    Placed,
+    Stem,
+    assemble,
+    find_stems,
+    fitting,
+    pack,
+    place,
+    plain_rows,
+    row_length,
+    rows_by_length,
+)
+from evaluation.trees import TokenTree
 
-#: Architectures whose logits are `output_embeddings(base_model(...))` and which take a ready 4D mask.
-PLAIN_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-#: Rotary embeddings that do not depend on the longest text of a batch.
-_FIXED_ROTARY = frozenset({None, "default", "linear", "llama3", "yarn"})
-#: Tokens of one forward pass.
-DEFAULT_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 #: Nodes that rows are filled up to; longer tries get a row of their own. Fuller rows mean less padding in large batches
 #: but more attention to what a mask hides; with small batches of like lengths there is little to fill.
 ROW_NODES = {"cpu": 64, "cuda": 512}
-#: Logits held at once (elements): bounds memory with large vocabularies.
-_LOGITS = 1 << 26
+#: The same over a stem, where one row is one pass: enough nodes for the matrix products, few enough for attention.
+CROWN_NODES = {"cpu": 256, "cuda": 2048}
+#: Tokens from which one document's trunk is worth a pass of its own; on a GPU, many documents in one pass are.
+LONE_TRUNK = {"cpu": 512, "cuda": None}
+
+logger = logging.getLogger(__name__)
+
+Answer = tuple[Batch, Tensor, Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,33 +75,24 @@ class Likelihoods:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of packed tries, right-padded with nodes that see only themselves.
+class Packing:
+    """How tries are put into rows.
 
     Attributes:
-        tokens, depth, end: (rows, length); `end` counts within the row.
-        predicting: (r,) flat indices of the nodes that predict something.
-        entry_row: (m,) index into `predicting`; entry_target: (m,) the token; entry_slot: (m,) the request, counted
-            over all requests of the call.
-        causal: whether each row is one unbranched text, so that no mask is needed.
+        row_nodes: nodes that rows are filled up to; 0 gives every document its own row.
+        crown_nodes: the same for rows over a stem.
+        lone_trunk: tokens from which one document's trunk is read as a stem; None for never.
     """
 
-    tokens: NDArray[np.int64]
-    depth: NDArray[np.int64]
-    end: NDArray[np.int64]
-    predicting: NDArray[np.int64]
-    entry_row: NDArray[np.int64]
-    entry_target: NDArray[np.int64]
-    entry_slot: NDArray[np.int64]
-    causal: bool
+    row_nodes: int
+    crown_nodes: int
+    lone_trunk: int | None
 
-
-@dataclass(frozen=True)
-class Placed:
-    """A trie and the slot of its first request."""
-
-    tree: TokenTree
-    slot: int
+    @classmethod
+    def on(cls, device: torch.device) -> Packing:
+        """What serves a device best."""
+        kind = device.type if device.type in ROW_NODES else "cpu"
+        return cls(ROW_NODES[kind], CROWN_NODES[kind], LONE_TRUNK[kind])
 
 
 class LikelihoodReader:
@@ -81,14 +100,16 @@ class LikelihoodReader:
 
     Args:
         device: where the model is.
-        batch_tokens: tokens of one forward pass at most (a longer text gets its own pass).
-        row_nodes: nodes that rows are filled up to; 0 gives every document its own row.
+        batch_tokens: tokens of one forward pass at most (a longer text gets its own pass); None finds out, once, what
+            the device has room for.
+        packing: how tries are put into rows; None takes what serves the device best.
     """
 
-    def __init__(self, device: torch.device, batch_tokens: int | None = None, row_nodes: int | None = None) -> None:
+    def __init__(self, device: torch.device, batch_tokens: int | None = None, packing: Packing | None = None) -> None:
         self.device = device
-        self.batch_tokens = batch_tokens or DEFAULT_BATCH_TOKENS.get(device.type, DEFAULT_BATCH_TOKENS["cpu"])
-        self.row_nodes = ROW_NODES.get(device.type, ROW_NODES["cpu"]) if row_nodes is None else row_nodes
+        self.batch_tokens = batch_tokens
+        self.packing = packing or Packing.on(device)
+        self._said: set[str] = set()
 
     def read(
         self, model: PreTrainedModel, trees: Sequence[TokenTree], *, cancelled: Callable[[], bool]
@@ -100,175 +121,163 @@ class LikelihoodReader:
             OutOfMemoryError: not even one row fits the device.
         """
         model.eval()
-        slots = np.cumsum([0, *(tree.requests for tree in trees)])
-        placed = [Placed(tree, int(slot)) for tree, slot in zip(trees, slots[:-1], strict=True)]
-        forest = takes_forests(model, max((int(tree.depth.max()) + 1 for tree in trees), default=0))
-        rows = _pack(placed, self.row_nodes) if forest else _plain_rows(placed)
-        answers = [*self._answers(model, rows, cancelled)]
-        return _sum_up(answers, slots)
+        placed = place(trees)
+        if not placed:
+            return []
+        work = self._work(model, placed, cancelled)
+        return _sum_up(list(work), np.cumsum([0, *(tree.requests for tree in trees)]))
 
-    def _answers(
-        self, model: PreTrainedModel, rows: list[list[Placed]], cancelled: Callable[[], bool]
-    ) -> Iterator[tuple[Batch, Tensor, Tensor]]:
-        waiting = rows
-        while waiting:
-            if cancelled():
-                raise CancelledError("scoring was cancelled: nothing of this block is kept")
-            count = _fitting(waiting, self.batch_tokens)
-            batch = _assemble(waiting[:count])
-            try:
-                answer = _forward(model, batch, self.device)
-            except torch.OutOfMemoryError:
-                answer = None
-            # Memory can only be given back once the exception, which holds the pass's tensors, is gone.
+    def _work(self, model: PreTrainedModel, placed: list[Placed], cancelled: Callable[[], bool]) -> Iterator[Answer]:
+        longest = max(int(item.tree.depth.max()) + 1 for item in placed)
+        refused = refusal(model, longest)
+        if refused is not None:
+            self._say(f"{model.config.model_type}: each text is read by itself, because {refused.reason}")
+            if refused.by_length:
+                forget_lengths(model)
+            rows = rows_by_length(placed) if refused.by_length else plain_rows(placed)
+            yield from self._read_rows(model, rows, longest, cancelled, by_length=refused.by_length)
+            return
+        stems, rest = self._stems(model, placed)
+        for stem in stems:
+            yield from self._read_stem(model, stem, longest, cancelled)
+        yield from self._read_rows(model, pack(rest, self.packing.row_nodes), longest, cancelled)
+
+    def _stems(self, model: PreTrainedModel, placed: list[Placed]) -> tuple[list[Stem], list[Placed]]:
+        stems, rest = find_stems(placed, self.packing.lone_trunk)
+        if stems and not caches_layers_apart(model):
+            self._say("layers share one layer_idx, so nothing is cached: long beginnings are read with each document")
+            return [], placed
+        return stems, rest
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            logger.warning(what)
+
+    def _read_rows(
+        self,
+        model: PreTrainedModel,
+        rows: list[list[Placed]],
+        longest: int,
+        cancelled: Callable[[], bool],
+        *,
+        by_length: bool = False,
+    ) -> Iterator[Answer]:
+        while rows:
+            _stop_if(cancelled)
+            count = fitting(rows, self._budget(model, row_length(rows[0])), by_length=by_length)
+            batch = assemble(rows[:count])
+            answer = _unless_memory_runs_out(partial(_read_batch, model, batch, longest))
             if answer is None:
                 self._shrink(batch)
                 continue
             yield batch, *answer
-            waiting = waiting[count:]
+            rows = rows[count:]
+
+    def _budget(self, model: PreTrainedModel, widest: int) -> int:
+        if self.batch_tokens is None:
+            self.batch_tokens = affordable_tokens(model, self.device, widest)
+        return self.batch_tokens
 
     def _shrink(self, batch: Batch) -> None:
         if len(batch.tokens) == 1:
-            raise OutOfMemoryError(
-                f"one text of {batch.tokens.size} tokens does not fit {self.device}: use a smaller model, a shorter "
-                "max_length or fewer shots"
-            )
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.batch_tokens = min(self.batch_tokens, batch.tokens.size) // 2
+            raise _too_long(batch.tokens.size, self.device)
+        self.batch_tokens = min(self.batch_tokens or batch.tokens.size, batch.tokens.size) // 2
+
+    def _read_stem(
+        self, model: PreTrainedModel, stem: Stem, longest: int, cancelled: Callable[[], bool]
+    ) -> Iterator[Answer]:
+        _stop_if(cancelled)
+        cache = DynamicCache()
+        trunk = torch.from_numpy(stem.tokens.astype(np.int64)).to(self.device)
+        if _unless_memory_runs_out(partial(hidden_states, model, trunk.unsqueeze(0), cache=cache)) is None:
+            raise _too_long(len(trunk), self.device)
+        rows = pack(stem.crown, self.packing.crown_nodes)
+        while rows:
+            _stop_if(cancelled)
+            batch = assemble(rows[:1])
+            answer = _unless_memory_runs_out(partial(_read_batch, model, batch, longest, cache, len(trunk)))
+            _cut(cache, len(trunk))
+            if answer is not None:
+                yield batch, *answer
+            elif len(rows[0]) == 1:
+                raise _too_long(len(trunk) + batch.tokens.size, self.device)
+            rows = [*(() if answer is not None else _halves(rows[0])), *rows[1:]]
 
 
-def takes_forests(model: PreTrainedModel, longest: int) -> bool:
-    """Whether `model` may read packed tries of texts of at most `longest` tokens."""
-    config = model.config
-    rotary = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
-    window = getattr(config, "sliding_window", None)
-    return (
-        config.model_type in PLAIN_ARCHITECTURES
-        and config._attn_implementation in ("sdpa", "eager")
-        and rotary in _FIXED_ROTARY
-        and (window is None or longest <= window)
+def _stop_if(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise CancelledError("scoring was cancelled: nothing of this block is kept")
+
+
+def _unless_memory_runs_out(read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except torch.OutOfMemoryError:
+        pass
+    # Memory can only be given back once the exception, which holds the pass's tensors, is gone.
+    torch.cuda.empty_cache()
+    return None
+
+
+def _too_long(tokens: int, device: torch.device) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"one text of {tokens} tokens does not fit {device}: use a smaller model, a shorter max_length or fewer shots"
     )
 
 
-def _pack(placed: list[Placed], row_nodes: int) -> list[list[Placed]]:
-    """Rows of tries, longest first, each filled up to `row_nodes` (first fit in decreasing order)."""
-    rows: list[list[Placed]] = []
-    room: list[int] = []
-    first_open = 0
-    for item in sorted(placed, key=lambda p: -len(p.tree)):
-        while first_open < len(rows) and room[first_open] <= 0:
-            first_open += 1
-        size = len(item.tree)
-        for row in range(first_open, len(rows)):
-            if size <= room[row]:
-                rows[row].append(item)
-                room[row] -= size
-                break
-        else:
-            rows.append([item])
-            room.append(row_nodes - size)
-    return sorted(rows, key=lambda row: -_length(row))
+def _halves(row: list[Placed]) -> list[list[Placed]]:
+    return [row[: len(row) // 2], row[len(row) // 2 :]]
 
 
-def _plain_rows(placed: list[Placed]) -> list[list[Placed]]:
-    single = [Placed(chain, item.slot + i) for item in placed for i, chain in enumerate(chains(item.tree))]
-    return [[item] for item in sorted(single, key=lambda p: -len(p.tree))]
-
-
-def _length(row: list[Placed]) -> int:
-    return sum(len(item.tree) for item in row)
-
-
-def _fitting(rows: list[list[Placed]], batch_tokens: int) -> int:
-    # Rows come longest first, so the first one sets the width of the batch.
-    return max(1, min(len(rows), batch_tokens // _length(rows[0])))
-
-
-def _assemble(rows: list[list[Placed]]) -> Batch:
-    width = _length(rows[0])
-    tokens = np.zeros((len(rows), width), np.int64)
-    depth = np.zeros((len(rows), width), np.int64)
-    end = np.tile(np.arange(1, width + 1), (len(rows), 1))
-    predicting, entry_row, entry_target, entry_slot = [], [], [], []
-    seen = 0
-    for index, row in enumerate(rows):
-        start = 0
-        for item in row:
-            tree, stop = item.tree, start + len(item.tree)
-            tokens[index, start:stop] = tree.tokens
-            depth[index, start:stop] = tree.depth
-            end[index, start:stop] = tree.end + start
-            predicting.append(tree.rows + (index * width + start))
-            entry_row.append(tree.entry_row + seen)
-            entry_target.append(tree.entry_target)
-            entry_slot.append(tree.entry_request + item.slot)
-            seen, start = seen + len(tree.rows), stop
-    return Batch(
-        tokens,
-        depth,
-        end,
-        predicting=_joined(predicting),
-        entry_row=_joined(entry_row),
-        entry_target=_joined(entry_target),
-        entry_slot=_joined(entry_slot),
-        causal=all(len(row) == 1 and row[0].tree.is_chain for row in rows),
-    )
-
-
-def _joined(parts: list[Tokens]) -> NDArray[np.int64]:
-    return np.concatenate(parts).astype(np.int64)
+def _cut(cache: DynamicCache, length: int) -> None:
+    """Leave the first `length` tokens in every layer, also where a pass broke off among the layers."""
+    for layer in cache.layers:
+        layer.crop(length - layer.get_seq_length())
 
 
 @torch.no_grad()
-def _forward(model: PreTrainedModel, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+def _read_batch(
+    model: PreTrainedModel, batch: Batch, longest: int, cache: DynamicCache | None = None, trunk: int = 0
+) -> tuple[Tensor, Tensor]:
     """(m,) float32 log-probability of each entry's token, and (m,) whether it is the most probable one."""
+    device = model.device
     tokens, predicting = _to(batch.tokens, device), _to(batch.predicting, device)
-    if model.config.model_type in PLAIN_ARCHITECTURES:
-        mask = None if batch.causal else _mask(_to(batch.end, device), model)
+    if not known(model):
+        # Nobody promises that logits are a plain product here (scales, say): the model's own are taken.
+        rows = model(tokens, use_cache=False).logits.flatten(0, 1)[predicting]
+        return _score_rows(rows, Tensor.float, batch, model.config.get_text_config().vocab_size)
+    masks = places = None
+    if trunk or not batch.causal:
         places = _to(batch.depth, device)
-        hidden = model.base_model(tokens, attention_mask=mask, position_ids=places, use_cache=False).last_hidden_state
-        rows, head = hidden.flatten(0, 1)[predicting], model.get_output_embeddings()
-    else:
-        # Nobody promises that logits are a plain product here (soft caps, scales): the model's own are taken.
-        rows, head = model(tokens, use_cache=False).logits.flatten(0, 1)[predicting], None
-    return _score_rows(rows, head, batch, max(1, _LOGITS // model.config.vocab_size))
+        masks = tree_masks(model, _to(batch.end, device), places, longest, trunk)
+    hidden = hidden_states(model, tokens, masks, places, cache)
+    head = partial(logits, model)
+    return _score_rows(hidden.flatten(0, 1)[predicting], head, batch, model.config.vocab_size)
 
 
-def _score_rows(rows: Tensor, head: torch.nn.Module | None, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and greediness of the batch's entries, the logits of `step` rows at a time."""
+def _score_rows(rows: Tensor, head: Callable[[Tensor], Tensor], batch: Batch, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and greediness of the batch's entries, the logits of some rows at a time."""
+    step = max(1, LOGITS // vocabulary)
     scores = torch.empty(len(batch.entry_row), dtype=torch.float32, device=rows.device)
     greedy = torch.empty(len(batch.entry_row), dtype=torch.bool, device=rows.device)
     for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        logits = (part if head is None else head(part)).float()
+        found = head(rows[start : start + step])
         # Chosen on the host: asking the device which entries these are would wait for all of its queue.
         here = np.nonzero(batch.entry_row // step == start // step)[0]
         mine, row = _to(here, rows.device), _to(batch.entry_row[here] - start, rows.device)
         token = _to(batch.entry_target[here], rows.device)
-        scores[mine] = logits[row, token] - torch.logsumexp(logits, dim=-1)[row]
-        greedy[mine] = logits.argmax(dim=-1)[row] == token
+        scores[mine] = found[row, token] - torch.logsumexp(found, dim=-1)[row]
+        greedy[mine] = found.argmax(dim=-1)[row] == token
     return scores, greedy
-
-
-def _mask(end: Tensor, model: PreTrainedModel) -> Tensor:
-    """(rows, 1, length, length): node i sees node j exactly when j <= i < end[j]."""
-    place = torch.arange(end.shape[1], device=end.device)
-    sees = (place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < end[:, None, :])
-    if model.config._attn_implementation == "sdpa":
-        return sees.unsqueeze(1)
-    hidden = torch.zeros(sees.shape, dtype=model.dtype, device=end.device)
-    return hidden.masked_fill_(~sees, torch.finfo(model.dtype).min).unsqueeze(1)
 
 
 def _to(values: NDArray[np.int64], device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device)
 
 
-def _sum_up(answers: list[tuple[Batch, Tensor, Tensor]], slots: NDArray[np.int64]) -> list[Likelihoods]:
+def _sum_up(answers: list[Answer], slots: NDArray[np.int64]) -> list[Likelihoods]:
     total = int(slots[-1])
-    if not answers:
-        return []
     slot = np.concatenate([batch.entry_slot for batch, _, _ in answers])
     scores = torch.cat([part for _, part, _ in answers]).cpu().numpy()
     wrong = ~torch.cat([part for _, _, part in answers]).cpu().numpy()

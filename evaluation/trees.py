@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +56,23 @@ class TokenTree:
     @property
     def is_chain(self) -> bool:
         """Whether no node branches, so that an ordinary causal mask is right."""
-        return len(self.depth) == 0 or int(self.depth[-1]) == len(self.depth) - 1
+        return len(self.depth) == 0 or int(self.depth[-1] - self.depth[0]) == len(self.depth) - 1
+
+    @property
+    def trunk(self) -> int:
+        """How many nodes stand above all others and before everything that predicts: one text, read for its sake."""
+        shared = np.nonzero(self.end != len(self.end))[0]
+        return min(int(self.rows[0]), int(shared[0]) if len(shared) else len(self.end))
+
+    def above(self, start: int) -> TokenTree:
+        """The forest that stands on the first `start` nodes of the trunk; depth still counts from the root."""
+        return replace(
+            self,
+            tokens=self.tokens[start:],
+            depth=self.depth[start:],
+            end=self.end[start:] - start,
+            rows=self.rows - start,
+        )
 
 
 def grow(requests: Sequence[TokenRequest]) -> TokenTree:
@@ -93,8 +109,37 @@ def grow(requests: Sequence[TokenRequest]) -> TokenTree:
 
 
 def chains(tree: TokenTree) -> list[TokenTree]:
-    """The requests of `tree` as one unbranched tree each, in request order, for models that need plain rows."""
+    """The requests of `tree` as one unbranched tree each, in request order."""
     return [grow([request]) for request in _requests(tree)]
+
+
+def branches(tree: TokenTree) -> list[TokenTree]:
+    """The texts of `tree` that no other text continues, as unbranched trees which keep the numbers of the requests.
+
+    A request that is the beginning of others is answered by one of them.
+    """
+    leaves = np.nonzero(tree.end == np.arange(1, len(tree) + 1))[0]
+    last = np.zeros(tree.requests, np.int64)
+    np.maximum.at(last, tree.entry_request, tree.rows[tree.entry_row])
+    # Depth first, what a node leads to begins right after it: the next leaf is one of its own.
+    leaf = np.searchsorted(leaves, last)[tree.entry_request]
+    return [_branch(tree, int(end), np.nonzero(leaf == index)[0]) for index, end in enumerate(leaves)]
+
+
+def _branch(tree: TokenTree, leaf: int, entries: NDArray[np.int64]) -> TokenTree:
+    path = np.nonzero(tree.end[: leaf + 1] > leaf)[0]
+    length = np.arange(len(path), dtype=np.int32)
+    rows, entry_row = np.unique(tree.depth[tree.rows[tree.entry_row[entries]]], return_inverse=True)
+    return TokenTree(
+        tokens=tree.tokens[path],
+        depth=length,
+        end=np.full(len(path), len(path), np.int32),
+        rows=rows,
+        entry_row=entry_row.astype(np.int32),
+        entry_target=tree.entry_target[entries],
+        entry_request=tree.entry_request[entries],
+        requests=tree.requests,
+    )
 
 
 def _requests(tree: TokenTree) -> list[TokenRequest]:

@@ -14,7 +14,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evaluation.catalog import TaskFolders, load_task
 
@@ -159,6 +159,71 @@ def make_model():
 @pytest.fixture(scope="session")
 def model(make_model):
     return make_model()
+
+
+#: Architectures as (model_type, changes to SHAPE). Windows are shorter than most texts, caps low enough to bite.
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "vocab_size": 320,
+    "initializer_range": 0.3,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": None,
+}
+_MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
+ARCHITECTURES = {
+    "llama": ("llama", {}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "mistral-window": ("mistral", {"sliding_window": 7}),
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-window": ("qwen2", _MIXED | {"use_sliding_window": True, "sliding_window": 7}),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "gemma": ("gemma", {"head_dim": 8}),
+    "gemma2": (
+        "gemma2",
+        _MIXED
+        | {"head_dim": 8, "sliding_window": 7, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0}
+        | {"query_pre_attn_scalar": 8},
+    ),
+    "gemma3": ("gemma3_text", _MIXED | {"head_dim": 8, "sliding_window": 7, "query_pre_attn_scalar": 8}),
+    "gemma3-eager": (
+        "gemma3_text",
+        _MIXED | {"head_dim": 8, "sliding_window": 7, "final_logit_softcapping": 3.0, "attn_implementation": "eager"},
+    ),
+    "phi3": ("phi3", {}),
+    "phi3-window": ("phi3", {"sliding_window": 7}),
+    "gpt_neox": ("gpt_neox", {}),
+    "gpt2": ("gpt2", {}),
+    "granite": ("granite", {"logits_scaling": 3.0, "embedding_multiplier": 2.0}),
+}
+
+
+@pytest.fixture(scope="session")
+def make_architecture():
+    """Builds a random model of one of `ARCHITECTURES`: `make_architecture(name, seed, **configuration)`."""
+
+    def make(name, seed=0, **changes):
+        kind, own = ARCHITECTURES[name]
+        options = SHAPE | own | changes
+        attention = {k: options.pop(k) for k in ("attn_implementation",) if k in options}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.for_model(kind, **options), dtype=torch.float32, **attention
+            ).eval()
+            # Norms start at one and biases at zero, where a scale or a shift left out would not show.
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.data += 0.2 * torch.randn_like(parameter)
+        return model
+
+    make.names = tuple(ARCHITECTURES)
+    return make
 
 
 @dataclass(frozen=True)

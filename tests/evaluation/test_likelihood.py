@@ -5,34 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from core.errors import CancelledError, OutOfMemoryError
 from evaluation import likelihood
-from evaluation.likelihood import LikelihoodReader, takes_forests
+from evaluation.architectures import refusal
+from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow
 
 CPU = torch.device("cpu")
-SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "vocab_size": 64,
-    "initializer_range": 0.3,
-}
+ROWS = Packing(100, 100, None)
 
 
 def request(read, continuation):
@@ -52,6 +34,22 @@ def documents(seed, count=9, vocabulary=64):
             group.append(request(text[:-1], end))
         found.append([*group, group[0]])
     return found
+
+
+@st.composite
+def request_groups(draw):
+    """Documents that may share a long beginning among them, of requests that may be equal or begin one another."""
+    token = st.integers(0, 3) | st.integers(0, 63)
+    shared = draw(st.lists(token, max_size=50))
+    groups = []
+    for _ in range(draw(st.integers(1, 6))):
+        trunk = shared[: draw(st.integers(0, len(shared)))] + draw(st.lists(token, max_size=12))
+        group = []
+        for end in draw(st.lists(st.lists(token, min_size=1, max_size=5), min_size=1, max_size=4)):
+            text = [*trunk, 1, *end]
+            group.append(request(text[:-1], text[-draw(st.integers(1, len(text) - 1)) :]))
+        groups.append(group)
+    return groups
 
 
 @torch.no_grad()
@@ -81,26 +79,30 @@ def small(make_model):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 400, 100_000])
-@pytest.mark.parametrize("row_nodes", [0, 30, 500])
-def test_packed_tries_equal_one_pass_per_request_whatever_the_packing(small, batch_tokens, row_nodes):
-    agree(small, LikelihoodReader(CPU, batch_tokens, row_nodes), documents(0))
+@pytest.mark.parametrize("packing", [Packing(0, 0, None), Packing(30, 60, 10), Packing(500, 0, 1)])
+def test_packed_tries_equal_one_pass_per_request_whatever_the_packing(small, batch_tokens, packing):
+    agree(small, LikelihoodReader(CPU, batch_tokens, packing), documents(0))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 600), st.integers(0, 200))
-def test_any_requests_in_any_packing_equal_one_pass_per_request(small, seed, batch_tokens, row_nodes):
-    agree(small, LikelihoodReader(CPU, batch_tokens, row_nodes), documents(seed, 4))
+@settings(max_examples=40, deadline=None)
+@given(
+    groups=request_groups(),
+    batch_tokens=st.integers(1, 600),
+    packing=st.builds(Packing, st.integers(0, 200), st.integers(0, 200), st.none() | st.integers(1, 40)),
+)
+def test_any_requests_in_any_packing_equal_one_pass_per_request(small, groups, batch_tokens, packing):
+    agree(small, LikelihoodReader(CPU, batch_tokens, packing), groups)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 30])
 def test_logits_taken_a_few_rows_at_a_time_give_the_same(rows_at_once, small, monkeypatch):
-    monkeypatch.setattr(likelihood, "_LOGITS", rows_at_once * 64)
-    agree(small, LikelihoodReader(CPU, 400, 100), documents(11))
+    monkeypatch.setattr(likelihood, "LOGITS", rows_at_once * 64)
+    agree(small, LikelihoodReader(CPU, 400, ROWS), documents(11))
 
 
-def test_on_a_gpu_fuller_rows_are_packed_than_on_a_cpu():
-    cuda, cpu = LikelihoodReader(torch.device("cuda")), LikelihoodReader(CPU)
-    assert (cuda.batch_tokens, cuda.row_nodes, cpu.batch_tokens, cpu.row_nodes) == (16384, 512, 1024, 64)
+def test_on_a_gpu_fuller_rows_are_packed_than_on_a_cpu_and_no_document_gets_a_pass_of_its_own():
+    assert LikelihoodReader(torch.device("cuda")).packing == Packing(512, 2048, None)
+    assert LikelihoodReader(CPU).packing == Packing(64, 256, 512)
 
 
 def test_equal_requests_get_equal_bits(small):
@@ -109,46 +111,169 @@ def test_equal_requests_get_equal_bits(small):
 
 
 def test_eager_attention_takes_the_same_packing(make_model):
-    agree(make_model(vocab_size=64, attn_implementation="eager"), LikelihoodReader(CPU, 300, 100), documents(2))
+    agree(make_model(vocab_size=64, attn_implementation="eager"), LikelihoodReader(CPU, 300, ROWS), documents(2))
 
 
-ARCHITECTURES = {
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=None)),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, num_key_value_heads=2, tie_word_embeddings=True)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=8)),
-    "window": lambda: MistralForCausalLM(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=6)),
-    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SHAPE)),
-    "gemma2": lambda: Gemma2ForCausalLM(
-        Gemma2Config(**SHAPE, num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0)
-    ),
-}
+#: Where there is a window, it is shorter than most texts.
+ARCHITECTURES = [
+    "llama", "mistral", "mistral-window", "qwen2", "qwen2-window", "qwen3", "gemma", "gemma2", "gemma3", "gemma3-eager",
+    "phi3", "phi3-window", "gpt_neox", "gpt2",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_other_architectures_are_read_right_in_forests_or_plain_rows(name):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = ARCHITECTURES[name]().eval()
-    assert takes_forests(model, 40) == (name in ("mistral", "qwen2", "qwen3"))
+def test_every_architecture_reads_tries_right_packed_or_on_stems(name, make_architecture):
+    model = make_architecture(name, vocab_size=64)
+    assert refusal(model, 40) is None
     agree(model, LikelihoodReader(CPU, 200), documents(3))
+    agree(model, LikelihoodReader(CPU, 200, Packing(50, 40, lone_trunk=1)), documents(3))
 
 
-def test_rotary_embeddings_that_look_at_the_whole_batch_are_read_in_plain_rows(make_model):
-    assert not takes_forests(make_model(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), 10)
+def test_what_takes_no_tree_masks_is_read_in_plain_rows_and_the_log_says_why_once(make_architecture, caplog):
+    reader = LikelihoodReader(CPU, 200)
+    for seed in (3, 4):
+        agree(make_architecture("granite", vocab_size=64), reader, documents(seed))
+    assert [record.message for record in caplog.records] == [
+        "granite: each text is read by itself, because the architecture 'granite' is not known to take tree masks"
+    ]
+
+
+def test_plain_rows_are_batched_with_their_like_and_shared_beginnings_of_equal_texts_read_once(
+    monkeypatch, make_architecture
+):
+    model = make_architecture("granite", vocab_size=64)
+    sizes = []
+    original = model.forward
+    monkeypatch.setattr(model, "forward", lambda ids, **rest: sizes.append(tuple(ids.shape)) or original(ids, **rest))
+    short, long = [7] * 3, list(range(20))
+    group = [request(text, [5]) for text in (short, long, long, long[:9], [*long[:19], 33])]
+    LikelihoodReader(CPU, 40).read(model, [grow(group)], cancelled=never)
+    assert sizes == [(2, 20), (1, 3)]
+
+
+ROTARY = {
+    "longrope": {"factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4},
+    "dynamic": {"factor": 4.0},
+}
+
+
+@pytest.mark.parametrize("kind", ROTARY)
+def test_texts_beyond_the_length_that_rotary_embeddings_follow_are_read_each_as_by_a_fresh_model(
+    kind, make_architecture
+):
+    def fresh():
+        rotary = {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4} | ROTARY[kind], "vocab_size": 64}
+        if kind == "longrope":
+            return make_architecture("phi3", original_max_position_embeddings=12, **rotary)
+        return make_architecture("llama", max_position_embeddings=12, **rotary)
+
+    model, reader, groups = fresh(), LikelihoodReader(CPU, 200), documents(3)
+    assert refusal(model, 40).by_length
+    for _ in range(2):
+        answers = reader.read(model, [grow(group) for group in groups], cancelled=never)
+        for answer, group in zip(answers, groups, strict=True):
+            alone = [one_by_one(fresh(), [r])[0][0] for r in group]
+            assert answer.sums == pytest.approx(alone, abs=1e-4)
+
+
+def sharing(seed, count=6):
+    """Documents that all begin with the same 40 tokens."""
+    shared = np.random.default_rng(seed).integers(0, 64, 40).tolist()
+    return [[request([*shared, *r.read], r.continuation) for r in group] for group in documents(seed, count)]
+
+
+class Passes:
+    """Notes the rows and tokens of each pass over the layers."""
+
+    def __init__(self, monkeypatch, model):
+        self.shapes = []
+        original = model.model.forward
+        monkeypatch.setattr(
+            model.model, "forward", lambda ids, **rest: self.shapes.append(tuple(ids.shape)) or original(ids, **rest)
+        )
+
+
+def test_a_beginning_that_documents_share_is_read_once(monkeypatch, small):
+    model, groups = copy.deepcopy(small), sharing(12)
+    expected = [one_by_one(model, group) for group in groups]
+    passes = Passes(monkeypatch, model)
+    answers = LikelihoodReader(CPU, 400).read(model, [grow(group) for group in groups], cancelled=never)
+    assert passes.shapes[0] == (1, 40)
+    assert sum(rows * width for rows, width in passes.shapes[1:]) < sum(len(grow(g)) - 39 for g in groups)
+    for answer, exact in zip(answers, expected, strict=True):
+        assert answer.sums == pytest.approx([total for total, _ in exact], abs=1e-4)
+
+
+def test_one_document_s_long_trunk_is_read_without_a_mask_and_its_choices_in_one_row_over_it(monkeypatch, small):
+    model = copy.deepcopy(small)
+    trunk = np.random.default_rng(0).integers(0, 64, 30).tolist()
+    group = [request([*trunk, *end], [*end, 3]) for end in ([1, 2], [1, 4], [5], [6, 7, 8])]
+    expected = one_by_one(model, group)
+    passes = Passes(monkeypatch, model)
+    reader = LikelihoodReader(CPU, 400, Packing(64, 64, 20))
+    (answer,) = reader.read(model, [grow(group)], cancelled=never)
+    # What the last token of the trunk predicts is scored, so it stands in the second row.
+    assert passes.shapes == [(1, 29), (1, 1 + 3 + 1 + 3)]
+    assert answer.sums == pytest.approx([total for total, _ in expected], abs=1e-4)
+
+
+def test_over_a_stem_smaller_rows_are_tried_when_memory_runs_out(monkeypatch, small):
+    model, groups = copy.deepcopy(small), sharing(13)
+    trees = [grow(group) for group in groups]
+    expected = LikelihoodReader(CPU).read(model, trees, cancelled=never)
+    broken = copy.deepcopy(model)
+    attention = broken.model.layers[1].self_attn
+    original, sizes = attention.forward, []
+
+    def forward(hidden_states, **rest):
+        # Breaks off among the layers: the first one has already cached what the second never reads.
+        sizes.append(hidden_states.shape[1])
+        if sizes[-1] > 41:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(hidden_states, **rest)
+
+    monkeypatch.setattr(attention, "forward", forward)
+    answers = LikelihoodReader(CPU).read(broken, trees, cancelled=never)
+    assert max(sizes) > 41
+    for mine, other in zip(answers, expected, strict=True):
+        assert mine.sums == pytest.approx(other.sums, abs=1e-4)
+
+
+def test_a_trunk_or_a_single_crown_that_does_not_fit_fails_the_trial(monkeypatch, small):
+    trees = [grow(group) for group in sharing(14)]
+    for tokens in (39, 40):
+        model = copy.deepcopy(small)
+        Device(monkeypatch, model, tokens)
+        reader = LikelihoodReader(CPU)
+        if tokens == 39:
+            with pytest.raises(OutOfMemoryError, match="one text of 40 tokens"):
+                reader.read(model, trees, cancelled=never)
+        else:
+            long = [grow([request([*range(20), *[i] * 60], [1]), request([*range(20), 9], [1])]) for i in (1, 2)]
+            with pytest.raises(OutOfMemoryError, match="does not fit cpu"):
+                LikelihoodReader(CPU, packing=Packing(64, 64, 10)).read(model, long, cancelled=never)
+
+
+def restacked(model, copier):
+    """`model` with its first layer once more on top, as `copier` copies it, under an index of its own."""
+    model = copy.deepcopy(model)
+    first, second = model.model.layers
+    again = copier(first)
+    again.self_attn = copy.copy(again.self_attn)
+    again.self_attn.layer_idx = 2
+    model.model.layers = torch.nn.ModuleList([first, second, again])
+    model.config.num_hidden_layers = 3
+    return model
+
+
+def test_a_layer_repeated_with_its_own_index_is_read_right_on_stems_too(small):
+    shared = restacked(small, copy.copy)
+    agree(shared, LikelihoodReader(CPU, packing=Packing(64, 64, 1)), documents(4))
+    agree(shared, LikelihoodReader(CPU), sharing(15))
 
 
 def test_a_layer_repeated_with_its_own_index_is_read_as_a_deep_copy_is(small):
-    def restacked(copier):
-        model = copy.deepcopy(small)
-        first, second = model.model.layers
-        again = copier(first)
-        again.self_attn = copy.copy(again.self_attn)
-        again.self_attn.layer_idx = 2
-        model.model.layers = torch.nn.ModuleList([first, second, again])
-        model.config.num_hidden_layers = 3
-        return model
-
-    shared, apart = restacked(copy.copy), restacked(copy.deepcopy)
+    shared, apart = restacked(small, copy.copy), restacked(small, copy.deepcopy)
     assert shared.model.layers[2].mlp.up_proj.weight is shared.model.layers[0].mlp.up_proj.weight
     reader = LikelihoodReader(CPU)
     trees = [grow(group) for group in documents(4)]
@@ -159,11 +284,14 @@ def test_a_layer_repeated_with_its_own_index_is_read_as_a_deep_copy_is(small):
     agree(shared, reader, documents(4))
 
 
-def test_a_layer_object_twice_in_the_list_is_read_right_because_nothing_is_cached(small):
+def test_a_layer_object_twice_in_the_list_is_read_right_because_nothing_is_cached(small, caplog):
     model = copy.deepcopy(small)
     model.model.layers = torch.nn.ModuleList([model.model.layers[0], *model.model.layers])
     model.config.num_hidden_layers = 3
-    agree(model, LikelihoodReader(CPU), documents(5))
+    agree(model, LikelihoodReader(CPU, packing=Packing(64, 64, 1)), [*documents(5), *sharing(5)])
+    assert [record.message for record in caplog.records] == [
+        "layers share one layer_idx, so nothing is cached: long beginnings are read with each document"
+    ]
 
 
 def test_half_precision_sums_stay_close_to_float32_and_have_no_rounding_of_the_sum(small):
@@ -227,7 +355,9 @@ def test_cancelling_stops_between_two_batches(small):
         return len(asked) > 2
 
     with pytest.raises(CancelledError):
-        LikelihoodReader(CPU, 40, 0).read(small, [grow(group) for group in documents(10)], cancelled=cancelled)
+        LikelihoodReader(CPU, 40, Packing(0, 0, None)).read(
+            small, [grow(group) for group in documents(10)], cancelled=cancelled
+        )
     assert len(asked) == 3
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.trees import TokenRequest, chains, grow, shared_length
+from evaluation.trees import TokenRequest, branches, chains, grow, shared_length
 
 
 def request(read, scored):
@@ -62,6 +62,37 @@ def test_chains_give_every_request_back_in_order(found):
     for chain, r in zip(plain, found, strict=True):
         assert chain.entry_target.tolist() == r.continuation.tolist()
         assert chain.rows[chain.entry_row].tolist() == list(range(len(r.read) - len(r.continuation), len(r.read)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests())
+def test_branches_answer_every_request_once_from_texts_that_none_continues(found):
+    plain = branches(grow(found))
+    reads = [tuple(r.read) for r in found]
+    ends = {read for read in reads if not any(other[: len(read)] == read and other != read for other in reads)}
+    assert sorted(tuple(branch.tokens.tolist()) for branch in plain) == sorted(ends)
+    for index, r in enumerate(found):
+        (mine,) = [branch for branch in plain if index in branch.entry_request]
+        where = mine.entry_request == index
+        assert mine.entry_target[where].tolist() == r.continuation.tolist()
+        assert mine.rows[mine.entry_row[where]].tolist() == list(range(len(r.read) - len(r.continuation), len(r.read)))
+        assert mine.tokens[: len(r.read)].tolist() == r.read.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests())
+def test_the_trunk_is_shared_by_all_and_predicts_nothing_and_what_stands_above_keeps_its_places(found):
+    tree = grow(found)
+    trunk = tree.trunk
+    assert all(r.read[:trunk].tolist() == tree.tokens[:trunk].tolist() for r in found)
+    assert all(len(r.read) - len(r.continuation) >= trunk for r in found)
+    longer = {tuple(r.read[: trunk + 1]) for r in found}
+    assert len(longer) > 1 or any(len(r.read) - len(r.continuation) == trunk for r in found)
+    above = tree.above(trunk)
+    assert above.tokens.tolist() == tree.tokens[trunk:].tolist()
+    assert above.depth.tolist() == tree.depth[trunk:].tolist()
+    assert (above.end + trunk).tolist() == tree.end[trunk:].tolist()
+    assert above.tokens[above.rows].tolist() == tree.tokens[tree.rows].tolist()
 
 
 def test_shared_length_counts_the_common_beginning():
