@@ -53,6 +53,10 @@ class MethodInfo(Noun):
     smooth: tuple[str, ...] = ()
     params: tuple[ParamSpec, ...] = ()
 
+    def implied(self, *, source: bool) -> dict[str, Scalar]:
+        """What a resolved recipe means by not saying it: of the whole tensor, or of every source."""
+        return {spec.name: spec.default for spec in self.params if spec.implied and (spec.scope == "source") == source}
+
 
 class LayoutInfo(Noun):
     """A layout preset: integer parameters over one source's layer count, and lists of layers, which no search varies.

@@ -24,6 +24,8 @@ class FloatParam(Noun):
         log: search on a log scale.
         searched: whether a search varies it by default.
         scope: `recipe` one value, `source` one value per source (and per layer), `layer` one value per layer.
+        implied: a resolved recipe that does not name it means the default; so a parameter can come to a method without
+            another digest for the recipes there were.
     """
 
     kind: Literal["float"] = "float"
@@ -37,6 +39,7 @@ class FloatParam(Noun):
     searched: bool = True
     scope: Scope = "layer"
     about: str = ""
+    implied: Annotated[bool, Field(exclude_if=lambda implied: not implied)] = False
 
 
 class IntParam(Noun):
@@ -58,10 +61,11 @@ class IntParam(Noun):
     scope: Scope = "recipe"
     about: str = ""
     depth_share: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 0.5)] = 0.5
+    implied: Annotated[bool, Field(exclude_if=lambda implied: not implied)] = False
 
 
 class ChoiceParam(Noun):
-    """One of several values. `searched` says whether a search varies it by default."""
+    """One of several values. `searched` says whether a search varies it by default; `implied` as in FloatParam."""
 
     kind: Literal["choice"] = "choice"
     name: str
@@ -70,6 +74,7 @@ class ChoiceParam(Noun):
     searched: bool = False
     scope: Scope = "recipe"
     about: str = ""
+    implied: Annotated[bool, Field(exclude_if=lambda implied: not implied)] = False
 
 
 class LayersParam(Noun):

@@ -62,14 +62,14 @@ def _tensors(resolved: ResolvedRecipe, names: tuple[str, ...]) -> Iterator[Tenso
             tensor=tensor.name,
             layer=positions.get(id(tensor.entry)),
             method=tensor.entry.method,
-            params=tensor.group.params,
+            params=tensor.params,
             scale=tensor.group.scale,
             sources=tuple(_sources(tensor, names)),
         )
 
 
 def _sources(tensor: OutputTensor, names: tuple[str, ...]) -> Iterator[SourceValue]:
-    entry, given = tensor.entry, tensor.group.source_params
+    entry, given = tensor.entry, tensor.source_params
     for position, (source, layer) in enumerate(entry.sources):
         yield SourceValue(
             source=names[source],

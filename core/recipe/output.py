@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.architectures import Architecture, LayerTypes, architecture_of
+from core.catalog import catalog
 from core.errors import MissingCheckpointError, ParentsDoNotFitError
 from core.meaning import in_both_forms
 from core.model import DTYPE_NAMES, Header, TensorInfo
+from core.params import Scalar
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
 
 #: safetensors' names of the dtypes a candidate can be saved in.
@@ -33,6 +35,20 @@ class OutputTensor:
         layer = self.entry.sources[position][1]
         return self.suffix if layer < 0 else architecture.layer_tensor(layer, self.suffix)
 
+    @property
+    def params(self) -> dict[str, Scalar]:
+        """The values that hold for the whole tensor, the implied ones included."""
+        return {**catalog().method(self.entry.method).implied(source=False), **self.group.params}
+
+    @property
+    def source_params(self) -> tuple[dict[str, Scalar], ...]:
+        """The values per source, the implied ones included; the base has none."""
+        implied = catalog().method(self.entry.method).implied(source=True)
+        return tuple(
+            {} if position == self.entry.base else {**implied, **values}
+            for position, values in enumerate(self.group.source_params)
+        )
+
 
 def walk(recipe: ResolvedRecipe) -> Iterator[OutputTensor]:
     """Every output tensor: the embedding, the layers in order, the head."""
@@ -45,19 +61,28 @@ def walk(recipe: ResolvedRecipe) -> Iterator[OutputTensor]:
                 yield OutputTensor(name, entry, group, suffix)
 
 
-def output_tensors(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorInfo, ...]:
+def output_tensors(
+    recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: int | None = None
+) -> tuple[TensorInfo, ...]:
     """Name, dtype and shape of every output tensor, in the order of `walk`.
 
     Args:
         recipe: the candidate.
         headers: headers of its models by weights digest.
+        rows: rows of its vocabulary, where that is an aligned one.
 
     Raises:
-        MissingCheckpointError: no header for one of its models.
+        MissingCheckpointError: no header for one of its models, or no rows for its aligned vocabulary.
         ParentsDoNotFitError: a source lacks a tensor, or its shape differs; names the tensor.
     """
     architecture = architecture_of(recipe.model_type)
     shapes = [source_shapes(source, headers) for source in recipe.sources]
+    if recipe.vocabulary is not None:
+        aligned = _rows(recipe, rows)
+        shapes = [
+            {name: (aligned, *shape[1:]) if name in architecture.vocabulary else shape for name, shape in own.items()}
+            for own in shapes
+        ]
     dtype = SAVE_DTYPES[recipe.save_dtype]
     return tuple(
         TensorInfo(name=tensor.name, dtype=dtype, shape=_shape(tensor, architecture, shapes)) for tensor in walk(recipe)
@@ -71,17 +96,20 @@ def source_shapes(source: ResolvedSource, headers: Mapping[str, Header]) -> dict
     return _header(source.source_digest, headers).shapes()
 
 
-def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> dict[str, Any]:
+def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: int | None = None) -> dict[str, Any]:
     """The candidate's `config.json`, made to open in transformers 4 and 5 alike.
 
     It is the config of the tokenizer's donor (token ids belong to the vocabulary), with the depth, the values per
-    layer, the dtype and the tying of the embeddings that the candidate has. Errors as in `output_tensors`.
+    layer, the dtype, the vocabulary's rows and the tying of the embeddings that the candidate has. Arguments and errors
+    as in `output_tensors`.
     """
     architecture = architecture_of(recipe.model_type)
     donor = _donor(recipe, headers)
     config = {key: value for key, value in donor.config_dict.items() if key not in PROVENANCE_KEYS}
     names = {tensor.name for tensor in walk(recipe)}
     config["dtype"] = config["torch_dtype"] = recipe.save_dtype
+    if recipe.vocabulary is not None:
+        config["vocab_size"] = _rows(recipe, rows)
     if not architecture.known:
         return config
     config["architectures"] = [architecture.classes[0]]
@@ -94,6 +122,14 @@ def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> dict
         else:
             config["layer_types"] = kinds
     return in_both_forms(config, architecture)
+
+
+def _rows(recipe: ResolvedRecipe, rows: int | None) -> int:
+    if rows is None:
+        raise MissingCheckpointError(
+            f"the recipe aligns vocabularies ({recipe.tokenizer_digest!r}): open its tokenizers to count the rows"
+        )
+    return rows
 
 
 def _shape(tensor: OutputTensor, architecture: Architecture, shapes: list[dict[str, Shape]]) -> Shape:

@@ -14,7 +14,8 @@ from core.params import FloatParam, Scalar
 from core.recipe.ingredients import Registered, model_of, models_in
 from core.recipe.layouts import layout_indices
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
-from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source, Tokenizer
+from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source
+from core.recipe.tokenizers import aligned_vocabulary, joint_digest
 from core.recipe.values import Place, pick
 
 SCALE = FloatParam(name="scale", default=1.0, search_low=0.5, search_high=1.5, about="factor on the result")
@@ -51,8 +52,6 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
         LayoutError: layer indices out of range.
         RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
     """
-    if isinstance(recipe.tokenizer, Tokenizer):
-        raise RecipeError("aligned vocabularies cannot be resolved by this version: name a donor")
     ingredients = {source.name: _ingredient(source, models) for source in recipe.sources}
     slices = tuple(_check_slice(s, ingredients) for s in _slices(recipe, ingredients))
     used = _used(recipe, slices)
@@ -60,7 +59,10 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     chosen = [ingredients[name] for name in used]
     # A model that is reached twice is compared once; equal weights under another config are another model.
     parents = {(m.weights_digest, m.header.config_digest): m for item in chosen for m in item.models}
-    check_fit(list(parents.values()), same_depth=False)
+    vocabulary = aligned_vocabulary(
+        recipe.tokenizer, [item.resolved for item in chosen], [m.header for item in chosen for m in item.models]
+    )
+    check_fit(list(parents.values()), same_depth=False, same_vocabulary=vocabulary is None)
     steps = [(s, step) for s in slices for step in range(len(s.sources[0].indices()))]
     stack = [_layer_entry(s, step, layer, ingredients, table) for layer, (s, step) in enumerate(steps)]
     random = any(catalog().method(s.method).random for s in slices)
@@ -74,7 +76,8 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
         embed=_edge_entry(slices[0], "embed", ingredients, table),
         head=_edge_entry(slices[-1], "head", ingredients, table),
         tokenizer=table[donor],
-        tokenizer_digest=ingredients[donor].tokenizer,
+        tokenizer_digest=joint_digest(vocabulary, [item.tokenizer for item in chosen], table[donor]),
+        vocabulary=vocabulary,
         compute_dtype=recipe.compute_dtype,
         save_dtype=recipe.save_dtype,
         seed=recipe.seed if random else 0,
@@ -247,11 +250,16 @@ def _group(info: MethodInfo, part: Slice, base: int | None, tensor: str, places:
         if spec.scope == "source":
             for position, source in enumerate(part.sources):
                 if position != base:
-                    per_source[position][spec.name] = pick(spec, value, own[position], source.source)
+                    per_source[position] |= _told(spec, pick(spec, value, own[position], source.source))
         elif spec.name != "scale":
-            params[spec.name] = pick(spec, value, place)
+            params |= _told(spec, pick(spec, value, place))
     _check_weights(params, per_source, place)
     return Group(tensors=(tensor,), params=params, source_params=tuple(per_source), scale=_scale(part, place, own))
+
+
+def _told(spec: Any, value: Scalar) -> dict[str, Scalar]:
+    """What the resolved form says of a value: nothing where it is implied."""
+    return {} if spec.implied and value == spec.default else {spec.name: value}
 
 
 def _scale(part: Slice, place: Place, own: Sequence[Place]) -> float:
