@@ -117,6 +117,11 @@ class Architecture(Noun):
         """The output matrix, which tied checkpoints do not hold."""
         return self.head[-1] if self.head else None
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The tensors that have one row per token: the token embedding and the output matrix."""
+        return tuple(name for name in (*self.embed[:1], self.output) if name is not None)
+
     def layer_tensor(self, index: int, suffix: str) -> str:
         """The full name of a layer's tensor."""
         return self.layer.format(index) + suffix

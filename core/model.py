@@ -127,31 +127,32 @@ class Model(Noun):
     header: Header
 
 
-def check_fit(models: Sequence[Model], *, same_depth: bool = True) -> None:
+def check_fit(models: Sequence[Model], *, same_depth: bool = True, same_vocabulary: bool = True) -> None:
     """Check that parents can be combined tensor by tensor.
 
     Args:
         models: the parents; the first one is the measure.
         same_depth: also require the same number of layers (merging needs it, layouts do not).
+        same_vocabulary: also require one vocabulary; without it, embeddings may differ in their number of rows.
 
     Raises:
         ParentsDoNotFitError: names the two parents, the rule and the tensor or field that differs.
     """
     first, *rest = models
     for other in rest:
-        _check_pair(first, other, same_depth)
+        _check_pair(first, other, same_depth, same_vocabulary)
 
 
-def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
+def _check_pair(first: Model, other: Model, same_depth: bool, same_vocabulary: bool) -> None:
     a, b = first.header, other.header
     for rule, left, right in (
         ("the model type", a.model_type, b.model_type),
-        ("the vocabulary size", a.vocab_size, b.vocab_size),
         ("the RoPE base", _rope_base(a), _rope_base(b)),
-        ("the tokenizer's vocabulary", a.tokenizer_digest, b.tokenizer_digest),
     ):
         if left != right:
             raise _misfit(first, other, f"{rule} must be the same, but they have {left!r} and {right!r}")
+    if same_vocabulary:
+        _check_vocabulary(first, other)
     if same_depth and a.layers != b.layers:
         raise _misfit(first, other, f"merging needs equal depth, but they have {a.layers} and {b.layers} layers")
     ours, theirs = meaning(a.config_dict, a.architecture), meaning(b.config_dict, b.architecture)
@@ -159,7 +160,7 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
         if ours.get(key) != theirs.get(key):
             values = f"{ours.get(key)!r} and {theirs.get(key)!r}"
             raise _misfit(first, other, f"{key!r} must be the same, but they have {values}", key)
-    left_shapes, right_shapes = _comparable(a, same_depth), _comparable(b, same_depth)
+    left_shapes, right_shapes = (_comparable(header, same_depth, same_vocabulary) for header in (a, b))
     for name in sorted(left_shapes.keys() | right_shapes.keys()):
         left_shape, right_shape = left_shapes.get(name), right_shapes.get(name)
         if left_shape != right_shape:
@@ -168,23 +169,38 @@ def _check_pair(first: Model, other: Model, same_depth: bool) -> None:
             )
 
 
+def _check_vocabulary(first: Model, other: Model) -> None:
+    a, b = first.header, other.header
+    sizes = f"they have {a.vocab_size!r} and {b.vocab_size!r} rows"
+    if a.vocab_size != b.vocab_size:
+        reason = f"the vocabulary size must be the same, but {sizes}"
+    elif a.tokenizer_digest != b.tokenizer_digest:
+        reason = f"the tokenizer's vocabulary must be the same, but {sizes} of other tokens"
+    else:
+        return
+    raise _misfit(first, other, reason, "tokenizer", "a recipe can align them with tokenizer: {mode: union}")
+
+
 def _rope_base(header: Header) -> float | None:
     rope = header.architecture.rope
     return rope.theta if header.rope_theta is None and rope is not None else header.rope_theta
 
 
-def _comparable(header: Header, same_depth: bool) -> dict[str, tuple[int, ...]]:
-    """Shapes by full name, or with the layer index dropped where depths may differ."""
+def _comparable(header: Header, same_depth: bool, same_vocabulary: bool) -> dict[str, tuple[int, ...]]:
+    """Shapes by full name, less what may differ: the layer's index and the rows of the vocabulary."""
+    family, shapes = header.architecture, header.shapes()
+    if not same_vocabulary:
+        shapes |= {name: shapes[name][1:] for name in family.vocabulary if name in shapes}
     if same_depth:
-        return header.shapes()
-    shapes: dict[str, tuple[int, ...]] = {}
-    for tensor in header.tensors:
-        place = header.architecture.locate(tensor.name)
-        shapes[header.architecture.layer + place[1] if place else tensor.name] = tensor.shape
-    return shapes
+        return shapes
+    places = {name: family.locate(name) for name in shapes}
+    return {family.layer + place[1] if place else name: shapes[name] for name, place in places.items()}
 
 
-def _misfit(first: Model, other: Model, reason: str, where: str | None = None) -> ParentsDoNotFitError:
+def _misfit(
+    first: Model, other: Model, reason: str, where: str | None = None, way_out: str = ""
+) -> ParentsDoNotFitError:
+    other_way = f", or {way_out}" if way_out else ""
     return ParentsDoNotFitError(
-        f"{first.name!r} and {other.name!r} do not fit: {reason}; use fine-tunes of one base", where=where
+        f"{first.name!r} and {other.name!r} do not fit: {reason}; use fine-tunes of one base{other_way}", where=where
     )

@@ -13,7 +13,14 @@ from core.noun import canonical_json
 from core.params import FloatParam, Scalar
 from core.recipe.ingredients import Registered, model_of, models_in
 from core.recipe.layouts import layout_indices
-from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
+from core.recipe.resolved import (
+    AlignedVocabulary,
+    Entry,
+    Group,
+    ResolvedRecipe,
+    ResolvedSource,
+    resolved_source,
+)
 from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source
 from core.recipe.tokenizers import aligned_vocabulary, joint_digest
 from core.recipe.values import Place, pick

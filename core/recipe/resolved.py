@@ -39,6 +39,22 @@ class ResolvedSource(Noun):
         return str(self.weights) if self.adapter is None else adapted_digest(str(self.weights), self.adapter)
 
 
+class AlignedVocabulary(Noun):
+    """How the rows of sources with different vocabularies are brought into one order, by content.
+
+    Attributes:
+        mode: `align` or `union`, see `core.recipe.short.Tokenizer`.
+        version: of the rule, `core.alignment.align`.
+        tokenizers: the vocabulary's digest of each of the recipe's sources.
+        pad_to_multiple_of: what the number of rows is a multiple of.
+    """
+
+    mode: Literal["align", "union"]
+    version: int = 1
+    tokenizers: tuple[str, ...]
+    pad_to_multiple_of: int | None = None
+
+
 class Group(Noun):
     """The tensors of an entry that get equal values.
 
@@ -76,7 +92,9 @@ class ResolvedRecipe(Noun):
     """Everything that decides a candidate's bytes and what they compute, and nothing else (no names, no paths).
 
     Attributes:
-        tokenizer: the source that gives its tokenizer; `tokenizer_digest` is over that tokenizer's files.
+        tokenizer: the source that gives its tokenizer; `tokenizer_digest` is over that tokenizer's files (those of all
+            sources where it is a union).
+        vocabulary: how its rows come about; None where all sources have one vocabulary, which is the donor's.
         seed: of the masks; 0 where nothing is drawn.
     """
 
@@ -88,6 +106,8 @@ class ResolvedRecipe(Noun):
     head: Entry
     tokenizer: int
     tokenizer_digest: str | None = None
+    # Left out where there is none: recipes had their digests before vocabularies were aligned.
+    vocabulary: AlignedVocabulary | None = Field(default=None, exclude_if=lambda value: value is None)
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype
     seed: int
@@ -106,6 +126,18 @@ class ResolvedRecipe(Noun):
     def layer_keys(self) -> tuple[str, ...]:
         """One key per output layer."""
         return tuple(self.entry_key(entry) for entry in self.layers)
+
+    def aligned_digest(self, position: int) -> str:
+        """Names one source's rows in the order of this recipe's vocabulary: they depend on all sources."""
+        assert self.vocabulary is not None
+        return digest_of(
+            {
+                "aligned": self.vocabulary.model_dump(mode="json"),
+                "sources": [source.source_digest for source in self.sources],
+                "donor": self.tokenizer,
+                "position": position,
+            }
+        )
 
     def tokenizer_donor(self) -> str:
         """Weights digest of the model that gives the tokenizer, through nested recipes."""
