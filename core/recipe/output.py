@@ -110,8 +110,6 @@ def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: i
     config["dtype"] = config["torch_dtype"] = recipe.save_dtype
     if recipe.vocabulary is not None:
         config["vocab_size"] = _rows(recipe, rows)
-    if recipe.vocabulary is not None:
-        config["vocab_size"] = _rows(recipe, rows)
     if not architecture.known:
         return config
     config["architectures"] = [architecture.classes[0]]
@@ -124,14 +122,6 @@ def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: i
         else:
             config["layer_types"] = kinds
     return in_both_forms(config, architecture)
-
-
-def _rows(recipe: ResolvedRecipe, rows: int | None) -> int:
-    if rows is None:
-        raise MissingCheckpointError(
-            f"the recipe aligns vocabularies ({recipe.tokenizer_digest!r}): open its tokenizers to count the rows"
-        )
-    return rows
 
 
 def _rows(recipe: ResolvedRecipe, rows: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,11 @@ from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, UnknownM
 from core.model import Model, check_fit
 from core.noun import canonical_json
 from core.params import FloatParam, Scalar
+from core.recipe.factors import with_factors
+from core.recipe.forms import form_of
 from core.recipe.ingredients import Registered, model_of, models_in
-from core.recipe.layouts import layout_indices
-from core.recipe.resolved import (
-    AlignedVocabulary,
-    Entry,
-    Group,
-    ResolvedRecipe,
-    ResolvedSource,
-    resolved_source,
-)
-from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source
+from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
+from core.recipe.short import Recipe, Slice, Source
 from core.recipe.tokenizers import aligned_vocabulary, joint_digest
 from core.recipe.values import Place, pick
 
@@ -56,12 +50,13 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     Raises:
         UnknownModelError, UnknownMethodError, UnknownLayoutError: a name nobody knows.
         ParentsDoNotFitError: headers that cannot be combined, an adapter of another base included.
-        LayoutError: layer indices out of range.
+        LayoutError: layer indices out of range, layers that are not known, or factors that weights cannot take.
         RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
     """
     ingredients = {source.name: _ingredient(source, models) for source in recipe.sources}
-    slices = tuple(_check_slice(s, ingredients) for s in _slices(recipe, ingredients))
-    used = _used(recipe, slices)
+    form = form_of(recipe, {name: item.depth for name, item in ingredients.items()})
+    slices = tuple(_check_slice(s, ingredients) for s in form.slices)
+    used = _used(recipe, form.all_slices)
     table = {name: position for position, name in enumerate(used)}
     chosen = [ingredients[name] for name in used]
     # A model that is reached twice is compared once; equal weights under another config are another model.
@@ -71,17 +66,20 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     )
     check_fit(list(parents.values()), same_depth=False, same_vocabulary=vocabulary is None)
     steps = [(s, step) for s in slices for step in range(len(s.sources[0].indices()))]
-    stack = [_layer_entry(s, step, layer, ingredients, table) for layer, (s, step) in enumerate(steps)]
+    plain = [_layer_entry(s, step, layer, ingredients, table) for layer, (s, step) in enumerate(steps)]
+    header = chosen[0].models[0].header
+    stack = tuple(with_factors(plain, recipe.repeated, form.streams, header))
+    _check_places(stack, parents.values())
     random = any(catalog().method(s.method).random for s in slices)
     donor = recipe.donor or used[0]
     if donor not in table:
         raise UnknownModelError.suggest(donor, used, where="tokenizer")
     return ResolvedRecipe(
-        model_type=chosen[0].models[0].header.model_type,
+        model_type=header.model_type,
         sources=tuple(item.resolved for item in chosen),
-        layers=tuple(stack),
-        embed=_edge_entry(slices[0], "embed", ingredients, table),
-        head=_edge_entry(slices[-1], "head", ingredients, table),
+        layers=stack,
+        embed=_edge_entry(form.embed, "embed", ingredients, table),
+        head=_edge_entry(form.head, "head", ingredients, table),
         tokenizer=table[donor],
         tokenizer_digest=joint_digest(vocabulary, [item.tokenizer for item in chosen], table[donor]),
         vocabulary=vocabulary,
@@ -116,35 +114,6 @@ def _entry_tensors(entry: Entry) -> tuple[str, ...]:
     return tuple(sorted(tensor for group in entry.groups for tensor in group.tensors))
 
 
-def _slices(recipe: Recipe, ingredients: Mapping[str, Ingredient]) -> tuple[Slice, ...]:
-    """Every form as slices."""
-    if recipe.slices is not None:
-        return recipe.slices
-    if recipe.layout is not None:
-        source = _named(recipe.layout.source, ingredients)
-        layers = layout_indices(recipe.layout.preset, source.depth, recipe.layout.params)
-        return (Slice(sources=(SliceSource(source=source.name, layers=layers),)),)
-    assert recipe.merge is not None
-    return (_merge_slice(recipe, recipe.merge, ingredients),)
-
-
-def _merge_slice(recipe: Recipe, merge: Merge, ingredients: Mapping[str, Ingredient]) -> Slice:
-    """A merge as one slice over the whole stack, the base last among its sources."""
-    info = catalog().method(merge.method)
-    names = merge.sources or tuple(s.name for s in recipe.sources if not (info.needs_base and s.name == merge.base))
-    chosen = [_named(name, ingredients) for name in names]
-    if info.needs_base and merge.base is not None and merge.base not in names:
-        chosen.append(_named(merge.base, ingredients))
-    depths = {item.name: item.depth for item in chosen}
-    if len(set(depths.values())) > 1:
-        raise ParentsDoNotFitError(f"merging needs equal depth, but the sources have {depths!r} layers: use slices")
-    whole = (0, chosen[0].depth)
-    sources = tuple(SliceSource(source=item.name, range=whole) for item in chosen)
-    return Slice(
-        sources=sources, method=merge.method, base=merge.base if info.needs_base else None, params=merge.params
-    )
-
-
 def _named(name: str, ingredients: Mapping[str, Ingredient]) -> Ingredient:
     if name not in ingredients:
         raise UnknownModelError.suggest(name, ingredients, where="sources")
@@ -161,7 +130,7 @@ def _check_slice(part: Slice, ingredients: Mapping[str, Ingredient]) -> Slice:
         )
     _check_sources(info, part, names)
     lengths = {s.source: len(s.indices()) for s in part.sources}
-    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+    if len(set(lengths.values())) > 1 or (0 in lengths.values() and _named(names[0], ingredients).depth):
         raise LayoutError(f"the sources of a slice need equally many layers, at least one, but got {lengths!r}")
     for s in part.sources:
         depth = _named(s.source, ingredients).depth
@@ -188,6 +157,19 @@ def _check_sources(info: MethodInfo, part: Slice, names: Sequence[str]) -> None:
     if others < info.min_sources or (high is not None and others > high):
         bounds = f"at least {info.min_sources}" if high is None else f"{info.min_sources} to {high}"
         raise RecipeError(f"{info.name!r} takes {bounds} sources besides its base, but got {others}", where="sources")
+
+
+def _check_places(stack: Sequence[Entry], models: Iterable[Model]) -> None:
+    """Where a config makes a layer's computation depend on its index, every layer stays in its place."""
+    moved = [place for place, entry in enumerate(stack) if any(layer != place for _, layer in entry.sources)]
+    for model in models if moved else ():
+        key = model.header.architecture.place_key
+        if key is not None and model.header.config_dict.get(key):
+            raise LayoutError(
+                f"{key!r} of {model.name!r} ties what a layer computes to its place, but layer {moved[0]} of the stack "
+                "comes from another: only merge such models",
+                where=key,
+            )
 
 
 def _used(recipe: Recipe, slices: Sequence[Slice]) -> list[str]:
