@@ -1,9 +1,9 @@
 """The local verb behind `huarizo merge`: a recipe file becomes a checkpoint, without a service.
 
-    python -m workers.runner.merge recipe.yaml out/ [--json-progress]
+    python -m workers.runner.merge recipe.yaml out/ [--json-progress] [--dry-run] [--to-mergekit] ...
 
-The file holds the short form of a recipe; the `model` of each source, and its `adapter`, is a reference
-(`local:<path>` or `hub:<org>/<name>`).
+The file holds the short form of a recipe or a mergekit configuration; its models are paths, hub ids or references
+(`local:<path>`, `hub:<org>/<name>`). Relative paths start at the working folder, then at the file's own.
 Progress and result are JSON lines on standard output: {"event": "progress" | "done" | "error", ...}.
 """
 
@@ -13,36 +13,32 @@ import argparse
 import json
 import sys
 import traceback
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from core.adapters import Adapter, adapter_digest, is_adapter, read_adapter
-from core.checkpoint import read_header, weights_digest
-from core.errors import RecipeError
+from core.mergekit import to_mergekit
 from core.model import Model
-from core.recipe import Recipe, ResolvedRecipe, resolve
-from core.recipe.ingredients import Registered, models_in, names_in
-from core.settings import Settings
+from core.recipe import ResolvedRecipe, resolve
+from core.recipe.ingredients import models_in
+from core.recipe.output import output_tensors
 from merging.adapters import open_parents
+from merging.compute import peak_bytes
 from merging.export import ExportInfo, export
+from merging.plan import plan
+from merging.shards import cut, tensor_size
 from workers.failures import failure_of
-from workers.places import link_roots, model_folder
+from workers.recipe_files import Prepared, Wanted, prepare
 from workers.runner.manifest import write_manifest
+
+SHARD_BYTES = 5 * 2**30
 
 
 def main() -> int:
     """Merge and report; the exit status is 1 after an error."""
-    parser = argparse.ArgumentParser(prog="python -m workers.runner.merge")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--json-progress", action="store_true", help="report every tensor")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     try:
-        report = merge(options.recipe, options.out, say if options.json_progress else None)
+        report = _report(options)
     except Exception as error:
         failure = failure_of(error)
         if failure.code == "internal":
@@ -53,87 +49,125 @@ def main() -> int:
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workers.runner.merge")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("out", type=Path, nargs="?")
+    parser.add_argument("--json-progress", action="store_true", help="report every tensor")
+    parser.add_argument("--format", choices=("auto", "huarizo", "mergekit"), default="auto")
+    parser.add_argument("--save-dtype", choices=("float32", "float16", "bfloat16"))
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--max-memory", type=int, help="bytes")
+    parser.add_argument("--shard-size", type=int, default=SHARD_BYTES, help="bytes")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be made, and make nothing")
+    parser.add_argument("--to-mergekit", action="store_true", help="tell the mergekit form, and make nothing")
+    return parser
+
+
+def _report(options: argparse.Namespace) -> dict[str, Any]:
+    tell = say if options.json_progress else None
+    looking = options.dry_run or options.to_mergekit or options.out is None
+    wanted = Wanted(options.format, options.save_dtype, options.seed)
+    prepared = prepare(options.recipe, wanted, None if looking else tell, hashed=not looking)
+    if options.to_mergekit:
+        return mergekit_form(prepared)
+    if looking:
+        return outlook(prepared, options.shard_size)
+    return merge(prepared, options.out, tell, shard_bytes=options.shard_size, max_memory=options.max_memory)
+
+
 def say(event: dict[str, Any]) -> None:
     """One JSON line."""
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()
 
 
-def merge(file: Path, out: Path, tell: Any = None) -> dict[str, Any]:
-    """Build the recipe in `file` into the folder `out`.
+def merge(
+    prepared: Prepared, out: Path, tell: Any = None, *, shard_bytes: int = SHARD_BYTES, max_memory: int | None = None
+) -> dict[str, Any]:
+    """Build the recipe into the folder `out`.
 
     Raises:
-        RecipeError: the file is not a recipe.
-        HuarizoError: a parent cannot be used, or the recipe cannot be resolved.
+        HuarizoError: the recipe cannot be resolved, or a tensor of it cannot be made or written.
     """
-    recipe = read_recipe(file)
-    settings = _with_working_folder(Settings())
-    folders = {ref: model_folder(ref, settings) for ref in names_in(recipe)}
-    registered = {ref: _registered(ref, folder) for ref, folder in folders.items()}
-    resolved = resolve(recipe, registered)
-    models = models_in(recipe, registered)
+    resolved = resolve(prepared.recipe, prepared.registered)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()  # An export makes its own folder.
-    info = _export(resolved, models, folders, link_roots(settings), out, tell)
-    files = write_manifest(out, _about(recipe, resolved, registered, info))["files"]
-    return {"weights_digest": info.weights_digest, "recipe_digest": resolved.digest(), "files": files}
+    info = _export(prepared, resolved, out, tell, shard_bytes, max_memory)
+    files = write_manifest(out, _about(prepared, resolved, info))["files"]
+    return {
+        "weights_digest": info.weights_digest,
+        "recipe_digest": resolved.digest(),
+        "files": files,
+        "notes": prepared.notes,
+    }
 
 
-def read_recipe(file: Path) -> Recipe:
-    """Parse YAML or JSON.
+def outlook(prepared: Prepared, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
+    """What a merge would make and take, without reading a weight; errors as in `merge`."""
+    resolved = resolve(prepared.recipe, prepared.registered)
+    headers = {m.weights_digest: m.header for m in models_in(prepared.recipe, prepared.registered).values()}
+    plans, tensors = plan(resolved, headers), output_tensors(resolved, headers)
+    largest = max(plans, key=peak_bytes)
+    return {
+        "layers": len(resolved.layers),
+        "tensors": len(tensors),
+        "parameters": sum(info.elements for info in tensors),
+        "bytes": sum(tensor_size(info) for info in tensors),
+        "shards": len(cut(tensors, shard_bytes)),
+        "peak_memory": peak_bytes(largest),
+        "peak_tensor": largest.name,
+        "methods": dict(Counter(planned.method for planned in plans)),
+        "models": list(prepared.folders),
+        "save_dtype": resolved.save_dtype,
+        "notes": prepared.notes,
+        "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def mergekit_form(prepared: Prepared) -> dict[str, Any]:
+    """The recipe in mergekit's words.
 
     Raises:
-        RecipeError: not readable, or not a recipe; names the field.
+        MergekitError: it says what mergekit cannot.
     """
-    try:
-        parsed = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return Recipe.model_validate(parsed)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"a recipe must be a YAML or JSON file, but {file.name!r} is not: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{file.name!r} is not a recipe: {where}: {first['msg']}", where=where) from error
-
-
-def _registered(ref: str, folder: Path) -> Model | Adapter:
-    if is_adapter(folder):
-        header = read_adapter(folder)
-        return Adapter(name=ref, ref=ref, weights_digest=adapter_digest(folder, header), header=header)
-    return Model(name=ref, ref=ref, weights_digest=weights_digest(folder), header=read_header(folder))
-
-
-def _with_working_folder(settings: Settings) -> Settings:
-    """A local verb may read what its user can: paths are looked up from the working folder, absolute ones from `/`."""
-    return settings.model_copy(update={"model_roots": (*settings.model_roots, Path.cwd(), Path("/"))})
+    depths = {ref: found.header.layers for ref, found in prepared.registered.items() if isinstance(found, Model)}
+    form = to_mergekit(prepared.recipe, depths)
+    return {"documents": form.documents, "notes": (*prepared.notes, *form.notes)}
 
 
 def _export(
-    resolved: ResolvedRecipe,
-    models: Mapping[str, Model],
-    folders: dict[str, Path],
-    roots: tuple[Path, ...],
-    out: Path,
-    tell: Any,
+    prepared: Prepared, resolved: ResolvedRecipe, out: Path, tell: Any, shard_bytes: int, max_memory: int | None
 ) -> ExportInfo:
-    parents = open_parents(models.values(), folders.__getitem__)
-    donor = folders[models[resolved.tokenizer_donor()].ref]
+    models = models_in(prepared.recipe, prepared.registered)
+    parents = open_parents(models.values(), prepared.folders.__getitem__)
+    donor = prepared.folders[models[resolved.tokenizer_donor()].ref]
 
     def progress(done: int, total: int) -> None:
         if tell is not None:
             tell({"event": "progress", "done": done, "total": total})
 
-    return export(resolved, parents, out, tokenizer_folder=donor, roots=roots, progress=progress)
+    return export(
+        resolved,
+        parents,
+        out,
+        max_shard_bytes=shard_bytes,
+        tokenizer_folder=donor,
+        roots=prepared.roots,
+        progress=progress,
+        max_memory=max_memory,
+    )
 
 
-def _about(recipe: Recipe, resolved: ResolvedRecipe, registered: Registered, info: ExportInfo) -> dict[str, Any]:
+def _about(prepared: Prepared, resolved: ResolvedRecipe, info: ExportInfo) -> dict[str, Any]:
     return {
         "format": 1,
         "recipe_digest": resolved.digest(),
         "weights_digest": info.weights_digest,
         "parameters": info.parameters,
-        "recipe": recipe.model_dump(mode="json", exclude_none=True),
-        "parents": {ref: parent.weights_digest for ref, parent in registered.items()},
+        "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True),
+        "parents": {ref: parent.weights_digest for ref, parent in prepared.registered.items()},
+        "notes": prepared.notes,
     }
 
 

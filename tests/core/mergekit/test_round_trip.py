@@ -57,7 +57,7 @@ def check(config, found, tensor, parameter, names):
     ours = {"scale", *(spec.name for spec in catalog().method(tensor.entry.method).params)}
     if not parameter.effect or parameter.name not in ours:
         return
-    part, layer, t = place_of(config, found, tensor)
+    part, _, t = place_of(config, found, tensor)
     outer = [part.get("parameters", {}), config["parameters"]] if "slices" in config else [config["parameters"]]
     for position, (source, own_layer) in enumerate(tensor.entry.sources):
         model = names[source]

@@ -70,7 +70,9 @@ def test_progress_is_told_tensor_by_tensor(run, here):
     *steps, done = events
     total = len(load_file(here / "out" / "model.safetensors"))
     assert status == 0 and done["event"] == "done"
-    assert steps == [{"event": "progress", "done": n, "total": total} for n in range(1, total + 1)]
+    reading = [step["doing"] for step in steps if "doing" in step]
+    assert reading == ["reading local:nursery/arc", "reading local:nursery/wino"]
+    assert steps[2:] == [{"event": "progress", "done": n, "total": total} for n in range(1, total + 1)]
 
 
 def test_models_are_found_from_the_working_folder_and_by_absolute_path(run, here, smoke_nursery, monkeypatch):

@@ -1,0 +1,233 @@
+"""Recipe files as people write them: our short form or mergekit's, YAML or JSON, with models by path or hub id."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from core.adapters import Adapter, adapter_digest, is_adapter, read_adapter
+from core.checkpoint import read_header, weights_digest
+from core.errors import MissingCheckpointError, RecipeError
+from core.jobs import HUB_REF, LOCAL_REF
+from core.mergekit import Conversion, Knowledge, from_mergekit, is_mergekit, model_names, native_dtype
+from core.model import Model
+from core.recipe import resolve
+from core.recipe.ingredients import names_in
+from core.recipe.short import Dtype, Recipe
+from core.settings import Settings
+from workers.places import link_roots, model_folder
+
+#: Told an event of a verb in a process of its own.
+Tell = Callable[[dict[str, Any]], None]
+Form = Literal["auto", "huarizo", "mergekit"]
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?$")
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A parsed recipe.
+
+    Attributes:
+        form: whose words it is in.
+        value: the mapping, or for mergekit's stages a list of them.
+        models: what it calls its models and adapters.
+    """
+
+    form: Literal["huarizo", "mergekit"]
+    value: Any
+    models: tuple[str, ...]
+
+    def recipe(self, refs: Mapping[str, str], dtypes: Mapping[str, str], seed: int | None = None) -> Conversion:
+        """The recipe over references.
+
+        Args:
+            refs: the reference of every model, by what the file calls it.
+            dtypes: the dtype that a model is stored in, by what the file calls it; mergekit keeps it.
+            seed: of the masks, in place of the recipe's own.
+
+        Raises:
+            RecipeError, MergekitError: the file is not a recipe.
+        """
+        if self.form == "mergekit":
+            return from_mergekit(self.value, Knowledge(refs, dtypes, seed or 0))
+        recipe = _renamed(_validated(self.value), refs)
+        return Conversion(recipe if seed is None else recipe.evolve(seed=seed), ())
+
+
+def read_recipe_file(file: Path, form: Form = "auto") -> RecipeFile:
+    """Parse a file.
+
+    Args:
+        file: YAML, of one document or several, or JSON.
+        form: whose words it is in; `auto` goes by its keys.
+
+    Raises:
+        RecipeError: not readable, or no recipe; names the field.
+        MergekitError: a mergekit configuration that is malformed.
+    """
+    try:
+        documents = [item for item in yaml.safe_load_all(file.read_text(encoding="utf-8")) if item is not None]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"a recipe must be a YAML or JSON file, but {file.name!r} is not: {error}") from error
+    value = documents[0] if len(documents) == 1 else documents
+    if form == "mergekit" or (form == "auto" and is_mergekit(value)):
+        return RecipeFile("mergekit", value, model_names(value))
+    if not isinstance(value, dict):
+        raise RecipeError(f"a recipe is one mapping, but {file.name!r} holds {_kind(value)}: see docs/recipes.md")
+    return RecipeFile("huarizo", value, names_in(_validated(value)))
+
+
+def find_models(names: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
+    """The reference of each model that a file names; errors as in `find_model`."""
+    return {name: find_model(name, folders) for name in names}
+
+
+def find_model(name: str, folders: Sequence[Path]) -> str:
+    """The `local:` or `hub:` reference of a model as people write it.
+
+    A folder counts before a hub id of the same spelling. A path that a model root could not hold (absolute, or with
+    `..` or `~`) becomes absolute.
+
+    Args:
+        name: a path, a hub id with or without `@revision`, or a reference already.
+        folders: where relative paths start, in the order they are searched.
+
+    Raises:
+        MissingCheckpointError: neither a folder nor a hub id.
+    """
+    if HUB_REF.match(name):
+        return name
+    found = LOCAL_REF.match(name)
+    text = found["path"] if found else name
+    path = Path(text).expanduser()
+    place = next((folder / path for folder in folders if (folder / path).is_dir()), None)
+    if place is not None:
+        plain = not path.is_absolute() and ".." not in path.parts
+        return f"local:{path}" if plain else f"local:{os.path.abspath(place)}"
+    if found is None and _HUB_ID.match(name):
+        return f"hub:{name}"
+    if found is not None:
+        return name
+    raise MissingCheckpointError(
+        f"{name!r} must be a model's folder or a hub id, but no folder of that name lies under "
+        f"{[str(folder) for folder in folders]!r} and no hub id looks so: check the path"
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line says of a recipe besides its file."""
+
+    form: Form = "auto"
+    save_dtype: Dtype | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe with everything that it names at hand.
+
+    Attributes:
+        registered: models and adapters, by reference.
+        folders: where they lie, by reference.
+        roots: where links among their files may end.
+        notes: what to know of a recipe that was mergekit's.
+    """
+
+    recipe: Recipe
+    registered: Mapping[str, Model | Adapter]
+    folders: Mapping[str, Path]
+    roots: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def prepare(file: Path, wanted: Wanted, tell: Tell | None = None, *, hashed: bool = True) -> Prepared:
+    """Read a recipe file and find what it names.
+
+    Args:
+        file: the recipe.
+        wanted: options.
+        tell: told which model is being read.
+        hashed: whether models are known by their weights; without, by where they lie, which costs no reading.
+
+    Raises:
+        RecipeError, MergekitError: the file is not a recipe.
+        HuarizoError: a model cannot be used.
+    """
+    found = read_recipe_file(file, wanted.form)
+    settings = _with_working_folder(Settings())
+    refs = find_models(found.models, (Path.cwd(), file.absolute().parent, *settings.model_roots))
+    folders = {ref: model_folder(ref, settings) for ref in dict.fromkeys(refs.values())}
+    registered = {ref: _unread(ref, folder) for ref, folder in folders.items()}
+    models = ((name, registered[ref]) for name, ref in refs.items())
+    dtypes = {name: native_dtype(model.header) for name, model in models if isinstance(model, Model)}
+    made = found.recipe(refs, dtypes, wanted.seed)
+    recipe = made.recipe if wanted.save_dtype is None else made.recipe.evolve(save_dtype=wanted.save_dtype)
+    if hashed:
+        resolve(recipe, registered)  # What headers alone decide is said before gigabytes are read.
+        registered = _read(registered, folders, tell)
+    return Prepared(recipe, registered, folders, link_roots(settings), made.notes)
+
+
+def _unread(ref: str, folder: Path) -> Model | Adapter:
+    """What headers say."""
+    if is_adapter(folder):
+        return Adapter(name=ref, ref=ref, weights_digest=f"unread {ref}", header=read_adapter(folder))
+    return Model(name=ref, ref=ref, weights_digest=f"unread {ref}", header=read_header(folder))
+
+
+def _read(
+    unread: Mapping[str, Model | Adapter], folders: Mapping[str, Path], tell: Tell | None
+) -> dict[str, Model | Adapter]:
+    """The same with the digests of their weights."""
+    found: dict[str, Model | Adapter] = {}
+    for done, (ref, model) in enumerate(unread.items()):
+        if tell is not None:
+            tell({"event": "progress", "doing": f"reading {ref}", "done": done, "total": len(unread)})
+        folder = folders[ref]
+        digest = adapter_digest(folder, model.header) if isinstance(model, Adapter) else weights_digest(folder)
+        found[ref] = model.evolve(weights_digest=digest)
+    return found
+
+
+def _with_working_folder(settings: Settings) -> Settings:
+    """A local verb may read what its user can: paths are looked up from the working folder, absolute ones from `/`."""
+    return settings.model_copy(update={"model_roots": (*settings.model_roots, Path.cwd(), Path("/"))})
+
+
+def _validated(value: Any) -> Recipe:
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise RecipeError(f"this is not a recipe: {where}: {message}", where=where) from error
+
+
+def _renamed(recipe: Recipe, refs: Mapping[str, str]) -> Recipe:
+    """The recipe with references for names."""
+
+    def named(name: str | None) -> str | None:
+        return None if name is None else refs.get(name, name)
+
+    sources = tuple(
+        source.evolve(
+            model=named(source.model),
+            adapter=named(source.adapter),
+            recipe=None if source.recipe is None else _renamed(source.recipe, refs),
+        )
+        for source in recipe.sources
+    )
+    return recipe.evolve(sources=sources)
+
+
+def _kind(value: Any) -> str:
+    return f"{len(value)} documents" if isinstance(value, list) else f"a {type(value).__name__}"
