@@ -70,6 +70,36 @@ class Rope(Noun):
     scaling_keys: tuple[str, ...] = ()
 
 
+class Fused(Noun):
+    """A projection that makes queries, keys and values at once.
+
+    Attributes:
+        tensors: its weight and bias, as suffixes.
+        axis: of its outputs: 0, or -1 for the last.
+        order: `blocks` has all queries, then all keys, then all values; `heads` has them so for each head in turn.
+    """
+
+    tensors: tuple[str, ...]
+    axis: Literal[0, -1]
+    order: Literal["blocks", "heads"]
+
+
+class Scaling(Noun):
+    """Which of a layer's tensors take a factor on what the layer computes (see `core.recipe.factors`).
+
+    Attributes:
+        logits: those that make queries and keys, or that weigh them after their norm.
+        fused: the projection that makes them, where one makes the values too.
+        outputs: those that weigh what the layer adds to the residual stream.
+        centred: norm weights w that the network uses as 1 + w.
+    """
+
+    logits: tuple[str, ...] = ()
+    fused: Fused | None = None
+    outputs: tuple[str, ...]
+    centred: tuple[str, ...] = ()
+
+
 class Architecture(Noun):
     """One model family. A family that is not known has only its `model_type`: all tensors stand outside the stack.
 
@@ -88,6 +118,7 @@ class Architecture(Noun):
         rope: its rotary embedding; None for learned positions.
         meaning: config keys that decide what equal shapes mean, with the value of an absent one.
         ignored: suffixes of layer tensors that are no weights, each with the reason.
+        scaling: where factors on a layer's computation go; None where they cannot be folded into weights.
     """
 
     model_type: str
@@ -106,6 +137,7 @@ class Architecture(Noun):
     rope: Rope | None = None
     meaning: dict[str, Any] = Field(default_factory=dict)
     ignored: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
+    scaling: Scaling | None = None
 
     @property
     def known(self) -> bool:

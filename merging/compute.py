@@ -38,6 +38,8 @@ def compute(
         NonFiniteCheckpointError: a parent's tensor does.
     """
     statistics = Statistics(keep_bytes=0) if statistics is None else statistics
+    if planned.plain is not planned:
+        return _adjusted(planned, compute(planned.plain, parents, keep=keep, statistics=statistics), out)
     tensors = [_source(source, parents, keep, statistics) for source in planned.sources]
     if out is None:
         out = torch.empty(planned.shape, dtype=planned.dtype, device=parents.device)
@@ -46,6 +48,23 @@ def compute(
     else:
         inputs = inputs_of(planned, tensors, statistics)
         run(method_of(planned.method).kernel(inputs), inputs, out.view(-1), planned.scale)
+    return _finite(planned, out)
+
+
+def _adjusted(planned: TensorPlan, plain: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """The float32 result with the factor on its part and the shift, rounded once; `plain` is overwritten."""
+    part = planned.part
+    if part is not None:
+        index = torch.arange(plain.shape[part.axis], device=plain.device) % part.period < part.length
+        factor = torch.where(index, part.scale, 1.0).to(torch.float32)
+        plain.mul_(factor if part.axis == -1 else factor.view(-1, *(1,) * (plain.dim() - 1)))
+    if planned.shift != 0.0:
+        plain.add_(planned.shift)
+    out = torch.empty(planned.shape, dtype=planned.dtype, device=plain.device) if out is None else out
+    return _finite(planned, out.copy_(plain))
+
+
+def _finite(planned: TensorPlan, out: torch.Tensor) -> torch.Tensor:
     if not is_finite(out):
         raise NonFiniteWeightsError(
             f"built weights must be finite, but tensor {planned.name!r} is not: take smaller weights or a wider dtype",
@@ -78,6 +97,8 @@ def inputs_of(planned: TensorPlan, tensors: list[torch.Tensor], statistics: Stat
 def peak_bytes(planned: TensorPlan) -> int:
     """An upper bound on the memory `compute` takes for a plan, its leaves on the device included."""
     elements = math.prod(planned.shape)
+    if planned.plain is not planned:
+        return peak_bytes(planned.plain) + elements * planned.dtype.itemsize
     own = sum(
         elements * source.dtype.itemsize if isinstance(source, Leaf) else peak_bytes(source)
         for source in planned.sources

@@ -55,6 +55,20 @@ class AlignedVocabulary(Noun):
     pad_to_multiple_of: int | None = None
 
 
+class Part(Noun):
+    """A factor on some of a tensor's rows or columns: those whose index, modulo `period`, lies below `length`.
+
+    Attributes:
+        axis: the dimension that is counted: 0, or -1 for the last.
+        scale: the factor.
+    """
+
+    axis: Literal[0, -1]
+    period: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=1)]
+    scale: float
+
+
 class Group(Noun):
     """The tensors of an entry that get equal values.
 
@@ -63,12 +77,17 @@ class Group(Noun):
         params: values that hold for the whole tensor, by parameter name.
         source_params: values per source, in the order of the entry's sources.
         scale: factor on the result.
+        part: a further factor on a part of it.
+        shift: added to all of it in the end.
     """
 
     tensors: Annotated[tuple[str, ...], Field(min_length=1)]
     params: dict[str, Scalar] = Field(default_factory=dict)
     source_params: tuple[dict[str, Scalar], ...] = ()
     scale: float = 1.0
+    # Left out where they change nothing: recipes had their digests before there were any.
+    part: Part | None = Field(default=None, exclude_if=lambda part: part is None)
+    shift: float = Field(default=0.0, exclude_if=lambda shift: shift == 0.0)
 
 
 class Entry(Noun):
@@ -92,6 +111,7 @@ class ResolvedRecipe(Noun):
     """Everything that decides a candidate's bytes and what they compute, and nothing else (no names, no paths).
 
     Attributes:
+        layers: the stack; empty where it is not known which tensors are layers (then all of them stand in `embed`).
         tokenizer: the source that gives its tokenizer; `tokenizer_digest` is over that tokenizer's files (those of all
             sources where it is a union).
         vocabulary: how its rows come about; None where all sources have one vocabulary, which is the donor's.
@@ -101,7 +121,7 @@ class ResolvedRecipe(Noun):
     format: Literal[1] = 1
     model_type: str
     sources: tuple[ResolvedSource, ...]
-    layers: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    layers: tuple[Entry, ...]
     embed: Entry
     head: Entry
     tokenizer: int

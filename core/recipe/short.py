@@ -4,7 +4,8 @@
      "merge": {"method": "ties", "base": "base", "params": {"weight": {"a": 1.0, "b": [0.2, 0.8]}, "density": 0.5}},
      "save_dtype": "bfloat16", "seed": 7}
 
-Exactly one of `merge` (every layer with its namesake), `layout` (a preset over one source), `slices` is given.
+Exactly one of `merge` (every layer with its namesake), `layout` (a preset over one source), `slices` and `path` (a
+way through the layers of several sources) is given.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from core.recipe.limits import (
     MAX_SLICES,
     MAX_SOURCES,
 )
+from core.recipe.path import Path
 from core.recipe.values import GROUPS, check_form
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -125,6 +127,18 @@ class Layout(Noun):
     params: Annotated[dict[str, int | _Layers], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
 
 
+class Repeated(Noun):
+    """What the second and every later occurrence of a layer in a stack gets.
+
+    Attributes:
+        attention: factor on its attention logits; 0.5 is sqrt(1/2) on queries and on keys.
+        output: factor on what it adds to the residual stream; 0.5 to 0.7 is said to help untrained stacks.
+    """
+
+    attention: Annotated[float, Field(gt=0, le=16)] = 0.5
+    output: Annotated[float, Field(gt=0, le=16)] = 1.0
+
+
 class SliceSource(Noun):
     """Which layers of which source enter a slice: a half-open `range` or explicit `layers`."""
 
@@ -166,6 +180,8 @@ class Recipe(Noun):
     merge: Merge | None = None
     layout: Layout | None = None
     slices: Annotated[tuple[Slice, ...], Field(max_length=MAX_SLICES)] | None = None
+    path: Path | None = Field(default=None, exclude_if=lambda path: path is None)
+    repeated: Repeated | None = Field(default=None, exclude_if=lambda repeated: repeated is None)
     tokenizer: str | Tokenizer | None = None
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype = "bfloat16"
@@ -184,9 +200,11 @@ class Recipe(Noun):
 
     @model_validator(mode="after")
     def _shape(self) -> Recipe:
-        given = [name for name in ("merge", "layout", "slices") if getattr(self, name) is not None]
+        given = [name for name in ("merge", "layout", "slices", "path") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a recipe has exactly one of merge, layout and slices, but got {given!r}")
+            raise ValueError(f"a recipe has exactly one of merge, layout, slices and path, but got {given!r}")
+        if self.repeated is not None and self.merge is not None:
+            raise ValueError("`repeated` scales layers that stand there again, which no merge has: leave it out")
         names = [source.name for source in self.sources]
         if len(set(names)) != len(names):
             raise ValueError(f"source names must be unique, but got {names!r}: rename one")
@@ -202,6 +220,7 @@ class Recipe(Noun):
         if len(recipes) > MAX_RECIPES:
             raise ValueError(f"a recipe may hold at most {MAX_RECIPES} recipes, but this one has {len(recipes)}")
         layers = sum(len(part.sources[0].indices()) for recipe in recipes for part in recipe.slices or ())
+        layers += sum(sum(recipe.path.include) for recipe in recipes if recipe.path is not None)
         if layers > MAX_LAYERS:
             raise ValueError(f"a recipe may have at most {MAX_LAYERS} layers, but its slices have {layers}")
         return self

@@ -76,6 +76,13 @@ def check_form(value: Any, where: str) -> None:
     raise RecipeError(f"{where} may be nested at most {MAX_NESTING} deep: write it flatter", where=where)
 
 
+def has_groups(value: Any) -> bool:
+    """Whether a value, which `check_form` has passed, is given for layer groups, at any depth."""
+    if isinstance(value, dict) and set(value) == {GROUPS}:
+        return True
+    return any(has_groups(inner) for inner in _entries(value, "value"))
+
+
 def _entries(value: Any, where: str) -> list[Any]:
     """The values within a value; a filter entry is one level with the list that it stands in."""
     if isinstance(value, dict):
