@@ -14,7 +14,7 @@ from core.model import DTYPE_NAMES, Header
 from core.noun import digest_of
 from core.params import Scalar
 from core.recipe.output import OutputTensor, output_tensors, walk
-from core.recipe.resolved import ResolvedRecipe, ResolvedSource
+from core.recipe.resolved import Part, ResolvedRecipe, ResolvedSource
 from merging.methods import method_of
 from merging.randomness import MaskKey, mask_key
 
@@ -45,6 +45,7 @@ class TensorPlan:
         params, source_params, scale: the recipe's values for this tensor.
         keys: what keys each source's mask.
         dtype: the dtype the result is rounded to, once.
+        part, shift: a factor on a part of the scaled result, and what is added to it then.
     """
 
     name: str
@@ -58,11 +59,20 @@ class TensorPlan:
     scale: float
     keys: tuple[MaskKey, ...]
     dtype: torch.dtype
+    part: Part | None = None
+    shift: float = 0.0
 
     @property
     def copies(self) -> bool:
         """Whether the result is its source, at most rounded: no arithmetic."""
-        return self.method == "passthrough" and self.scale == 1.0
+        return self.method == "passthrough" and self.scale == 1.0 and self.plain is self
+
+    @property
+    def plain(self) -> TensorPlan:
+        """The plan without `part` and `shift`, in float32; itself where it has neither."""
+        if self.part is None and self.shift == 0.0:
+            return self
+        return replace(self, part=None, shift=0.0, dtype=torch.float32)
 
     @property
     def shared(self) -> Leaf | None:
@@ -78,7 +88,8 @@ class TensorPlan:
             return digest_of([content, str(self.dtype)])
         keys = [[key.index, key.state] for key in self.keys]
         values = [self.method, self.version, self.base, dict(self.params), [dict(p) for p in self.source_params]]
-        return digest_of([content, str(self.dtype), *values, self.scale, keys])
+        more = [] if self.plain is self else [self.part and self.part.model_dump(), self.shift]
+        return digest_of([content, str(self.dtype), *values, self.scale, keys, *more])
 
 
 def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorPlan, ...]:
@@ -143,6 +154,8 @@ def _plan(
         scale=group.scale,
         keys=tuple(mask_key(recipe.seed, *pair) for pair in zip(digests, names, strict=False)),
         dtype=dtype,
+        part=group.part,
+        shift=group.shift,
     )
     inner = sources[0]
     # A nested result passed through in its own dtype is that result, and may in turn be a parent's tensor.
