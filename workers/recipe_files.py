@@ -230,4 +230,6 @@ def _renamed(recipe: Recipe, refs: Mapping[str, str]) -> Recipe:
 
 
 def _kind(value: Any) -> str:
-    return f"{len(value)} documents" if isinstance(value, list) else f"a {type(value).__name__}"
+    if isinstance(value, list):
+        return "several documents" if value else "nothing"
+    return f"a {type(value).__name__}"

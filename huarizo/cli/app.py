@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -185,14 +185,47 @@ def export(
 
 @app.command(rich_help_panel=LOCAL)
 def merge(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe, YAML or JSON.", exists=True)],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe or a mergekit configuration, YAML or JSON.", exists=True)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="The folder to write; not needed with --dry-run and --to-mergekit."),
+    ] = None,
+    form: Annotated[
+        Literal["auto", "huarizo", "mergekit"],
+        typer.Option("--format", help="Whose words the file is in; auto goes by its keys."),
+    ] = "auto",
+    save_dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None, typer.Option(help="In place of the recipe's own.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="In place of the recipe's own.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="What the merge may hold at once, such as 8GiB.")
+    ] = None,
+    shard_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Weights files are cut at this size; 5GiB by default.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be made and what it takes; make nothing.")
+    ] = False,
+    to_mergekit: Annotated[
+        bool, typer.Option("--to-mergekit", help="Print the recipe as a mergekit configuration; make nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge one recipe into a checkpoint, without any service."""
     from huarizo.cli import merge as verb
 
-    verb.merge(recipe, out, as_json=as_json)
+    memory, shard = (None if text is None else verb.size_of(text) for text in (max_memory, shard_size))
+    options = verb.Options(form, save_dtype, seed, memory, shard)
+    if to_mergekit:
+        return verb.to_mergekit(recipe, options, as_json=as_json)
+    if dry_run:
+        return verb.dry_run(recipe, options, as_json=as_json)
+    if out is None:
+        raise typer.BadParameter("name the folder to write", param_hint="OUT")
+    return verb.merge(recipe, out, options, as_json=as_json)
 
 
 @app.command(rich_help_panel=LOCAL)
