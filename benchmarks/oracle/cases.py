@@ -90,13 +90,13 @@ def _averages() -> Iterator[Case]:
 
 
 def _spheres() -> Iterator[Case]:
-    ends = (*PLAIN, "cube", "unequal", "opposite", "parallel", "zero")
+    ends = (*PLAIN, "cube", "unequal", "opposite", "against", "parallel", "zero")
     for t in (0.0, 0.3, 0.5, 1.0):
         yield from _case("slerp", f"t {t}", ends if t == 0.3 else ("apart", "norm"), "b", "a", t=t)
     yield from _nuslerp(ends)
     yield from _multislerp(ends)
     yield from _case("karcher", "default", ends)
-    yield from _case("karcher", "two", ("apart", "opposite", "unequal"), "ab")
+    yield from _case("karcher", "two", ("apart", "opposite", "against", "unequal"), "ab")
     yield from _case("karcher", "one step", ("apart", "norm", "cube"), max_iter=1)
     yield from _case("karcher", "long and fine", ("apart", "unequal", "weights"), max_iter=200, tol=1e-9)
     yield from _case("karcher", "coarse", ("apart", "unequal"), tol=0.3)
@@ -125,14 +125,20 @@ def _multislerp(families: tuple[str, ...]) -> Iterator[Case]:
         )
         yield from _case("multislerp", f"{name} signed", ("apart", "unequal"), base=base, weight=SIGNED)
         yield from _case("multislerp", f"{name} two", ("apart", "opposite"), "ab", base, weight=each(1.0, 1.0))
-        yield from _case("multislerp", f"{name} wide eps", ("apart", "weights"), base=base, weight=MIXED, eps=1e-3)
+        yield from _case(
+            "multislerp", f"{name} wide eps", ("apart", "weights", "unequal"), base=base, weight=MIXED, eps=1e-3
+        )
         yield from _case("multislerp", f"{name} alone", ("apart",), "a", base, weight={"a": 0.5})
+        raw: Settings = {"weight": {"a": 0.5}, "normalize_weights": False}
+        yield from _case("multislerp", f"{name} alone raw", ("apart",), "a", base, **raw)
+        yield from _case("multislerp", f"{name} balanced", ("opposite",), base=base, weight=each(1.0, 1.0, 0.0))
 
 
 def _swaps() -> Iterator[Case]:
     families = (*PLAIN, "grid", "sparse", "cube")
     for t in (0.0, 1e-5, 0.02, 10.0):
         yield from _case("nearswap", f"t {t}", families if t == 0.02 else ("apart", "weights", "grid"), "b", "a", t=t)
+    yield from _case("nearswap", "tiny t", ("weights",), "b", "a", t=1e-7)
     yield from _case("arcee_fusion", "default", (*families, "opposite", "zero"), "b", "a")
 
 
@@ -180,10 +186,11 @@ def _random_drops() -> Iterator[Case]:
 
 
 def _other_deltas() -> Iterator[Case]:
-    families = (*DELTAS, "opposite", "unequal")
-    yield from _case("model_stock", "whole", families, base="base")
-    yield from _case("model_stock", "rows", families, base="base", filter_wise=True)
+    yield from _case("model_stock", "whole", DELTAS, base="base")
+    yield from _case("model_stock", "rows", DELTAS, base="base", filter_wise=True)
     yield from _case("model_stock", "two", ("apart", "opposite"), "ab", "base")
+    yield from _case("model_stock", "disagreeing", ("opposite",), base="base")
+    families = (*DELTAS, "opposite", "unequal")
     for share in (1.0, 0.5, 0.1, 0.0):
         yield from _case(
             "sce", f"top {share}", families if share > 0.1 else ("apart", "grid"), base="base", select_topk=share

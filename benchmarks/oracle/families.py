@@ -23,27 +23,33 @@ def families() -> dict[str, Family]:
     return {name: make(np.random.default_rng(seed)) for seed, (name, make) in enumerate(_MAKERS.items(), start=100)}
 
 
+#: How much of a change all models of a family share, as fine-tunes of one base do.
+COMMON = 0.8
+
+
 def _around(
     generator: np.random.Generator, shape: tuple[int, ...], centre: float, spread: float, change: float
 ) -> Family:
-    """A normal base and models a normal change away from it."""
-    base = centre + spread * generator.normal(size=shape)
-    changed = {name: base + change * generator.normal(size=shape) for name in MODELS}
+    """A normal base, and models a normal change away from it that is partly the same for all."""
+    base, common = centre + spread * generator.normal(size=shape), generator.normal(size=shape)
+    changed = {name: base + change * (COMMON * common + (1 - COMMON) * generator.normal(size=shape)) for name in MODELS}
     return {name: array.astype(np.float32) for name, array in {**changed, "base": base}.items()}
 
 
 def _grid(generator: np.random.Generator) -> Family:
     """Changes of few sizes, many of them zero: magnitudes tie everywhere, and every difference is exact."""
-    base = generator.integers(-64, 64, size=(12, 20))
-    changed = {name: base + generator.integers(-3, 4, size=base.shape) for name in MODELS}
+    shape = (12, 20)
+    base, common = generator.integers(-64, 64, size=shape), generator.integers(-2, 3, size=shape)
+    changed = {name: base + common + generator.integers(-1, 2, size=shape) for name in MODELS}
     return {name: (array / 64).astype(np.float32) for name, array in {**changed, "base": base}.items()}
 
 
 def _sparse(generator: np.random.Generator) -> Family:
-    """Two models that change a third of the entries each, and one that changes nothing."""
-    base = 0.02 * generator.normal(size=(20, 15))
+    """Two models that change a good third of the entries each, and one that changes nothing."""
+    shape = (20, 15)
+    base, common = 0.02 * generator.normal(size=shape), generator.normal(size=shape)
     changed = {
-        name: base + 0.004 * generator.normal(size=base.shape) * (generator.random(base.shape) < share)
+        name: base + 0.004 * (common + 0.1 * generator.normal(size=shape)) * (generator.random(shape) < share)
         for name, share in (("a", 0.3), ("b", 0.4), ("c", 0.0))
     }
     return {name: array.astype(np.float32) for name, array in {**changed, "base": base}.items()}
@@ -53,6 +59,12 @@ def _opposite(generator: np.random.Generator) -> Family:
     """Two models that are each other's negative around a zero base, and a third."""
     one, other = (generator.normal(size=(10, 12)).astype(np.float32) for _ in range(2))
     return {"a": one, "b": -one, "c": other, "base": np.zeros_like(one)}
+
+
+def _against(generator: np.random.Generator) -> Family:
+    """Two models in opposite directions, of lengths whose cosine float32 does not find to be -1."""
+    one, other = (generator.normal(size=(8, 16)).astype(np.float32) for _ in range(2))
+    return {"a": one, "b": np.float32(-3.3) * one, "c": other, "base": np.zeros_like(one)}
 
 
 def _parallel(generator: np.random.Generator) -> Family:
@@ -84,6 +96,7 @@ _MAKERS: dict[str, Callable[[np.random.Generator], Family]] = {
     "grid": _grid,
     "sparse": _sparse,
     "opposite": _opposite,
+    "against": _against,
     "parallel": _parallel,
     "zero": _with_zero,
     "unequal": _unequal,

@@ -1,9 +1,30 @@
-"""The golden cases in which this project means to differ from mergekit 0.1.5, and why."""
+"""The golden cases in which this project means to differ from mergekit 0.1.5. `test_deviations.py` shows how and why."""
 
 from __future__ import annotations
 
-#: Case id to reason; a test in `test_deviations.py` shows both values of each.
-DEVIATIONS: dict[str, str] = {
-    "slerp/t 0.3/zero": "a zero tensor has no direction: the line is taken, not a right angle",
-    "task_arithmetic/cancelling/apart": "weights that cancel are not divided by what float32 leaves of their sum",
+from tests.conformance.oracle_cases import Case, of
+
+#: What the deviation is, and the ids of its cases (patterns as of file names).
+PATTERNS: dict[str, tuple[str, ...]] = {
+    "a zero tensor has no direction": ("slerp/t 0.3/zero", "nuslerp/whole/zero"),
+    "opposite directions take the line": ("nuslerp/*/against",),
+    "a mean of opposite directions takes the line": ("karcher/two/opposite", "karcher/two/against"),
+    "directions that cancel take the line": ("multislerp/* balanced/opposite",),
+    "a lone source has its weight": ("multislerp/* alone raw/apart",),
+    "eps decides and does not add": ("multislerp/* wide eps/unequal", "multislerp/deltas wide eps/weights"),
+    "tol ends the iteration": ("karcher/coarse/unequal",),
+    "t below 1e-6": ("nearswap/tiny t/weights",),
+    "divergence of nearly equal rows": ("arcee_fusion/default/weights",),
+    "short task vectors have angles": ("model_stock/whole/weights", "model_stock/rows/weights"),
+    "no centre in disagreement": ("model_stock/rows/sparse", "model_stock/disagreeing/opposite"),
+    "weights that cancel": ("task_arithmetic/cancelling/apart",),
 }
+
+
+def deviating(what: str) -> list[Case]:
+    """The cases of one deviation."""
+    return list(of(*PATTERNS[what]))
+
+
+#: The deviation of every case that has one.
+DEVIATIONS: dict[str, str] = {case.id: what for what in PATTERNS for case in deviating(what)}
