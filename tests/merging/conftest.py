@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from core.recipe import Recipe, ResolvedRecipe, Source, resolve
 from merging.sources import Parents
 
 torch.set_num_threads(1)
+# zoo.py is shared by the tests below this folder.
+sys.path.insert(0, str(Path(__file__).parent))
 
 WIDTH, VOCABULARY, LAYERS = 32, 64, 4
 
@@ -156,3 +159,20 @@ def make_llama_config() -> Callable[..., LlamaConfig]:
 def save_tokenizer() -> Callable[[Path], None]:
     """Write the family's tokenizer into a folder."""
     return write_tokenizer
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Family]:
+    """For each family of models a random `base` and a fine-tune `a`: `zoo("phi3")`."""
+    from zoo import write_pair
+
+    made: dict[str, Family] = {}
+
+    def of(kind: str) -> Family:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            write_pair(kind, folder, write_tokenizer)
+            made[kind] = Family(folder, ("base", "a"))
+        return made[kind]
+
+    return of

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
+from zoo import CONFIGS, FAMILIES, attention_of, layers_of, logits, reference
 
-from core.architectures import architectures
 from core.checkpoint import read_header, weights_digest
 from core.errors import CheckpointError
 from core.recipe import identity
@@ -19,98 +19,8 @@ from merging.export import export
 from merging.resident import Resident
 from merging.resident import weights_digest as built_digest
 
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-GEMMA = {**SIZES, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 3}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "gemma2": GEMMA,
-    "gemma3_text": {**GEMMA, "sliding_window_pattern": 3},
-    "gpt2": {
-        "vocab_size": 64,
-        "n_embd": 32,
-        "n_layer": 4,
-        "n_head": 4,
-        "n_positions": 64,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
-    "gpt_neox": {key: value for key, value in SIZES.items() if key != "num_key_value_heads"},
-    "llama": SIZES,
-    "mistral": SIZES,
-    "phi3": SIZES,
-    "qwen2": {**SIZES, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 2},
-    "qwen3": {**SIZES, "head_dim": 16, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 2},
-}
-FAMILIES = sorted(CONFIGS)
 #: Duplicated layers, moved to places whose kind of attention was another one.
 STACK = (3, 0, 2, 1, 1, 2, 3)
-
-
-@pytest.fixture(scope="module")
-def zoo(tmp_path_factory, family, save_tokenizer):
-    """For each family a random model `base` and a fine-tune `a`: `zoo("phi3")`."""
-    made: dict[str, Any] = {}
-
-    def of(kind: str) -> Any:
-        if kind not in made:
-            folder = tmp_path_factory.mktemp(kind)
-            with torch.random.fork_rng():
-                torch.manual_seed(1)
-                model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **CONFIGS[kind]))
-                for name in ("base", "a"):
-                    for parameter in model.parameters():
-                        parameter.data += 0.05 * torch.randn(parameter.shape)
-                    model.save_pretrained(folder / name)
-                    save_tokenizer(folder / name)
-            made[kind] = type(family)(folder, ("base", "a"))
-        return made[kind]
-
-    return of
-
-
-def logits(model: Any, tokens: torch.Tensor, **options: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model.eval()(tokens, **options).logits
-
-
-def layers_of(model: Any) -> Any:
-    return next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
-
-
-def attention_of(layer: torch.nn.Module) -> Any:
-    return next(module for module in layer.modules() if hasattr(module, "layer_idx"))
-
-
-def restacked(folder: Path, layers: tuple[int, ...]) -> Any:
-    """The reference: transformers' own modules put in another order, each given its new index."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    stack = layers_of(model)
-    state = [{k: v.clone() for k, v in layer.state_dict().items()} for layer in stack]
-    kinds = getattr(model.config, "layer_types", None)
-    config = json.loads((folder / "config.json").read_text())
-    config[architectures()[config["model_type"]].layers_key] = len(layers)
-    if kinds is not None:
-        config["layer_types"] = [kinds[layer] for layer in layers]
-    outside = {k: v for k, v in model.state_dict().items() if ".0." not in k and not _in_stack(k)}
-    again = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.pop("model_type"), **config))
-    again.load_state_dict(outside, strict=False)
-    for layer, source in zip(layers_of(again), layers, strict=True):
-        layer.load_state_dict(state[source])
-    return again
-
-
-def _in_stack(name: str) -> bool:
-    return any(part.isdigit() for part in name.split("."))
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -144,7 +54,7 @@ def test_a_restacked_model_computes_what_its_layers_do_in_the_new_order(zoo, tok
     models = zoo(kind)
     built = Resident(models.parents()).build(models.stack("base", STACK))
     assert [attention_of(layer).layer_idx for layer in layers_of(built.model)] == list(range(len(STACK)))
-    expected = restacked(models.folder / "base", STACK)
+    expected = reference([(models.folder / "base", layer) for layer in STACK])
     assert torch.equal(logits(built.model, tokens, use_cache=use_cache), logits(expected, tokens, use_cache=use_cache))
 
 
@@ -213,7 +123,10 @@ def test_gpt2_checkpoints_of_the_bare_stack_with_old_buffers_are_the_same_model(
     assert weights_digest(tmp_path / "old") == models.models["base"].weights_digest
     old = type(models)(tmp_path, ("old",))
     built = Resident(old.parents()).build(old.stack("old", (0, 1, 1, 2, 3)))
-    assert torch.equal(logits(built.model, tokens), logits(restacked(models.folder / "base", (0, 1, 1, 2, 3)), tokens))
+    assert torch.equal(
+        logits(built.model, tokens),
+        logits(reference([(models.folder / "base", layer) for layer in (0, 1, 1, 2, 3)]), tokens),
+    )
 
 
 def test_neox_buffers_are_no_weights_and_the_head_has_one_name(zoo, tmp_path):
