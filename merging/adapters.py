@@ -115,5 +115,7 @@ def open_parents(
     for model in adapted:
         base, adapter = model.base, model.adapter
         made = Adapted(base.weights_digest, base.header, adapter, folder_of(adapter.ref))
-        parents.derive(model.weights_digest, model.header, made)
+        parents.derive(model.weights_digest, made)
+        parents.headers[model.weights_digest] = model.header
+        parents.folders[model.weights_digest] = parents.folders[base.weights_digest]
     return parents

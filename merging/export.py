@@ -27,6 +27,7 @@ from merging.shards import ExportedFile, cut, index_text, tensor_size
 from merging.sources import Parents, tensor_bytes
 from merging.stream import ShardStream
 from merging.tokenizer_files import copy_tokenizer
+from merging.vocabulary import Vocabularies
 
 #: Called with the number of tensors written and the number of all; may raise to stop the export.
 Progress = Callable[[int, int], None]
@@ -84,14 +85,15 @@ def export(
     if out.exists():
         raise ConflictError(f"an export makes its own folder, but {str(out)!r} exists: choose another name")
     check_inside(tokenizer_folder, roots)
-    plans = plan(recipe, parents.headers)
+    vocabularies = Vocabularies(parents)
+    plans = plan(recipe, parents.headers, vocabularies.align(recipe))
     waiting_bytes = _waiting_bytes(plans, max_memory)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         info = _write(
-            recipe, plans, parents, partial, max_shard_bytes, waiting_bytes, tokenizer_folder, roots, progress
+            recipe, plans, vocabularies, partial, max_shard_bytes, waiting_bytes, tokenizer_folder, roots, progress
         )
         os.rename(partial, out)
     except OSError as error:
@@ -108,7 +110,7 @@ def export(
 def _write(
     recipe: ResolvedRecipe,
     plans: tuple[TensorPlan, ...],
-    parents: Parents,
+    vocabularies: Vocabularies,
     folder: Path,
     max_shard_bytes: int,
     waiting_bytes: int,
@@ -116,13 +118,16 @@ def _write(
     roots: Sequence[Path],
     progress: Progress | None,
 ) -> ExportInfo:
-    tensors = output_tensors(recipe, parents.headers)
+    parents, alignment = vocabularies.parents, vocabularies.align(recipe)
+    rows = None if alignment is None else alignment.rows
+    tensors = output_tensors(recipe, parents.headers, rows)
     _check_space(tensors, folder)
     files, digest = _write_weights(plans, tensors, parents, folder, max_shard_bytes, waiting_bytes, progress)
-    config = output_config(recipe, parents.headers)
+    config = output_config(recipe, parents.headers, rows)
     _write_json(folder / "config.json", config)
     _write_json(folder / GENERATION_CONFIG, _generation_config(tokenizer_folder, config))
-    others = ["config.json", GENERATION_CONFIG, *copy_tokenizer(tokenizer_folder, folder, roots)]
+    tokenizer = copy_tokenizer(tokenizer_folder, folder, roots, extended=vocabularies.tokenizer(recipe))
+    others = ["config.json", GENERATION_CONFIG, *tokenizer]
     if (folder / INDEX).is_file():
         others.append(INDEX)
     files = [*files, *(_exported(folder / name) for name in others)]

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from core.alignment import Alignment
 from core.architectures import Architecture, architecture_of
 from core.errors import CheckpointError
 from core.model import DTYPE_NAMES, Header
@@ -92,12 +93,19 @@ class TensorPlan:
         return digest_of([content, str(self.dtype), *values, self.scale, keys, *more])
 
 
-def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorPlan, ...]:
+def plan(
+    recipe: ResolvedRecipe, headers: Mapping[str, Header], alignment: Alignment | None = None
+) -> tuple[TensorPlan, ...]:
     """The plan of every output tensor: the embedding, the layers in order, the head.
 
     A nested recipe becomes nested plans, each rounded to that recipe's own `save_dtype`, as if it had been exported
     and loaded again. (Only masks tell the two apart: they are keyed by the recipe's digest here, and by the digest of
     the weights there.)
+
+    Args:
+        recipe: the candidate.
+        headers: headers of its models by weights digest.
+        alignment: the order of its vocabulary's rows, where that is an aligned one.
 
     Raises:
         MissingCheckpointError: no header for one of its models.
@@ -105,9 +113,15 @@ def plan(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[TensorP
         UnknownMethodError: no such merge method.
         CheckpointError: the recipe was resolved for another version of a method.
     """
-    infos = output_tensors(recipe, headers)
+    infos = output_tensors(recipe, headers, None if alignment is None else alignment.rows)
     tables = [_table(source, headers) for source in recipe.sources]
     architecture = architecture_of(recipe.model_type)
+    if recipe.vocabulary is not None:
+        for position, table in enumerate(tables):
+            digest = recipe.aligned_digest(position)
+            table.update(
+                {name: Leaf(digest, name, torch.float32) for name in architecture.vocabulary if name in table}
+            )
     dtype: torch.dtype = getattr(torch, recipe.save_dtype)
     return tuple(
         _plan(recipe, tensor, info.shape, dtype, architecture, tables)

@@ -20,6 +20,7 @@ from merging.plan import TensorPlan, plan
 from merging.skeleton import Skeleton, build_skeleton
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
 from merging.statistics import Statistics
+from merging.vocabulary import Vocabularies
 
 #: Structures (one per depth and dtype) kept for the next candidate that has them.
 KEPT_SKELETONS = 8
@@ -73,6 +74,7 @@ class Resident:
         self._shared: dict[str, torch.nn.Parameter] = {}
         self._statistics = Statistics()
         self._filled: Skeleton | None = None
+        self._vocabularies = Vocabularies(parents)
 
     def build(self, recipe: ResolvedRecipe) -> Built:
         """The candidate's model. It replaces the one built before, which must no longer be used.
@@ -84,8 +86,9 @@ class Resident:
             OutOfMemoryError: the device has no room for it.
             MissingCheckpointError, ParentsDoNotFitError, UnknownMethodError, CheckpointError: see `merging.plan`.
         """
-        plans = plan(recipe, self.parents.headers)
-        skeleton = self._skeleton(recipe)
+        alignment = self._vocabularies.align(recipe)
+        plans = plan(recipe, self.parents.headers, alignment)
+        skeleton = self._skeleton(recipe, None if alignment is None else alignment.rows)
         # The last candidate lets go first, so that nobody can score a model that is half this one and half that one.
         if self._filled is not None:
             self._filled.empty()
@@ -96,8 +99,8 @@ class Resident:
         self._filled = skeleton
         return Built(skeleton.model, recipe.layer_keys(), {name: p.data for name, p in parameters.items()})
 
-    def _skeleton(self, recipe: ResolvedRecipe) -> Skeleton:
-        config = output_config(recipe, self.parents.headers)
+    def _skeleton(self, recipe: ResolvedRecipe, rows: int | None) -> Skeleton:
+        config = output_config(recipe, self.parents.headers, rows)
         key = canonical_json(config)
         if key not in self._skeletons:
             dtype: torch.dtype = self._forward_dtype or getattr(torch, recipe.save_dtype)

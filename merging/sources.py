@@ -56,16 +56,15 @@ class Parents:
         self.device = torch.device(device)
         self.headers = dict(headers)
         self._stored = {digest: _open(folder, self.headers, digest) for digest, folder in folders.items()}
+        self.folders = dict(folders)
         self._derived: dict[str, Derived] = {}
         self._files: dict[Path, mmap.mmap] = {}
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
         self._room = _free_bytes(self.device) if keep_bytes is None else keep_bytes
         self._finite: set[tuple[str, str]] = set()
 
-    def derive(self, digest: str, header: Header | None, derived: Derived) -> None:
+    def derive(self, digest: str, derived: Derived) -> None:
         """Offer tensors under a digest of their own, which names what they are made of and how."""
-        if header is not None:
-            self.headers[digest] = header
         self._derived[digest] = derived
 
     def tensor(self, digest: str, name: str, *, keep: bool = True) -> torch.Tensor:

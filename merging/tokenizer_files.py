@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,54 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "vocab.json",
 )
+#: Those that repeat what `tokenizer.json` says.
+OLDER_FORMS = ("added_tokens.json", "merges.txt", "tokenizer.model", "vocab.json")
 CONFIG = "tokenizer_config.json"
 
 
-def copy_tokenizer(donor: Path, out: Path, roots: Sequence[Path] = ()) -> tuple[str, ...]:
+def copy_tokenizer(
+    donor: Path, out: Path, roots: Sequence[Path] = (), *, extended: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """Copy the donor's tokenizer into `out`; returns the names written.
 
     Args:
         donor: the checkpoint.
         out: an existing folder.
         roots: where links of the donor may end, besides its own folder.
+        extended: a `tokenizer.json` to write instead of the donor's; files that tell the same tokens in older forms are
+            left out then.
 
     Raises:
         PathNotAllowedError: a file of the donor links to elsewhere.
         OSError: a file cannot be read or written.
     """
     check_inside(donor, roots)
-    names = [name for name in TOKENIZER_FILES if (donor / name).is_file()]
+    left_out = OLDER_FORMS if extended is not None else ()
+    names = [name for name in TOKENIZER_FILES if name not in left_out and (donor / name).is_file()]
     for name in names:
         shutil.copyfile(donor / name, out / name)
+    if extended is not None:
+        _write_json(out / "tokenizer.json", extended)
     if (donor / CONFIG).is_file():
         config = portable_config(json.loads((donor / CONFIG).read_text(encoding="utf-8")))
-        text = json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-        (out / CONFIG).write_text(text, encoding="utf-8")
+        if extended is not None and "added_tokens_decoder" in config:
+            config["added_tokens_decoder"] = _decoder(extended)
+        _write_json(out / CONFIG, config)
         names.append(CONFIG)
     return tuple(names)
+
+
+def _decoder(tokenizer: Mapping[str, Any]) -> dict[str, Any]:
+    """The added tokens in the form of `tokenizer_config.json`."""
+    return {
+        str(entry["id"]): {key: value for key, value in entry.items() if key != "id"}
+        for entry in tokenizer["added_tokens"]
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=path.name == CONFIG) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def portable_config(config: dict[str, Any]) -> dict[str, Any]:
