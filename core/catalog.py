@@ -53,6 +53,10 @@ class MethodInfo(Noun):
     smooth: tuple[str, ...] = ()
     params: tuple[ParamSpec, ...] = ()
 
+    def base_of(self, base: str | None) -> str | None:
+        """The base as far as the method takes one: None for a method without deltas, whatever is given."""
+        return base if self.needs_base or self.optional_base else None
+
     def implied(self, *, source: bool) -> dict[str, Scalar]:
         """What a resolved recipe means by not saying it: of the whole tensor, or of every source."""
         return {spec.name: spec.default for spec in self.params if spec.implied and (spec.scope == "source") == source}

@@ -104,7 +104,7 @@ def _ingredient(source: Source, models: Registered) -> Ingredient:
         )
     model = model_of(source, models)
     header = model.header
-    suffixes = tuple(header.layer_suffixes(i) for i in range(header.layers))
+    suffixes = header.stack_suffixes()
     resolved = resolved_source(model)
     edges = header.embed_tensors(), header.head_tensors()
     return Ingredient(source.name, resolved, (model,), suffixes, *edges, header.tokenizer_files)
@@ -150,12 +150,14 @@ def _check_slice(part: Slice, ingredients: Mapping[str, Ingredient]) -> Slice:
 def _check_sources(info: MethodInfo, part: Slice, names: Sequence[str]) -> None:
     if info.needs_base and part.base is None:
         raise RecipeError(f"{info.name!r} takes deltas against a base: name one in `base`", where="base")
-    if info.needs_base and part.base not in names:
-        raise UnknownModelError.suggest(str(part.base), names, where="base")
-    others = len(names) - int(info.needs_base)
-    high = info.max_sources
-    if others < info.min_sources or (high is not None and others > high):
-        bounds = f"at least {info.min_sources}" if high is None else f"{info.min_sources} to {high}"
+    if part.base is not None and info.base_of(part.base) is None:
+        raise RecipeError(f"{info.name!r} takes no base, but got {part.base!r}: leave it out", where="base")
+    if part.base is not None and part.base not in names:
+        raise UnknownModelError.suggest(part.base, names, where="base")
+    others = len(names) - int(part.base is not None)
+    low, high = info.min_sources, info.max_sources
+    if others < low or (high is not None and others > high):
+        bounds = f"at least {low}" if high is None else f"{low} to {high}" if low < high else f"{low}"
         raise RecipeError(f"{info.name!r} takes {bounds} sources besides its base, but got {others}", where="sources")
 
 
@@ -261,9 +263,10 @@ def _scale(part: Slice, place: Place, own: Sequence[Place]) -> float:
 
 def _check_weights(params: Mapping[str, Scalar], per_source: Sequence[Mapping[str, Scalar]], place: Place) -> None:
     weights = [float(values["weight"]) for values in per_source if "weight" in values]
-    if params.get("normalize") is True and weights and abs(sum(weights)) < 1e-12:
-        raise RecipeError(
-            f"weights must not sum to 0 under normalize, but tensor {place.tensor!r} gets {weights!r}: "
-            "change a weight or set normalize to false",
-            where="weight",
-        )
+    for name in ("normalize", "normalize_weights"):
+        if params.get(name) is True and weights and abs(sum(weights)) < 1e-12:
+            raise RecipeError(
+                f"weights must not sum to 0 under {name}, but tensor {place.tensor!r} gets {weights!r}: "
+                f"change a weight or set {name} to false",
+                where="weight",
+            )

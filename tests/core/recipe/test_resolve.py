@@ -248,3 +248,50 @@ def test_the_tokenizers_donor_is_found_through_nested_recipes():
     outer = Recipe(sources=(Source(name="m", recipe=inner),), layout=Layout(preset="dus", source="m", params={"m": 1}))
     assert resolve(outer, FAMILY).tokenizer_donor() == "digest-of-b"
     assert resolve(inner, FAMILY).model_digests()[0] != "digest-of-b"
+
+
+def nuslerp(base=None, **parts):
+    return resolve(recipe(("base", "a", "b"), merge=Merge(method="nuslerp", base=base, sources=("a", "b"), **parts)), FAMILY)
+
+
+def test_a_method_with_an_optional_base_takes_deltas_against_one_where_it_is_named():
+    entry = nuslerp("base").layers[0]
+    assert entry.base == 2
+    assert [set(values) for values in entry.groups[0].source_params] == [{"weight"}, {"weight"}, set()]
+
+
+def test_a_method_with_an_optional_base_goes_without_one():
+    resolved = nuslerp()
+    assert resolved.layers[0].base is None
+    assert [source.weights for source in resolved.sources] == ["digest-of-a", "digest-of-b"]
+
+
+def test_an_optional_base_is_left_out_of_the_sources_that_are_merged_by_default():
+    entry = resolve(recipe(merge=Merge(method="nuslerp", base="base")), FAMILY).layers[0]
+    assert (len(entry.sources), entry.base) == (3, 2)
+
+
+def test_an_optional_base_does_not_count_among_the_sources():
+    with pytest.raises(RecipeError, match="takes 2 sources besides its base, but got 1"):
+        resolve(recipe(merge=Merge(method="nuslerp", base="base", sources=("a",))), FAMILY)
+    with pytest.raises(RecipeError, match="takes 2 sources besides its base, but got 3"):
+        resolve(recipe(merge=Merge(method="nuslerp")), FAMILY)
+
+
+def test_a_slice_names_its_base_among_its_sources_and_only_where_the_method_takes_one():
+    whole = [SliceSource(source=name, range=(0, 4)) for name in ("a", "b", "base")]
+    based = recipe(slices=(Slice(sources=whole, method="nuslerp", base="base"),))
+    assert {entry.base for entry in resolve(based, FAMILY).layers} == {2}
+    with pytest.raises(UnknownModelError, match="base"):
+        resolve(recipe(slices=(Slice(sources=whole[:2], method="nuslerp", base="base"),)), FAMILY)
+    with pytest.raises(RecipeError, match="'linear' takes no base, but got 'base'"):
+        resolve(recipe(slices=(Slice(sources=whole, method="linear", base="base"),)), FAMILY)
+
+
+def test_weights_that_cancel_are_refused_wherever_they_would_be_divided_by_their_sum():
+    cancelling = {"weight": {"a": 1.0, "b": -1.0}}
+    merge = Merge(method="multislerp", sources=("a", "b"), params=cancelling)
+    with pytest.raises(RecipeError, match="must not sum to 0 under normalize_weights"):
+        resolve(recipe(merge=merge), FAMILY)
+    raw = Merge(method="multislerp", sources=("a", "b"), params={**cancelling, "normalize_weights": False})
+    assert resolve(recipe(merge=raw), FAMILY).layers
