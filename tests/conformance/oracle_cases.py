@@ -62,21 +62,34 @@ class Case:
         """The parameters, with mergekit's defaults for those not given."""
         return {**index()["defaults"][self.method], **self.parameters}
 
-    def ours(self, **changes: Any) -> np.ndarray:
-        """What this project makes of the same; `changes` are parameters for all sources."""
-        info = method_of(self.method).info
-        given = {**renamed(self), **changes}
-        arrays, base = self.tensors, None
-        if self.base is not None and (info.needs_base or info.optional_base):
-            base = self.tensor(self.base)
-        elif self.base is not None:
-            arrays = [self.tensor(self.base), *arrays]
+    def asked(self) -> Asked:
+        """What this project is asked for."""
+        info, given = method_of(self.method).info, renamed(self)
+        on_base = self.base is not None and (info.needs_base or info.optional_base)
+        # Where mergekit calls the first of several equals a base, it is the first source here.
+        names = self.models if on_base or self.base is None else (self.base, *self.models)
         scale = given.pop("scale", None)
-        params, sources = split(info, given, self.models)
-        out = merge(
-            self.method, arrays, base=base, params=params, sources=sources, scale=1.0 if scale is None else scale
-        )
-        return out.numpy()
+        params, sources = split(info, given, names)
+        return Asked(names, self.base if on_base else None, params, sources, 1.0 if scale is None else scale)
+
+    def ours(self) -> np.ndarray:
+        """What this project makes of the same."""
+        asked = self.asked()
+        arrays = [self.tensor(name) for name in asked.names]
+        base = None if asked.base is None else self.tensor(asked.base)
+        options = {"params": asked.params, "sources": asked.sources, "scale": asked.scale}
+        return merge(self.method, arrays, base=base, **options).numpy()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Sources besides the base, the base, and their values, by the names they have here."""
+
+    names: tuple[str, ...]
+    base: str | None
+    params: Mapping[str, Scalar]
+    sources: list[dict[str, Scalar]]
+    scale: float
 
 
 def renamed(case: Case) -> dict[str, Any]:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks.oracle.models import write
+from core.errors import RecipeError
 from core.mergekit import from_mergekit
 from core.recipe import resolve
 from merging.compute import compute
+from merging.methods import method_of
 from merging.plan import plan
-from tests.conformance.oracle_cases import GOLDEN, golden
+from tests.conformance.oracle_cases import GOLDEN, cases, golden
 from tests.merging.conftest import Family
 
 CONFIGURATIONS = json.loads((GOLDEN / "configurations.json").read_text())
@@ -55,3 +57,49 @@ def test_a_value_that_is_looked_up_elsewhere_would_be_noticed(models):
         for planned in plan(recipe, parents.headers)
     }
     assert {name.split(".")[3] for name, distance in apart.items() if distance > 1e-4} == {"self_attn"}
+
+
+SETTINGS = {case.id.rsplit("/", 1)[0]: case for case in cases().values()}
+#: mergekit divides by what rounding leaves of the sum.
+REFUSED = SETTINGS.pop("task_arithmetic/cancelling")
+
+
+@pytest.mark.parametrize("case", SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_configuration_means_the_values_under_which_its_method_is_compared(models, case):
+    recipe = resolve(from_mergekit(configuration(case)).recipe, models.models)
+    asked, specs = case.asked(), method_of(case.method).info.params
+    whole = {spec.name: spec.default for spec in specs if spec.scope != "source"}
+    each = {spec.name: spec.default for spec in specs if spec.scope == "source"}
+    digests = [models.models[name].weights_digest for name in (*asked.names, *filter(None, [asked.base]))]
+    entry = recipe.layers[0]
+    values = {
+        recipe.sources[source].weights: dict(own)
+        for (source, _), own in zip(entry.sources, entry.groups[0].source_params, strict=True)
+    }
+    assert list(values) == digests
+    assert [values[digest] for digest in digests[: len(asked.names)]] == [{**each, **own} for own in asked.sources]
+    assert dict(entry.groups[0].params) == {**whole, **asked.params}
+    assert entry.groups[0].scale == asked.scale
+    assert (None if entry.base is None else digests[entry.base]) == (asked.base and digests[-1])
+
+
+def test_weights_that_cancel_are_refused_before_anything_is_merged(models):
+    with pytest.raises(RecipeError, match="must not sum to 0"):
+        resolve(from_mergekit(configuration(REFUSED)).recipe, models.models)
+
+
+def configuration(case):
+    """The case as a mergekit configuration over whole models."""
+    own = {name: value for name, value in case.parameters.items() if isinstance(value, dict)}
+    names = [*case.models] if case.base != "a" else [case.base, *case.models]
+    given = [
+        {"model": model, "parameters": {name: value[model] for name, value in own.items() if model in value}}
+        for model in names
+    ]
+    return {
+        "merge_method": case.method,
+        "base_model": case.base,
+        "models": given,
+        "parameters": {name: value for name, value in case.parameters.items() if name not in own},
+        "dtype": "float32",
+    }
