@@ -146,7 +146,8 @@ def _gradient(values: Any, place: Place, where: str) -> float:
     left = min(int(scaled), len(values) - 2) if len(values) > 1 else 0
     right = min(left + 1, len(values) - 1)
     low, high = finite(values[left], where), finite(values[right], where)
-    return low + (high - low) * (scaled - left)
+    # As mergekit writes it, to the last bit; and exact at the gradient's own points.
+    return (1.0 - (scaled - left)) * low + (scaled - left) * high
 
 
 def _steps(values: Any, place: Place) -> Scalar:

@@ -126,9 +126,10 @@ def test_numbers_that_are_not_finite_are_refused_in_every_form(form, bad):
             pick(FREE, form(bad), layer(index, count=3), "a")
 
 
-def test_a_gradient_that_overflows_between_its_points_is_refused():
-    with pytest.raises(RecipeError, match="weight"):
-        pick(FREE, [1.7e308, -1.7e308], layer(1, count=3))
+def test_a_gradient_is_exact_at_its_points_and_does_not_overflow_between_them():
+    # 1.0 + (0.3 - 1.0) would be 0.30000000000000004.
+    assert [pick(WEIGHT, [1.0, 0.3], layer(i, count=2)) for i in range(2)] == [1.0, 0.3]
+    assert pick(FREE, [1.7e308, -1.7e308], layer(1, count=3)) == 0.0
 
 
 @pytest.mark.parametrize(
