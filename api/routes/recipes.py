@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import yaml
 from fastapi import APIRouter
 
 from api.access import Reading
 from api.answers import problems
-from api.schemas.recipes import ResolveIn, ResolveOut, SourceValue, TensorValue
+from api.schemas.recipes import MergekitIn, MergekitOut, ResolveIn, ResolveOut, SourceValue, TensorValue
 from api.strict import StrictRoute
 from api.submission import ready_models
 from core.errors import UnknownModelError
+from core.mergekit import Knowledge, from_mergekit, model_names, native_dtype, to_mergekit
 from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, resolve
+from core.recipe.ingredients import names_in
 from core.recipe.naming import source_names
 from core.recipe.output import OutputTensor, walk
 from store import models
@@ -24,22 +27,41 @@ router = APIRouter(prefix="/v1", tags=["recipes"], route_class=StrictRoute)
 
 @router.post("/recipes:resolve", responses=problems(413, 415, 422))
 def resolve_recipe(wanted: ResolveIn, s: Reading) -> ResolveOut:
-    """Resolve a recipe over registered models: one value for every tensor, and the digest of it all."""
-    known = _models(s, wanted)
-    resolved = resolve(wanted.recipe, known)
+    """Resolve a recipe or a mergekit configuration over registered models: one value for every tensor, and the digest
+    of it all."""
+    known = _ready(s, _names(wanted), wanted.models)
+    recipe, notes = _recipe(wanted, known)
+    resolved = resolve(recipe, known)
     digests = {name: model.weights_digest for name, model in known.items()}
-    names = source_names(wanted.recipe, resolved, digests)
     return ResolveOut(
         digest=resolved.digest(),
         layers=len(resolved.layers),
         layer_keys=resolved.layer_keys(),
-        tensors=tuple(_tensors(resolved, names)),
+        tensors=tuple(_tensors(resolved, source_names(recipe, resolved, digests))),
         resolved=resolved,
+        recipe=recipe,
+        notes=notes,
     )
 
 
-def _models(s: ReadSession, wanted: ResolveIn) -> dict[str, Model]:
-    refs = {name: wanted.models.get(name, name) for name in _model_names(wanted.recipe)}
+@router.post("/recipes:to-mergekit", responses=problems(413, 415, 422))
+def write_mergekit(wanted: MergekitIn, s: Reading) -> MergekitOut:
+    """Say a recipe in mergekit's words, or why that cannot be done."""
+    names = names_in(wanted.recipe)
+    known = ready_models(s, {name: wanted.models.get(name, name) for name in names})
+    form = to_mergekit(wanted.recipe, {name: model.header.layers for name, model in known.items()})
+    text = yaml.safe_dump_all(form.documents, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return MergekitOut(config=form.config, yaml=text, notes=form.notes)
+
+
+def _names(wanted: ResolveIn) -> tuple[str, ...]:
+    if wanted.recipe is not None:
+        return names_in(wanted.recipe)
+    return model_names(wanted.mergekit or {})
+
+
+def _ready(s: ReadSession, names: tuple[str, ...], called: dict[str, str]) -> dict[str, Model]:
+    refs = {name: called.get(name, name) for name in names}
     ready = ready_models(s, refs)
     for name, ref in refs.items():
         if name not in ready:
@@ -47,12 +69,12 @@ def _models(s: ReadSession, wanted: ResolveIn) -> dict[str, Model]:
     return ready
 
 
-def _model_names(recipe: Recipe) -> Iterator[str]:
-    for source in recipe.sources:
-        if source.recipe is not None:
-            yield from _model_names(source.recipe)
-        else:
-            yield str(source.model)
+def _recipe(wanted: ResolveIn, known: dict[str, Model]) -> tuple[Recipe, tuple[str, ...]]:
+    if wanted.recipe is not None:
+        return wanted.recipe, ()
+    dtypes = {name: native_dtype(model.header) for name, model in known.items()}
+    made = from_mergekit(wanted.mergekit or {}, Knowledge(dtypes=dtypes))
+    return made.recipe, made.notes
 
 
 def _tensors(resolved: ResolvedRecipe, names: tuple[str, ...]) -> Iterator[TensorValue]:
@@ -64,6 +86,8 @@ def _tensors(resolved: ResolvedRecipe, names: tuple[str, ...]) -> Iterator[Tenso
             method=tensor.entry.method,
             params=tensor.params,
             scale=tensor.group.scale,
+            part=tensor.group.part,
+            shift=tensor.group.shift,
             sources=tuple(_sources(tensor, names)),
         )
 

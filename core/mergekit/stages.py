@@ -10,6 +10,8 @@ from core.mergekit.reference import ModelPath, Reference
 from core.mergekit.schema import Document, InputModel, OutputSlice, read_document
 from core.recipe.limits import MAX_RECIPES
 
+#: Levels of mappings and lists in a configuration; a stage within {"merges"} needs a dozen.
+_LEVELS = 24
 #: The key under which several documents stand in one mapping, where there is no YAML to part them.
 MERGES = "merges"
 Config = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -84,6 +86,7 @@ def stage_of(path: ModelPath, names: Sequence[str | None]) -> str | None:
 
 
 def _documents(config: Config) -> list[Document]:
+    _check_depth(config)
     if isinstance(config, Mapping) and MERGES in config:
         if set(config) != {MERGES}:
             odd = sorted(map(str, set(config) - {MERGES}))
@@ -95,6 +98,17 @@ def _documents(config: Config) -> list[Document]:
     if len(parts) > MAX_RECIPES:
         raise MergekitError(f"a configuration has at most {MAX_RECIPES} stages, but got {len(parts)}: use fewer")
     return [read_document(part, f"document {i + 1}" if len(parts) > 1 else "") for i, part in enumerate(parts)]
+
+
+def _check_depth(config: Any) -> None:
+    """Refuse what nobody writes by hand, without following it down."""
+    level = [config]
+    for _ in range(_LEVELS):
+        parts = [part for part in level if isinstance(part, Mapping | list | tuple)]
+        level = [item for part in parts for item in (part.values() if isinstance(part, Mapping) else part)]
+        if not level:
+            return
+    raise MergekitError(f"a configuration has at most {_LEVELS} levels, but this one has more: write it flatter")
 
 
 def _used_stages(document: Document, names: Sequence[str | None]) -> list[str | None]:

@@ -121,6 +121,8 @@ def _depth_of(writer: _Writer, recipe: Recipe) -> int:
     if recipe.layout is not None:
         depth = writer.depth(recipe, recipe.layout.source)
         return len(layout_indices(recipe.layout.preset, depth, recipe.layout.params))
+    if recipe.path is not None:
+        return sum(recipe.path.include)
     return writer.depth(recipe, recipe.sources[0].name)
 
 
@@ -186,6 +188,9 @@ def _only_method(cuts: Sequence[Cut]) -> str:
 
 def _cuts(writer: _Writer, recipe: Recipe) -> tuple[Cut, ...]:
     """Every form as mergekit's slices; a merge of whole models stays one."""
+    for form, way in (("path", "export it and use the result"), ("repeated", "write the scales as filters")):
+        if getattr(recipe, form) is not None:
+            raise MergekitError(f"mergekit has nothing like {form!r}: {way}", where=form)
     if recipe.slices is not None:
         return tuple(cut for part in recipe.slices for cut in cuts_of(part))
     if recipe.layout is not None:
