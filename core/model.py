@@ -98,6 +98,16 @@ class Header(Noun):
         found = (self.architecture.locate(tensor.name) for tensor in self.tensors)
         return tuple(sorted(place[1] for place in found if place and place[0] == index))
 
+    def stack_suffixes(self) -> tuple[tuple[str, ...], ...]:
+        """`layer_suffixes` of every layer, found in one pass."""
+        found: list[list[str]] = [[] for _ in range(self.layers)]
+        family = self.architecture
+        for tensor in self.tensors:
+            place = family.locate(tensor.name)
+            if place is not None and place[0] < self.layers:
+                found[place[0]].append(place[1])
+        return tuple(tuple(sorted(suffixes)) for suffixes in found)
+
     def embed_tensors(self) -> tuple[str, ...]:
         """Names of the tensors before the stack: all of them where the family is not known."""
         names = {tensor.name for tensor in self.tensors}

@@ -17,7 +17,7 @@ from core.errors import RecipeError, SpaceError, UnknownModelError
 from core.noun import Noun
 from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar, check_value
 from core.recipe.limits import MAX_PARAMS, MAX_SOURCES
-from core.recipe.short import Dtype, Layout, Merge, Recipe, Source
+from core.recipe.short import Dtype, Layout, Merge, Recipe, Repeated, Source
 
 Values = Mapping[str, Scalar]
 
@@ -60,12 +60,28 @@ class MergeFamily(Noun):
     params: Annotated[dict[str, Interval | Scalar], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
 
 
+#: What may be searched of the factors on repeated layers; see `core.recipe.short.Repeated`.
+REPEATED = (
+    FloatParam(name="attention", default=0.5, low=0.001, high=16.0, search_low=0.25, search_high=1.0),
+    FloatParam(name="output", default=1.0, low=0.001, high=16.0, search_low=0.3, search_high=1.0),
+)
+
+
 class LayoutFamily(Noun):
-    """Layout presets over the layers of one of the sources."""
+    """Layout presets over the layers of one of the sources.
+
+    Attributes:
+        presets: which to choose from.
+        sources: the models whose layers are stacked.
+        repeated: factors on layers that stand there again, each a fixed value or an interval to search.
+    """
 
     family: Literal["layout"] = "layout"
     presets: Annotated[_Names, Field(min_length=1)]
     sources: Annotated[_Names, Field(min_length=1)]
+    repeated: dict[Literal["attention", "output"], Interval | float] | None = Field(
+        default=None, exclude_if=lambda repeated: repeated is None
+    )
 
 
 Family = Annotated[MergeFamily | LayoutFamily, Field(discriminator="family")]
@@ -257,6 +273,12 @@ class SearchSpace:
                     when=inner,
                 )
 
+        wanted = _by_name(family.repeated)
+        for factor in REPEATED if family.repeated is not None else ():
+            searched = _searched(factor, wanted.get(factor.name, factor.default))
+            if searched is not None:
+                yield Hole(name=f"layout.repeated.{factor.name}", spec=searched, when=when)
+
     # -- filling and reading ---------------------------------------------------------------------------------------
 
     def _fill_merge(self, values: Values) -> Recipe:
@@ -308,8 +330,20 @@ class SearchSpace:
         return Recipe(
             sources=(Source(name=source, model=source),),
             layout=Layout(preset=preset, source=source, params=params),
+            repeated=self._fill_repeated(family, values),
             save_dtype=self.save_dtype,
             seed=self.seed,
+        )
+
+    def _fill_repeated(self, family: LayoutFamily, values: Values) -> Repeated | None:
+        if family.repeated is None:
+            return None
+        wanted = _by_name(family.repeated)
+        return Repeated(
+            **{
+                factor.name: values.get(f"layout.repeated.{factor.name}", wanted.get(factor.name, factor.default))
+                for factor in REPEATED
+            }
         )
 
     def _read_merge(self, recipe: Recipe) -> dict[str, Scalar]:
@@ -334,7 +368,9 @@ class SearchSpace:
         layout = recipe.layout
         fixed: dict[str, Scalar] = {"family": "layout", "layout.preset": layout.preset, "layout.source": layout.source}
         given = {f"layout.{layout.preset}.{name}": value for name, value in layout.params.items()}
-        return fixed | {name: value for name, value in given.items() if isinstance(value, int)}
+        factors = recipe.repeated.model_dump() if recipe.repeated is not None else {}
+        again: dict[str, Scalar] = {f"layout.repeated.{name}": value for name, value in factors.items()}
+        return fixed | again | {name: value for name, value in given.items() if isinstance(value, int)}
 
     # -- small questions -------------------------------------------------------------------------------------------
 
@@ -376,6 +412,10 @@ class SearchSpace:
     def _known_model(self, name: str) -> None:
         if name not in self.models:
             raise UnknownModelError.suggest(name, self.models, where="space")
+
+
+def _by_name(factors: Mapping[Any, Any] | None) -> dict[str, Any]:
+    return {} if factors is None else dict(factors)
 
 
 def _searched(

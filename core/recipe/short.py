@@ -135,8 +135,8 @@ class Repeated(Noun):
         output: factor on what it adds to the residual stream; 0.5 to 0.7 is said to help untrained stacks.
     """
 
-    attention: Annotated[float, Field(gt=0, le=16)] = 0.5
-    output: Annotated[float, Field(gt=0, le=16)] = 1.0
+    attention: Annotated[float, Field(ge=0.001, le=16)] = 0.5
+    output: Annotated[float, Field(ge=0.001, le=16)] = 1.0
 
 
 class SliceSource(Noun):

@@ -9,7 +9,7 @@ from core.catalog import catalog
 from core.errors import SpaceError, UnknownLayoutError, UnknownMethodError, UnknownModelError
 from core.params import ChoiceParam, FloatParam, IntParam
 from core.recipe.layouts import layout_indices
-from core.recipe.short import Recipe, identity
+from core.recipe.short import Recipe, Repeated, identity
 from core.space import Hole, SearchSpace, SpaceSpec
 
 MODELS = ("base", "a", "b", "c")
@@ -196,6 +196,25 @@ def test_everything_a_search_may_ask_of_a_layout_fits_the_stack(name, depth):
         indices = layout_indices(name, depth, recipe.layout.params)
         assert indices and set(indices) <= set(range(depth))
         assert compiled.read(recipe) == values
+
+
+def test_factors_on_repeated_layers_may_be_fixed_or_searched():
+    fixed = space({"family": "layout", "presets": ["idus-8"], "sources": ["a"], "repeated": {}})
+    assert fixed.holes == ()
+    assert fixed.fill({}).repeated == Repeated(attention=0.5, output=1.0)
+    family = {"family": "layout", "presets": ["dus", "idus-8"], "sources": ["a"]}
+    wanted = {"attention": {"low": 0.25, "high": 1.0}, "output": 0.6}
+    compiled = space(family | {"repeated": wanted})
+    values = {"layout.preset": "idus-8", "layout.repeated.attention": 0.75}
+    assert [hole.name for hole in compiled.active(values)] == list(values)
+    recipe = compiled.fill(values)
+    assert recipe.repeated == Repeated(attention=0.75, output=0.6)
+    assert compiled.read(recipe) == values
+    for other in (recipe.evolve(repeated=None), recipe.evolve(repeated=Repeated(attention=0.75))):
+        with pytest.raises(SpaceError, match="cannot be expressed"):
+            compiled.read(other)
+    with pytest.raises(SpaceError, match="attention"):
+        space(family | {"repeated": {"attention": {"low": 0.0, "high": 1.0}}})
 
 
 def test_a_layout_that_takes_a_list_cannot_be_searched():
