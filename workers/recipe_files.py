@@ -14,15 +14,16 @@ from pydantic import ValidationError
 
 from core.adapters import Adapter, adapter_digest, is_adapter, read_adapter
 from core.checkpoint import read_header, weights_digest
-from core.errors import MissingCheckpointError, RecipeError
+from core.errors import MissingCheckpointError, ParentsDoNotFitError, RecipeError
 from core.jobs import HUB_REF, LOCAL_REF
 from core.mergekit import Conversion, Knowledge, from_mergekit, is_mergekit, model_names, native_dtype
 from core.model import Model
-from core.recipe import resolve
-from core.recipe.ingredients import names_in
+from core.recipe import ResolvedRecipe, resolve
+from core.recipe.ingredients import Registered, models_in, names_in
 from core.recipe.short import Dtype, Recipe
 from core.settings import Settings
 from workers.places import link_roots, model_folder
+from workers.vocabularies import in_tokens
 
 #: Told an event of a verb in a process of its own.
 Tell = Callable[[dict[str, Any]], None]
@@ -171,9 +172,17 @@ def prepare(file: Path, wanted: Wanted, tell: Tell | None = None, *, hashed: boo
     made = found.recipe(refs, dtypes, wanted.seed)
     recipe = made.recipe if wanted.save_dtype is None else made.recipe.evolve(save_dtype=wanted.save_dtype)
     if hashed:
-        resolve(recipe, registered)  # What headers alone decide is said before gigabytes are read.
+        resolved(recipe, registered, folders)  # What headers alone decide is said before gigabytes are read.
         registered = _read(registered, folders, tell)
     return Prepared(recipe, registered, folders, link_roots(settings), made.notes)
+
+
+def resolved(recipe: Recipe, registered: Registered, folders: Mapping[str, Path]) -> ResolvedRecipe:
+    """As `core.recipe.resolve`, but vocabularies that do not fit are told apart by their tokens."""
+    try:
+        return resolve(recipe, registered)
+    except ParentsDoNotFitError as error:
+        raise in_tokens(error, models_in(recipe, registered).values(), folders.__getitem__) from error
 
 
 def _unread(ref: str, folder: Path) -> Model | Adapter:

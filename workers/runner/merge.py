@@ -19,7 +19,7 @@ from typing import Any
 
 from core.mergekit import to_mergekit
 from core.model import Model
-from core.recipe import ResolvedRecipe, resolve
+from core.recipe import ResolvedRecipe
 from core.recipe.ingredients import models_in
 from core.recipe.output import output_tensors
 from merging.adapters import open_parents
@@ -27,8 +27,10 @@ from merging.compute import peak_bytes
 from merging.export import ExportInfo, export
 from merging.plan import plan
 from merging.shards import cut, tensor_size
+from merging.sources import Parents
+from merging.vocabulary import Vocabularies
 from workers.failures import failure_of
-from workers.recipe_files import Prepared, Wanted, prepare
+from workers.recipe_files import Prepared, Wanted, prepare, resolved
 from workers.runner.manifest import write_manifest
 
 SHARD_BYTES = 5 * 2**30
@@ -90,14 +92,14 @@ def merge(
     Raises:
         HuarizoError: the recipe cannot be resolved, or a tensor of it cannot be made or written.
     """
-    resolved = resolve(prepared.recipe, prepared.registered)
+    recipe = resolved(prepared.recipe, prepared.registered, prepared.folders)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()  # An export makes its own folder.
-    info = _export(prepared, resolved, out, tell, shard_bytes, max_memory)
-    files = write_manifest(out, _about(prepared, resolved, info))["files"]
+    info = _export(prepared, recipe, out, tell, shard_bytes, max_memory)
+    files = write_manifest(out, _about(prepared, recipe, info))["files"]
     return {
         "weights_digest": info.weights_digest,
-        "recipe_digest": resolved.digest(),
+        "recipe_digest": recipe.digest(),
         "files": files,
         "notes": prepared.notes,
     }
@@ -105,12 +107,14 @@ def merge(
 
 def outlook(prepared: Prepared, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
     """What a merge would make and take, without reading a weight; errors as in `merge`."""
-    resolved = resolve(prepared.recipe, prepared.registered)
+    recipe = resolved(prepared.recipe, prepared.registered, prepared.folders)
     headers = {m.weights_digest: m.header for m in models_in(prepared.recipe, prepared.registered).values()}
-    plans, tensors = plan(resolved, headers), output_tensors(resolved, headers)
+    alignment = None if recipe.vocabulary is None else Vocabularies(_parents(prepared)).align(recipe)
+    plans = plan(recipe, headers, alignment)
+    tensors = output_tensors(recipe, headers, None if alignment is None else alignment.rows)
     largest = max(plans, key=peak_bytes)
     return {
-        "layers": len(resolved.layers),
+        "layers": len(recipe.layers),
         "tensors": len(tensors),
         "parameters": sum(info.elements for info in tensors),
         "bytes": sum(tensor_size(info) for info in tensors),
@@ -119,7 +123,7 @@ def outlook(prepared: Prepared, shard_bytes: int = SHARD_BYTES) -> dict[str, Any
         "peak_tensor": largest.name,
         "methods": dict(Counter(planned.method for planned in plans)),
         "models": list(prepared.folders),
-        "save_dtype": resolved.save_dtype,
+        "save_dtype": recipe.save_dtype,
         "notes": prepared.notes,
         "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True),
     }
@@ -137,19 +141,18 @@ def mergekit_form(prepared: Prepared) -> dict[str, Any]:
 
 
 def _export(
-    prepared: Prepared, resolved: ResolvedRecipe, out: Path, tell: Any, shard_bytes: int, max_memory: int | None
+    prepared: Prepared, recipe: ResolvedRecipe, out: Path, tell: Any, shard_bytes: int, max_memory: int | None
 ) -> ExportInfo:
     models = models_in(prepared.recipe, prepared.registered)
-    parents = open_parents(models.values(), prepared.folders.__getitem__)
-    donor = prepared.folders[models[resolved.tokenizer_donor()].ref]
+    donor = prepared.folders[models[recipe.tokenizer_donor()].ref]
 
     def progress(done: int, total: int) -> None:
         if tell is not None:
             tell({"event": "progress", "done": done, "total": total})
 
     return export(
-        resolved,
-        parents,
+        recipe,
+        _parents(prepared),
         out,
         max_shard_bytes=shard_bytes,
         tokenizer_folder=donor,
@@ -159,10 +162,15 @@ def _export(
     )
 
 
-def _about(prepared: Prepared, resolved: ResolvedRecipe, info: ExportInfo) -> dict[str, Any]:
+def _parents(prepared: Prepared) -> Parents:
+    models = models_in(prepared.recipe, prepared.registered)
+    return open_parents(models.values(), prepared.folders.__getitem__)
+
+
+def _about(prepared: Prepared, recipe: ResolvedRecipe, info: ExportInfo) -> dict[str, Any]:
     return {
         "format": 1,
-        "recipe_digest": resolved.digest(),
+        "recipe_digest": recipe.digest(),
         "weights_digest": info.weights_digest,
         "parameters": info.parameters,
         "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True),

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from core.checkpoint import weights_digest
 from workers.runner import merge
@@ -180,3 +181,59 @@ def test_an_adapter_is_merged_with_its_base_by_reference(run, here, smoke_nurser
         torch.testing.assert_close(made[tensor], expected, rtol=1e-6, atol=1e-7)
     manifest = json.loads((here / "out" / "huarizo.json").read_text())
     assert set(manifest["parents"]) == {"local:nursery/arc", "local:lora"}
+
+
+@pytest.fixture
+def grown(here, smoke_nursery):
+    """A model that has one token more than the nursery's others."""
+    shutil.copytree(smoke_nursery / "nursery" / "wino", here / "grown")
+    tensors = load_file(here / "grown" / "model.safetensors")
+    rows = len(tensors["model.embed_tokens.weight"])
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in tensors:
+            tensors[name] = torch.cat([tensors[name], torch.full((1, tensors[name].shape[1]), 0.125)])
+    save_file(tensors, here / "grown" / "model.safetensors", metadata={"format": "pt"})
+    for file, change in {
+        "config.json": lambda c: {**c, "vocab_size": rows + 1},
+        "tokenizer.json": lambda t: {
+            **t,
+            "added_tokens": [*t["added_tokens"], {"id": rows, "content": "<|new|>", **FLAGS}],
+        },
+    }.items():
+        content = json.loads((here / "grown" / file).read_text())
+        (here / "grown" / file).write_text(json.dumps(change(content)))
+    return rows
+
+
+FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+UNION = (RECIPE % "float32").replace("local:nursery/wino", "local:grown") + "tokenizer: {mode: union}\n"
+
+
+def test_models_of_other_vocabularies_become_one_that_has_the_tokens_of_both(run, here, grown):
+    status, (done,) = run(UNION)
+    assert status == 0, done
+    made = load_file(here / "out" / "model.safetensors")["model.embed_tokens.weight"]
+    assert torch.equal(made[grown], torch.full((made.shape[1],), 0.125)) and len(made) == grown + 1
+    tokenizer = AutoTokenizer.from_pretrained(here / "out")
+    assert tokenizer.convert_tokens_to_ids("<|new|>") == grown and len(tokenizer) == grown + 1
+    donor = AutoTokenizer.from_pretrained(here / "grown")
+    text = "<|new|>the answer"
+    assert tokenizer(text)["input_ids"] == donor(text)["input_ids"]
+
+
+def test_a_look_ahead_counts_the_rows_of_a_union(run, here, grown):
+    status, (done,) = run(UNION, "--dry-run")
+    assert status == 0, done
+    plain = run(RECIPE % "float32", "--dry-run")[1][0]
+    tensors = load_file(here / "grown" / "model.safetensors")
+    rows = sum(
+        tensor.shape[1] for name, tensor in tensors.items() if name in ("model.embed_tokens.weight", "lm_head.weight")
+    )
+    assert done["parameters"] == plain["parameters"] + rows
+
+
+def test_other_vocabularies_are_refused_with_their_sizes_the_first_other_token_and_the_way_out(run, grown):
+    status, (error,) = run(UNION.replace("tokenizer: {mode: union}", ""))
+    assert (status, error["code"]) == (1, "parents_do_not_fit")
+    assert f"{grown} and {grown + 1} tokens, and id {grown} is no token and '<|new|>'" in error["message"]
+    assert "mode: union" in error["message"]
