@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from zoo import CONFIGS, FAMILIES, attention_of, layers_of, logits, reference
 
 from core.checkpoint import read_header, weights_digest
@@ -167,3 +167,45 @@ def test_a_head_that_is_neither_stored_nor_tied_is_missing(zoo, tmp_path):
     with pytest.raises(CheckpointError, match=r"lm_head\.weight"):
         read_header(tmp_path / "odd")
     assert load_file(tmp_path / "odd/model.safetensors").keys() == tensors.keys()
+
+
+def _unknown(kind: str, folder: Path, save_tokenizer: Any, written_as: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        sizes = {key: value for key, value in CONFIGS["llama"].items() if key != "num_key_value_heads"}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes))
+        for name in ("base", "a"):
+            for parameter in model.parameters():
+                parameter.data += 0.05 * torch.randn(parameter.shape)
+            model.save_pretrained(folder / name)
+            save_tokenizer(folder / name)
+            config = json.loads((folder / name / "config.json").read_text())
+            (folder / name / "config.json").write_text(json.dumps(config | {"model_type": written_as}))
+
+
+def test_a_family_that_only_transformers_knows_is_merged_scored_and_exported(tmp_path, family, save_tokenizer, tokens):
+    _unknown("olmo2", tmp_path, save_tokenizer, "olmo2")
+    models = type(family)(tmp_path, ("base", "a"))
+    recipe = models.recipe(merge={"method": "slerp", "params": {"t": [0.25, 1.0]}}, save_dtype="float32")
+    built = Resident(models.parents()).build(recipe)
+    export(recipe, models.parents(), tmp_path / "out", tokenizer_folder=tmp_path / "base")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert type(loaded).__name__ == "Olmo2ForCausalLM"
+    assert torch.equal(logits(loaded, tokens), logits(built.model, tokens))
+    same = Resident(models.parents()).build(models.recipe(**_identity("a")))
+    assert built_digest(same) == models.models["a"].weights_digest
+
+
+def test_a_family_that_nobody_knows_is_exported_but_not_scored(tmp_path, family, save_tokenizer):
+    _unknown("llama", tmp_path, save_tokenizer, "mystery")
+    models = type(family)(tmp_path, ("base", "a"))
+    recipe = models.recipe(merge={"method": "linear"}, save_dtype="float32")
+    with pytest.raises(CheckpointError, match="export the candidate"):
+        Resident(models.parents()).build(recipe)
+    export(recipe, models.parents(), tmp_path / "out", tokenizer_folder=tmp_path / "base")
+    mean = {name: (tensor + models.tensors("a")[name]) / 2 for name, tensor in models.tensors("base").items()}
+    written = load_file(tmp_path / "out/model.safetensors")
+    assert written.keys() == mean.keys()
+    for name, tensor in written.items():
+        torch.testing.assert_close(tensor, mean[name], rtol=1e-6, atol=1e-7)
+    assert json.loads((tmp_path / "out/config.json").read_text())["model_type"] == "mystery"
