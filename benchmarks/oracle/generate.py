@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def answer(case: Json, inputs: dict[str, torch.Tensor], draws: dict[str, torch.T
     """What mergekit makes of one case, with its draws taken from `draws`."""
     names = [*case["models"], *([case["base"]] if case["base"] else [])]
     tensors = [inputs[f"{case['family']}/{name}"].clone() for name in names]
-    with drawing(drawn_by(case, draws)):
+    with drawing(drawn_by(case, draws)), sorting_stably():
         merged: torch.Tensor = merge_tensors(
             tensors,
             case["method"],
@@ -98,6 +99,26 @@ def drawing(uniform: Iterator[torch.Tensor]) -> Iterator[None]:
             raise SystemExit(f"mergekit drew less often than expected: {left.shape}")
     finally:
         torch.bernoulli = original
+
+
+@contextmanager
+def sorting_stably() -> Iterator[None]:
+    """Keep equal numbers in order: mergekit leaves that open, and torch then does what the processor does fastest."""
+    kept: dict[str, Any] = {name: getattr(torch, name) for name in ("sort", "argsort", "topk")}
+
+    def topk(values: torch.Tensor, k: int, **kwargs: Any) -> Any:
+        found = kept["sort"](values, dim=-1, descending=kwargs.pop("largest", True), stable=True)
+        assert not kwargs
+        return found.values[..., :k], found.indices[..., :k]
+
+    replaced = {"sort": partial(kept["sort"], stable=True), "argsort": partial(kept["argsort"], stable=True)}
+    try:
+        for name, function in {**replaced, "topk": topk}.items():
+            setattr(torch, name, function)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(torch, name, function)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "divergence of nearly equal rows": ("arcee_fusion/default/weights",),
     "short task vectors have angles": ("model_stock/whole/weights", "model_stock/rows/weights"),
     "no centre in disagreement": ("model_stock/rows/sparse", "model_stock/disagreeing/opposite"),
+    "equal magnitudes at the ends": ("breadcrumbs*/*/grid",),
+    "something is kept": ("breadcrumbs*/*/one",),
     "weights that cancel": ("task_arithmetic/cancelling/apart",),
 }
 

@@ -197,6 +197,50 @@ def stock(case, least, lowest=-1.0):
     return base + (share * np.mean(deltas, axis=0)).reshape(base.shape)
 
 
+@showing("equal magnitudes at the ends")
+def test_of_equal_magnitudes_the_first_counts_as_the_largest(case):
+    """As in `ties`, in mergekit too. Its breadcrumbs sort the other way round, so that there the last does."""
+    near(case.theirs, breadcrumbs(case, first_is_largest=False))
+    near(case.ours(), breadcrumbs(case, first_is_largest=True))
+    far(case.theirs, breadcrumbs(case, first_is_largest=True))
+
+
+@showing("something is kept")
+def test_a_density_above_zero_keeps_at_least_one_element(case):
+    """As in `ties`, in mergekit too. Its breadcrumbs lose the whole change of a tensor of fewer than 1/density."""
+    near(case.theirs, breadcrumbs(case, least=0))
+    near(case.ours(), breadcrumbs(case, least=1))
+    far(case.theirs, breadcrumbs(case, least=1))
+
+
+def breadcrumbs(case, first_is_largest=True, least=1):
+    """Both breadcrumbs, unnormalised, in float32; at least `least` elements of a tensor are kept."""
+    base = case.tensor("base")
+    values = (case.values(name) for name in ("weight", "density", "gamma"))
+    weighted = [
+        np.float32(weight) * middle(tensor - base, density, gamma, first_is_largest, least)
+        for tensor, weight, density, gamma in zip(case.tensors, *values, strict=True)
+    ]
+    total = sum(weighted[1:], weighted[0])
+    if case.method == "breadcrumbs_ties":
+        sign = np.where(total >= 0, 1, -1)
+        total = sum(np.where(np.sign(tensor) == sign, tensor, np.float32(0)) for tensor in weighted)
+    return base + total
+
+
+def middle(delta, density, gamma, first_is_largest, least):
+    """Without its largest elements, and without the smallest."""
+    if density >= 1:
+        return delta
+    flat = delta.ravel()
+    kept = max(least, int(density * flat.size))
+    top = min(int(gamma * flat.size), flat.size - kept)
+    index = np.arange(flat.size)
+    ascending = np.lexsort((-index if first_is_largest else index, np.abs(flat)))
+    chosen = ascending[flat.size - kept - top : flat.size - top]
+    return np.where(np.isin(index, chosen), flat, np.float32(0)).reshape(delta.shape)
+
+
 @showing("weights that cancel")
 def test_weights_that_cancel_are_not_divided_by_what_float32_leaves_of_their_sum(case):
     """1 - 0.6 - 0.4 is 0; in float32, where mergekit adds it up, it is 3e-8 and passes its own guard at 1e-8."""
