@@ -35,6 +35,7 @@ class MethodInfo(Noun):
         random: draws masks, so the recipe's seed matters.
         elementwise: equal bytes on every device (law 3).
         symmetric: the order of sources does not matter.
+        parts: what each source is for, where they are not alike; a search tries every order of them.
         idempotent: a model merged with itself (weights that sum to 1 where they are not normalised) returns it.
         smooth: parameters in which the result is differentiable, given its masks.
     """
@@ -49,6 +50,7 @@ class MethodInfo(Noun):
     random: bool = False
     elementwise: bool = True
     symmetric: bool = False
+    parts: Annotated[tuple[str, ...], Field(exclude_if=lambda parts: not parts)] = ()
     idempotent: bool = True
     smooth: tuple[str, ...] = ()
     params: tuple[ParamSpec, ...] = ()

@@ -26,6 +26,8 @@ class FloatParam(Noun):
         scope: `recipe` one value, `source` one value per source (and per layer), `layer` one value per layer.
         implied: a resolved recipe that does not name it means the default; so a parameter can come to a method without
             another digest for the recipes there were.
+        reach: the value is a share of the stack, from the embedding up; a resolved recipe says 1 of the tensors within
+            it and 0 of those beyond.
     """
 
     kind: Literal["float"] = "float"
@@ -40,6 +42,7 @@ class FloatParam(Noun):
     scope: Scope = "layer"
     about: str = ""
     implied: Annotated[bool, Field(exclude_if=lambda implied: not implied)] = False
+    reach: Annotated[bool, Field(exclude_if=lambda reach: not reach)] = False
 
 
 class IntParam(Noun):

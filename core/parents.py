@@ -58,7 +58,7 @@ def _check_each(models: Mapping[str, Model]) -> None:
 def _merged(family: MergeFamily, job: SearchJob) -> Iterator[str]:
     """Names of the models a merge family combines, the base included where a method takes it."""
     yield from family.sources or (model.name for model in job.models if model.name != family.base)
-    if family.base is not None and any(catalog().method(name).needs_base for name in family.methods):
+    if family.base is not None and any(catalog().method(name).base_of(family.base) for name in family.methods):
         yield family.base
 
 

@@ -46,7 +46,7 @@ class MergeFamily(Noun):
 
     Attributes:
         methods: which methods to choose from.
-        base: the base of methods that take deltas.
+        base: the base of methods that take deltas, or may take them.
         sources: the models merged; by default all but the base.
         layer_groups: how many groups of layers get their own values.
         params: per parameter either an interval to search or a fixed value.
@@ -235,15 +235,16 @@ class SearchSpace:
             raise SpaceError(
                 f"{method.name!r} needs {method.min_sources} sources, but the family has {list(sources)!r}"
             )
-        pairs = self._pairs(method, sources)
-        if len(pairs) > 1:
-            spec = ChoiceParam(name="pair", default=pairs[0], choices=pairs, searched=True)
-            yield Hole(name=f"merge.{method.name}.pair", spec=spec, when=when)
+        picks = self._picks(method, sources)
+        if len(picks) > 1:
+            kind = _pick_name(method).rpartition(".")[2]
+            spec = ChoiceParam(name=kind, default=picks[0], choices=picks, searched=True)
+            yield Hole(name=_pick_name(method), spec=spec, when=when)
         for spec_ in method.params:
             searched = _searched(spec_, family.params.get(spec_.name))
             if searched is None:
                 continue
-            for suffix in self._suffixes(spec_, sources if not pairs else ("",), family.layer_groups):
+            for suffix in self._suffixes(spec_, _labels(method, sources, picks), family.layer_groups):
                 yield Hole(name=f"merge.{method.name}.{spec_.name}{suffix}", spec=searched, when=when)
 
     def _layout_holes(self, family: LayoutFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
@@ -286,29 +287,27 @@ class SearchSpace:
         methods = self._methods()
         method = catalog().method(str(values.get("merge.method", methods[0].name)))
         sources = self._sources(family)
-        pairs = self._pairs(method, sources)
-        if pairs:
-            sources = tuple(str(values.get(f"merge.{method.name}.pair", pairs[0])).split("|"))
+        picks = self._picks(method, sources)
+        if picks:
+            sources = tuple(str(values.get(_pick_name(method), picks[0])).split("|"))
+        labels = dict(zip(sources, _labels(method, sources, picks), strict=True))
         params: dict[str, Any] = {}
         for spec in method.params:
             fixed = family.params.get(spec.name)
             if _searched(spec, fixed) is not None:
-                params[spec.name] = self._fill_param(
-                    values, f"merge.{method.name}.{spec.name}", spec, sources, bool(pairs)
-                )
+                params[spec.name] = self._fill_param(values, f"merge.{method.name}.{spec.name}", spec, labels)
             elif fixed is not None:
                 params[spec.name] = fixed
-        names = ((family.base,) if method.needs_base and family.base else ()) + sources
+        base = method.base_of(family.base)
+        names = ((base,) if base else ()) + sources
         return Recipe(
             sources=tuple(Source(name=n, model=n) for n in names),
-            merge=Merge(
-                method=method.name, base=family.base if method.needs_base else None, sources=sources, params=params
-            ),
+            merge=Merge(method=method.name, base=base, sources=sources, params=params),
             save_dtype=self.save_dtype,
             seed=self.seed,
         )
 
-    def _fill_param(self, values: Values, prefix: str, spec: Any, sources: Sequence[str], paired: bool) -> Any:
+    def _fill_param(self, values: Values, prefix: str, spec: Any, labels: Mapping[str, str]) -> Any:
         groups = self._family(MergeFamily).layer_groups
 
         def grouped(stem: str) -> Any:
@@ -316,8 +315,8 @@ class SearchSpace:
                 return values[stem]
             return {"groups": [values[f"{stem}.g{g}"] for g in range(groups)]}
 
-        if spec.scope == "source" and not paired:
-            return {source: grouped(f"{prefix}.{source}") for source in sources}
+        if spec.scope == "source" and any(labels.values()):
+            return {source: grouped(f"{prefix}.{label}") for source, label in labels.items()}
         return grouped(prefix)
 
     def _fill_layout(self, values: Values) -> Recipe:
@@ -350,12 +349,17 @@ class SearchSpace:
         assert recipe.merge is not None
         merge, values = recipe.merge, {"family": "merge", "merge.method": recipe.merge.method}
         read: dict[str, Scalar] = dict(values)
-        if merge.sources:
-            read[f"merge.{merge.method}.pair"] = "|".join(merge.sources)
+        labels: dict[str, str] = {}
+        for method in (method for method in self._methods() if method.name == merge.method):
+            sources = merge.sources or ()
+            picks = self._picks(method, self._sources(self._family(MergeFamily)))
+            labels = dict(zip(sources, _labels(method, sources, picks), strict=False))
+            read[_pick_name(method)] = "|".join(sources)
         for name, value in merge.params.items():
             stem = f"merge.{merge.method}.{name}"
             per_source = isinstance(value, Mapping) and set(value) != {"groups"}
-            for suffix, inner in ((f".{s}", v) for s, v in value.items()) if per_source else (("", value),):
+            by_source = [(f".{labels.get(source, source)}", own) for source, own in value.items()] if per_source else []
+            for suffix, inner in by_source or [("", value)]:
                 if isinstance(inner, Mapping) and set(inner) == {"groups"}:
                     read.update({f"{stem}{suffix}.g{g}": v for g, v in enumerate(inner["groups"])})
                 else:
@@ -382,11 +386,15 @@ class SearchSpace:
     def _sources(self, family: MergeFamily) -> tuple[str, ...]:
         return family.sources or tuple(name for name in self.models if name != family.base)
 
-    def _pairs(self, method: MethodInfo, sources: Sequence[str]) -> tuple[str, ...]:
-        """Ordered choices of two sources as `a|b`, for methods that take exactly two."""
-        if method.max_sources != 2:
+    def _picks(self, method: MethodInfo, sources: Sequence[str]) -> tuple[str, ...]:
+        """Choices of as many sources as the method takes at most, as `a|b`; none where it takes any number.
+
+        Both orders are choices only where each source has a part of its own.
+        """
+        if method.max_sources is None:
             return ()
-        return tuple("|".join(pair) for pair in itertools.combinations(sources, 2))
+        choose = itertools.permutations if method.parts else itertools.combinations
+        return tuple("|".join(pick) for pick in choose(sources, method.max_sources))
 
     def _suffixes(self, spec: Any, sources: Sequence[str], groups: int) -> list[str]:
         per_source = [f".{s}" if s else "" for s in sources] if spec.scope == "source" else [""]
@@ -416,6 +424,19 @@ class SearchSpace:
 
 def _by_name(factors: Mapping[Any, Any] | None) -> dict[str, Any]:
     return {} if factors is None else dict(factors)
+
+
+def _pick_name(method: MethodInfo) -> str:
+    """The hole that chooses the sources of a method that takes one or two."""
+    return f"merge.{method.name}.{'source' if method.max_sources == 1 else 'pair'}"
+
+
+def _labels(method: MethodInfo, sources: Sequence[str], picks: Sequence[str]) -> tuple[str, ...]:
+    """What holes call the sources: by name, or by place where they are picked; a single one needs no name."""
+    if not picks:
+        return tuple(sources)
+    count = method.max_sources or 0
+    return tuple(str(place + 1) for place in range(count)) if count > 1 else ("",)
 
 
 def _searched(

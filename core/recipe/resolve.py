@@ -17,7 +17,7 @@ from core.recipe.ingredients import Registered, model_of, models_in
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
 from core.recipe.short import Recipe, Slice, Source
 from core.recipe.tokenizers import aligned_vocabulary, joint_digest
-from core.recipe.values import Place, pick
+from core.recipe.values import Place, pick, reached
 
 SCALE = FloatParam(name="scale", default=1.0, search_low=0.5, search_high=1.5, about="factor on the result")
 
@@ -243,7 +243,9 @@ def _group(info: MethodInfo, part: Slice, base: int | None, tensor: str, places:
                 if position != base:
                     per_source[position] |= _told(spec, pick(spec, value, own[position], source.source))
         elif spec.name != "scale":
-            params |= _told(spec, pick(spec, value, place))
+            found = pick(spec, value, place)
+            reach = isinstance(spec, FloatParam) and spec.reach
+            params |= _told(spec, reached(float(found), place) if reach else found)
     _check_weights(params, per_source, place)
     return Group(tensors=(tensor,), params=params, source_params=tuple(per_source), scale=_scale(part, place, own))
 

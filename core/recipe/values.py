@@ -174,3 +174,16 @@ def _grouped(values: Any, place: Place, where: str) -> Scalar | None:
 def group_of(layer: int, layers: int, groups: int) -> int:
     """The group of a layer when the stack is cut into equal contiguous groups."""
     return min(layer * groups // layers, groups - 1)
+
+
+def reached(share: float, place: Place) -> float:
+    """1 where a tensor lies within the first `share` of the stack, 0 beyond.
+
+    Layers count in full, the nearest whole number of them; the embedding is within any share above 0, final norm and
+    head are within 1 only.
+    """
+    if place.part == "layer":
+        within = place.index < int(share * place.count + 0.5)
+    else:
+        within = share >= 1.0 if place.part == "head" else share > 0.0
+    return float(within)

@@ -13,7 +13,7 @@ from core.recipe.short import Recipe, Repeated, identity
 from core.space import Hole, SearchSpace, SpaceSpec
 
 MODELS = ("base", "a", "b", "c")
-METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
+METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties", "nuslerp", "nearswap")
 
 
 def space(*families, depth: int = 8, models=MODELS, **options) -> SearchSpace:
@@ -37,7 +37,7 @@ def intervals(draw) -> dict:
 def spaces(draw) -> SearchSpace:
     """Spaces over one to four models, with or without layouts, groups, own intervals and fixed values."""
     methods = draw(st.lists(st.sampled_from(METHODS), min_size=1, unique=True))
-    sources = draw(st.lists(st.sampled_from("abc"), min_size=2 if "slerp" in methods else 1, unique=True))
+    sources = draw(st.lists(st.sampled_from("abc"), min_size=2 if {"slerp", "nuslerp"} & set(methods) else 1, unique=True))
     taken = {spec.name for method in methods for spec in catalog().method(method).params}
     params = {}
     for name in sorted(taken & {"weight", "density", "t"}):
@@ -307,3 +307,45 @@ def test_a_value_is_admitted_only_inside_its_own_kind():
 def test_no_list_of_a_family_multiplies_the_space_without_end(family):
     with pytest.raises(ValidationError, match=r"named once|at most 64"):
         SpaceSpec.model_validate({"families": [family]})
+
+
+def between(method, models=MODELS, base="base", **fields):
+    return space(merge(method, base=base, **fields), models=models)
+
+
+def test_a_method_that_takes_one_source_chooses_it():
+    compiled = between("nearswap")
+    assert [(hole.name, hole.spec.kind) for hole in compiled.holes] == [
+        ("merge.nearswap.source", "choice"),
+        ("merge.nearswap.t", "float"),
+    ]
+    values = {"merge.nearswap.source": "b", "merge.nearswap.t": 0.01}
+    recipe = compiled.fill(values)
+    assert (recipe.merge.sources, recipe.merge.base) == (("b",), "base")
+    assert compiled.read(recipe) == values
+    assert [hole.name for hole in between("nearswap", ("base", "a")).holes] == ["merge.nearswap.t"]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_weights_of_a_chosen_pair_belong_to_its_places(groups):
+    compiled = between("nuslerp", layer_groups=groups)
+    places = ["1", "2"] if groups == 1 else ["1.g0", "1.g1", "2.g0", "2.g1"]
+    assert [hole.name for hole in compiled.holes[1:]] == [f"merge.nuslerp.weight.{place}" for place in places]
+    values = {"merge.nuslerp.pair": "a|c"} | {f"merge.nuslerp.weight.{p}": i / 8 for i, p in enumerate(places)}
+    recipe = compiled.fill(values)
+    assert set(recipe.merge.params["weight"]) == {"a", "c"}
+    assert compiled.read(recipe) == values
+
+
+def test_a_base_is_used_by_the_methods_that_may_take_one_and_by_no_other():
+    assert between("nuslerp").uniform()[0].merge.base == "base"
+    assert between("nuslerp", base=None).uniform()[0].merge.base is None
+    assert between("karcher").uniform()[0].merge.base is None
+
+
+def test_a_recipe_with_more_sources_than_its_method_takes_is_in_no_space():
+    compiled = between("slerp", base=None)
+    recipe = compiled.uniform()[0]
+    crowded = recipe.evolve(merge=recipe.merge.evolve(sources=("a", "b", "c")))
+    with pytest.raises(SpaceError, match="cannot be expressed"):
+        compiled.read(crowded)

@@ -4,7 +4,7 @@ import pytest
 
 from core.errors import RecipeError
 from core.params import ChoiceParam, FloatParam, IntParam
-from core.recipe.values import MAX_NESTING, MAX_POINTS, Place, check_form, group_of, pick
+from core.recipe.values import MAX_NESTING, MAX_POINTS, Place, check_form, group_of, pick, reached
 
 WEIGHT = FloatParam(name="weight", default=1.0, low=-2.0, high=2.0, search_low=0.0, search_high=1.0, scope="source")
 
@@ -159,3 +159,21 @@ def nested(levels):
 def test_a_form_nested_ten_thousand_times_is_refused_without_following_it():
     with pytest.raises(RecipeError, match="nested"):
         check_form(nested(10_000), "weight")
+
+
+@pytest.mark.parametrize(
+    ("share", "embed", "layers", "head"),
+    [
+        (0.0, 0, [0, 0, 0, 0], 0),
+        (0.1, 1, [0, 0, 0, 0], 0),
+        (0.25, 1, [1, 0, 0, 0], 0),
+        (0.6, 1, [1, 1, 0, 0], 0),
+        (0.63, 1, [1, 1, 1, 0], 0),
+        (0.99, 1, [1, 1, 1, 1], 0),
+        (1.0, 1, [1, 1, 1, 1], 1),
+    ],
+)
+def test_a_share_of_the_stack_reaches_from_the_embedding_to_the_nearest_layer(share, embed, layers, head):
+    assert reached(share, Place(tensor="embed", part="embed")) == embed
+    assert [reached(share, layer(index, 4)) for index in range(4)] == layers
+    assert reached(share, Place(tensor="norm", part="head")) == head
