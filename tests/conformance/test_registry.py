@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 
@@ -186,10 +185,10 @@ def test_the_bytes_do_not_depend_on_threads_blocks_or_how_the_tensor_lies_in_mem
     once = way(arrays, base, way.active)
     strided = [array.t().contiguous().t() for array in arrays]
     threads = torch.get_num_threads()
-    monkeypatch.setattr(merging.blocks, "blocks", functools.partial(merging.blocks.blocks, size=1 << 16))
     try:
-        for number in (2, 3):
+        for number, size in ((2, 1 << 12), (3, 1 << 20)):
             torch.set_num_threads(number)
+            monkeypatch.setitem(merging.blocks.SIZES, "cpu", size)
             assert torch.equal(way(strided, base, way.active), once)
     finally:
         torch.set_num_threads(threads)

@@ -67,18 +67,19 @@ REFUSED = SETTINGS.pop("task_arithmetic/cancelling")
 @pytest.mark.parametrize("case", SETTINGS.values(), ids=SETTINGS.keys())
 def test_a_configuration_means_the_values_under_which_its_method_is_compared(models, case):
     recipe = resolve(from_mergekit(configuration(case)).recipe, models.models)
-    asked, specs = case.asked(), method_of(case.method).info.params
+    asked, info = case.asked(), method_of(case.method).info
+    specs = info.params
     whole = {spec.name: spec.default for spec in specs if spec.scope != "source"}
     each = {spec.name: spec.default for spec in specs if spec.scope == "source"}
     digests = [models.models[name].weights_digest for name in (*asked.names, *filter(None, [asked.base]))]
     entry = recipe.layers[0]
     values = {
-        recipe.sources[source].weights: dict(own)
-        for (source, _), own in zip(entry.sources, entry.groups[0].source_params, strict=True)
+        recipe.sources[source].weights: {**({} if place == entry.base else info.implied(source=True)), **own}
+        for place, ((source, _), own) in enumerate(zip(entry.sources, entry.groups[0].source_params, strict=True))
     }
     assert list(values) == digests
     assert [values[digest] for digest in digests[: len(asked.names)]] == [{**each, **own} for own in asked.sources]
-    assert dict(entry.groups[0].params) == {**whole, **asked.params}
+    assert {**info.implied(source=False), **entry.groups[0].params} == {**whole, **asked.params}
     assert entry.groups[0].scale == asked.scale
     assert (None if entry.base is None else digests[entry.base]) == (asked.base and digests[-1])
 
