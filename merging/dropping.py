@@ -4,37 +4,74 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from core.params import ChoiceParam
-from merging.kernels import Inputs
-from merging.randomness import keep_mask
-from merging.reductions import ordered_sum
+from core.params import ChoiceParam, FloatParam
+from merging.kernels import Block, Inputs, Number
+from merging.randomness import keep_mask, threshold
+from merging.scaling import norm_ratio
 
 RESCALE = ChoiceParam(
     name="rescale",
     default="inv_density",
-    choices=("inv_density", "l1", "none"),
-    about="how kept entries are scaled up: 1/density (paper) or to the realised L1 norm (mergekit 0.1)",
+    choices=("inv_density", "l1", "l2", "q", "none"),
+    about="how kept entries are scaled up: by 1/density (paper), to the realised L1 norm (mergekit 0.1) or L2 norm, "
+    "by 1/q (DAREx-q), or not at all",
+)
+Q = FloatParam(
+    name="q",
+    default=1.0,
+    low=0.001,
+    high=1.0,
+    search_low=0.1,
+    search_high=1.0,
+    searched=False,
+    scope="source",
+    about="where rescale is `q`, kept entries are divided by it: from the density (DARE) to 1 (no rescaling)",
+    implied=True,
 )
 
 
-def word_pairs(inputs: Inputs) -> tuple[int, ...]:
+def key_words(inputs: Inputs) -> tuple[int, ...]:
     """The two words of every source's mask key, one source after the other, the base left out."""
     keys = [inputs.keys[position] for position in inputs.others]
     return tuple(word for key in keys for word in (key.index, key.state))
 
 
-def rescale_factor(rule: str, inputs: Inputs, position: int, density: float) -> float:
+def dropping(inputs: Inputs) -> tuple[tuple[Number, ...], tuple[int, ...]]:
+    """The numbers and words of `dropped`, from the parameters `density`, `rescale` and `q`."""
+    densities = inputs.values("density")
+    thresholds = [threshold(density) for density in densities]
+    factors = [
+        _factor(inputs, position, density, q)
+        for position, density, q in zip(inputs.others, densities, inputs.numbers("q"), strict=True)
+    ]
+    return (*thresholds, *factors), key_words(inputs)
+
+
+def dropped(block: Block) -> list[Tensor]:
+    """What is left of every task vector, scaled up; fresh.
+
+    Args:
+        block: of an indexed step, whose numbers are a weight per source and then those of `dropping`.
+    """
+    count = len(block.others)
+    thresholds, factors = range(count, 2 * count), block.numbers[2 * count : 3 * count]
+    return [
+        delta.mul_(block.kept(2 * i, place)).mul_(factor)
+        for i, (delta, place, factor) in enumerate(zip(block.deltas(), thresholds, factors, strict=True))
+    ]
+
+
+def _factor(inputs: Inputs, position: int, density: float, q: Number) -> Number:
     """The factor on the entries that are kept; 1 where there is nothing to make up for."""
+    rule = str(inputs.flag("rescale"))
     if rule == "none" or not 0.0 < density < 1.0:
         return 1.0
     if rule == "inv_density":
         return 1.0 / density
+    if rule == "q":
+        return 1.0 / q
 
-    def size(start: int, stop: int) -> Tensor:
-        return inputs.delta(position, start, stop).double().abs_()
+    def kept(delta: Tensor, start: int, stop: int) -> Tensor:
+        return delta.mul_(keep_mask(inputs.keys[position], start, stop, density, inputs.device))
 
-    def kept(start: int, stop: int) -> Tensor:
-        return size(start, stop).mul_(keep_mask(inputs.keys[position], start, stop, density, inputs.device))
-
-    before, after = ordered_sum(inputs.elements, size), ordered_sum(inputs.elements, kept)
-    return before / after if after else 1.0
+    return norm_ratio(rule, inputs, position, kept)

@@ -1,112 +1,231 @@
-"""The order of the magnitudes of a task vector, from which the threshold of any density is read at once."""
+"""The order of the elements of a tensor by size, from which the cut of any density is read at once.
+
+Where there is room, the whole order is kept (4 bytes an element) and a cut is one look-up. Where there is none, counts
+by the top bits of the sizes are kept, and a cut takes one pass over the tensor. Both give the same cut.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from core.errors import TooLargeError
 from merging.kernels import BLOCK, Block, Inputs
+from merging.masks import MAGNITUDE, below
+from merging.masks import sizes as bits_of
+from merging.statistics import Statistics
 
-#: The top bits of a float32 magnitude: sign (always 0), exponent and seven bits of mantissa.
-KEY_BITS = 16
-#: Bytes per element that sorting takes: keys, the order in 64 bits and in 32.
-ORDER_BYTES = 14
-#: Flips the top bit, so that a signed comparison orders 32-bit words as unsigned ones.
-UNSIGNED = -(1 << 31)
+#: The low bits of a size, which the counts leave out; above them are the exponent and seven bits of mantissa.
+LOW_BITS = 16
+#: Bytes per element that sorting takes: pairs of size and index in 64 bits, and the order in 32.
+ORDER_BYTES = 12
+#: Tensors up to this size are sorted anew where there is no room, which is as cheap as a pass.
+SMALL = 1 << 16
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class MagnitudeCut:
-    """Which elements of a tensor are among its k largest: those above a magnitude, and the first ones equal to it.
+class Sizes:
+    """Non-negative float32 numbers, one per element of a tensor, by which the elements are ordered.
 
     Attributes:
-        magnitude: the k-th largest |D|.
-        last: index of the last element of exactly that magnitude that is kept.
+        key: names the numbers: equal keys mean equal numbers.
+        elements: how many there are.
+        device: where they are.
+        read: gives those of a slice, or of an int64 tensor of indices; a fresh tensor.
+        statistics: keeps what is found out.
     """
 
-    magnitude: float
-    last: int
+    key: Hashable
+    elements: int
+    device: torch.device
+    read: Callable[[slice | Tensor], Tensor]
+    statistics: Statistics
 
 
-#: The cuts at density 1 and 0.
-KEEP_ALL, KEEP_NONE = MagnitudeCut(-1.0, 0), MagnitudeCut(math.inf, 0)
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which elements are among the largest: those above a size, and the first ones of exactly that size.
+
+    Attributes:
+        bits: of the size, as an integer.
+        until: index from which on elements of exactly that size are left out.
+    """
+
+    bits: int
+    until: int
+
+    @property
+    def words(self) -> tuple[int, int]:
+        """What `within` takes, as words of a step."""
+        return self.bits & 0xFFFFFFFF, self.until
 
 
-def kept(block: Block, delta: Tensor, number: int, word: int) -> Tensor:
-    """Float32 ones where a block of the task vector is kept by a cut, zeros elsewhere.
+#: The cuts that keep every element and none.
+EVERYTHING, NOTHING = Cut(-1, 0), Cut(MAGNITUDE, 0)
+
+
+def change_sizes(tensor: Tensor, base: Tensor, content: tuple[str, str], statistics: Statistics) -> Sizes:
+    """|M - B| of two flat tensors; `content` names theirs."""
+
+    def read(chosen: slice | Tensor) -> Tensor:
+        return (tensor[chosen].to(torch.float32) - base[chosen].to(torch.float32)).abs_()
+
+    return Sizes(("change", *content), tensor.numel(), tensor.device, read, statistics)
+
+
+def changes(inputs: Inputs, position: int) -> Sizes:
+    """The magnitudes of a source's task vector."""
+    assert inputs.base is not None
+    pair = inputs.content[position], inputs.content[inputs.base]
+    return change_sizes(inputs.tensors[position], inputs.tensors[inputs.base], pair, inputs.statistics)
+
+
+def within(block: Block, values: Tensor, word: int) -> Tensor:
+    """The mask of the elements that a cut keeps.
 
     Args:
         block: of an indexed step.
-        delta: (n,) the task vector.
-        number: where among the block's numbers the cut's magnitude stands.
-        word: where among its words the cut's `last` stands.
+        values: (n,) whose magnitudes are the sizes.
+        word: where among the block's words those of the cut begin.
     """
     assert block.index is not None
-    size, cut = delta.abs(), block.numbers[number]
-    early = (block.index ^ UNSIGNED) <= (block.words[word] ^ UNSIGNED)
-    return ((size > cut) | ((size == cut) & early)).to(torch.float32)
+    return largest(values, block.index, block.words[word], block.words[word + 1])
 
 
-def magnitude_cut(inputs: Inputs, position: int, density: float) -> MagnitudeCut:
-    """The cut that keeps exactly k = max(1, int(density * n)) elements of a source's task vector.
+def largest(values: Tensor, index: Tensor, bits: Tensor | int, until: Tensor | int) -> Tensor:
+    """As `within`, from the indices of the elements (int32) and what makes up the cut."""
+    # Elements before `until` are kept from the size on, later ones only above it.
+    bound = below(index, until).add_(bits)
+    return bound.sub_(bits_of(values)).bitwise_right_shift_(31)
 
-    Elements of equal magnitude are kept in the order of their index.
-    """
-    if density >= 1.0:
-        return KEEP_ALL
+
+def share(elements: int, density: float) -> int:
+    """How many elements a density keeps: at least one, unless it is 0."""
     if density <= 0.0:
-        return KEEP_NONE
-    return cut_at(inputs, position, max(1, int(density * inputs.elements)))
+        return 0
+    return elements if density >= 1.0 else max(1, int(density * elements))
 
 
-def cut_at(inputs: Inputs, position: int, count: int) -> MagnitudeCut:
-    """The cut that keeps exactly `count` elements, 1 <= count <= n."""
-    order, starts = _ordered(inputs, position)
-    rank = inputs.elements - count
-    bucket = int(torch.searchsorted(starts, rank, right=True)) - 1
-    start, stop = int(starts[bucket]), int(starts[bucket + 1])
-    members = order[start:stop].long()
-    sizes = _magnitudes_at(inputs, position, members)
-    smallest = _kth_smallest(sizes, rank - start)
-    ties = count - (inputs.elements - stop) - int(torch.count_nonzero(sizes > smallest))
-    equal = members[sizes == smallest]
-    return MagnitudeCut(smallest, int(equal[ties - 1]))
+def cut_at(sizes: Sizes, count: int) -> Cut:
+    """The cut that keeps exactly the `count` largest elements, equal ones in the order of their index.
+
+    Raises:
+        TooLargeError: the tensor has 2^31 elements or more.
+    """
+    if count <= 0:
+        return NOTHING
+    if count >= sizes.elements:
+        return EVERYTHING
+    if sizes.elements >= 1 << 31:
+        raise TooLargeError(f"elements are ordered in tensors below 2^31, but one has {sizes.elements!r}: trim nothing")
+    order = kept_order(sizes)
+    if order is not None:
+        last = int(order[count - 1])
+        return Cut(int(bits_of(sizes.read(slice(last, last + 1)))), last + 1)
+    return _counted_cut(sizes, count)
 
 
-def _ordered(inputs: Inputs, position: int) -> tuple[Tensor, Tensor]:
-    """Indices grouped by the top bits of their magnitude, and where each group begins (one more for the end)."""
-    assert inputs.base is not None
-    key = ("magnitude order", inputs.content[position], inputs.content[inputs.base])
-    order, starts = inputs.statistics.tensors(key, lambda: _order(inputs, position))
-    return order, starts
+def kept_order(sizes: Sizes) -> Tensor | None:
+    """Indices from the largest size to the smallest, int32, if there is room to keep them."""
+    key = ("order", sizes.key)
+    if sizes.elements > SMALL and not sizes.statistics.has_room(key, 4 * sizes.elements):
+        return None
+    return sizes.statistics.tensors(key, lambda: (_order(sizes),))[0]
 
 
-def _order(inputs: Inputs, position: int) -> tuple[Tensor, Tensor]:
-    keys = torch.empty(inputs.elements, dtype=torch.int16, device=inputs.device)
-    for start in range(0, inputs.elements, BLOCK):
-        stop = min(start + BLOCK, inputs.elements)
-        keys[start:stop] = inputs.delta(position, start, stop).abs_().view(torch.int32) >> KEY_BITS
-    if keys.device.type == "cpu":
-        # numpy sorts 16-bit keys digit by digit, several times faster than torch compares them.
-        order = torch.from_numpy(np.argsort(keys.numpy(), kind="stable").astype(np.int32))
+def counts(sizes: Sizes) -> Counts:
+    """How many sizes have which top bits, (2^15,); counted once."""
+
+    def counted() -> tuple[Counts, Counts]:
+        total = np.zeros(1 << 31 - LOW_BITS, dtype=np.int64)
+        for _, bits in _bits(sizes):
+            total += torch.bincount(bits.bitwise_right_shift_(LOW_BITS), minlength=total.size).cpu().numpy()
+        return _sparse(total)
+
+    return _dense(1 << 31 - LOW_BITS, *sizes.statistics.number(("counts", sizes.key), counted))
+
+
+def counts_within(sizes: Sizes, top: int) -> tuple[Counts, Counts]:
+    """The low bits of the sizes with certain top bits, ascending, and how many sizes have each."""
+    total = np.zeros(1 << LOW_BITS, dtype=np.int64)
+    for bits in _bits_with(sizes, top):
+        total += torch.bincount(bits.bitwise_and_((1 << LOW_BITS) - 1), minlength=total.size).cpu().numpy()
+    return _sparse(total)
+
+
+def place_of(sizes: Sizes, bits: int, nth: int) -> int:
+    """Index of the nth element (from 1) of exactly one size."""
+    for start, found in _bits(sizes):
+        equal = torch.nonzero(found == bits).view(-1)
+        if nth <= equal.numel():
+            return start + int(equal[nth - 1])
+        nth -= equal.numel()
+    raise AssertionError("fewer elements of that size than were counted")
+
+
+def rank_within(ascending: Counts, count: int) -> tuple[int, int]:
+    """Where the count-th largest of counted things is: its place, and how many are left to take from there."""
+    at_least = ascending[::-1].cumsum()
+    place = int(np.searchsorted(at_least, count))
+    above = int(at_least[place - 1]) if place else 0
+    return ascending.size - 1 - place, count - above
+
+
+def _counted_cut(sizes: Sizes, count: int) -> Cut:
+    top, left = rank_within(counts(sizes), count)
+    lows, equal = counts_within(sizes, top)
+    place, left = rank_within(equal, left)
+    bits = top << LOW_BITS | int(lows[place])
+    # Where all of that size are kept, it does not matter where they are.
+    return Cut(bits, sizes.elements if left == equal[place] else place_of(sizes, bits, left) + 1)
+
+
+def _order(sizes: Sizes) -> Tensor:
+    """Sizes and indices are sorted as one number, so that equal sizes stand in the order of their index."""
+    packed = torch.empty(sizes.elements, dtype=torch.int64, device=sizes.device)
+    for start, bits in _bits(sizes):
+        part = packed[start : start + bits.numel()]
+        part.copy_(bits.bitwise_xor_(MAGNITUDE)).bitwise_left_shift_(32)
+        part.add_(torch.arange(start, start + bits.numel(), device=sizes.device))
+    if packed.device.type == "cpu":
+        packed.numpy().sort()  # four times faster than torch's
     else:
-        order = torch.sort(keys, stable=True).indices.int()
-    counts = torch.bincount(keys, minlength=1 << KEY_BITS - 1).cpu()
-    return order, torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        packed = torch.sort(packed).values
+    return packed.to(torch.int32)
 
 
-def _magnitudes_at(inputs: Inputs, position: int, members: Tensor) -> Tensor:
-    """|M - B| of some elements, float32."""
-    assert inputs.base is not None
-    return (inputs.tensors[position][members].float() - inputs.tensors[inputs.base][members].float()).abs_()
+def _bits(sizes: Sizes) -> Iterator[tuple[int, Tensor]]:
+    """The bits of all sizes, block by block, with the index of the first."""
+    for start in range(0, sizes.elements, BLOCK):
+        yield start, bits_of(sizes.read(slice(start, min(start + BLOCK, sizes.elements))))
 
 
-def _kth_smallest(sizes: Tensor, rank: int) -> float:
-    """A selection, so any algorithm gives the same."""
-    if sizes.device.type == "cpu":
-        return float(np.partition(sizes.numpy(), rank)[rank])  # ten times faster than torch's own selection
-    return float(torch.kthvalue(sizes, rank + 1).values)
+def _bits_with(sizes: Sizes, top: int) -> Iterator[Tensor]:
+    """The bits of the sizes with certain top bits."""
+    order = kept_order(sizes)
+    if order is None:
+        for _, bits in _bits(sizes):
+            yield bits[bits >> LOW_BITS == top]
+        return
+    found = counts(sizes)
+    start = int(found[top + 1 :].sum())
+    members = order[start : start + int(found[top])]
+    for first in range(0, members.numel(), BLOCK):
+        yield bits_of(sizes.read(members[first : first + BLOCK].long()))
+
+
+def _sparse(dense: Counts) -> tuple[Counts, Counts]:
+    places = np.flatnonzero(dense)
+    return places, dense[places]
+
+
+def _dense(size: int, places: Counts, values: Counts) -> Counts:
+    dense = np.zeros(size, dtype=np.int64)
+    dense[places] = values
+    return dense

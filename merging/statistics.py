@@ -32,6 +32,10 @@ class Statistics:
             self._numbers[key] = make()
         return self._numbers[key]
 
+    def has_room(self, key: Hashable, size: int) -> bool:
+        """Whether tensors of so many bytes are kept under the key, or can be without dropping others."""
+        return key in self._tensors or size <= self._room
+
     def tensors(self, key: Hashable, make: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
         """Tensors under a key, made on first use and whenever there was no room to keep them."""
         found = self._tensors.get(key)

@@ -1,39 +1,95 @@
-"""Sign election, shared by the methods that merge what agrees."""
+"""From thinned task vectors to the merged tensor: they are added up, or only what agrees in sign is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from core.params import ChoiceParam
+from merging.kernels import Block, Inputs, Number, is_one, weighted_sum
+from merging.masks import agreeing, chosen, zero_as_one
+from merging.scalars import value
 
-def elect(weighted: Sequence[Tensor], weights: Sequence[Tensor], normalize: bool) -> Tensor:
-    """The sum of what agrees with the elected sign (TIES, section 4.2 and 4.3).
+ELECT = ChoiceParam(
+    name="elect",
+    default="weighted",
+    choices=("weighted", "unweighted"),
+    about="whether the sign is elected on weighted task vectors (mergekit) or on plain ones (TIES paper)",
+    implied=True,
+)
+#: Sums of weights below this are not divided by, as in mergekit.
+SMALL_SUM = 1e-8
 
-    s = +1 where sum_i w_i D_i >= 0 else -1; out = sum of the w_i D_i whose sign is s, divided under `normalize` by the
-    sum of their weights (1 where nothing agrees).
+
+def adding(inputs: Inputs, weights: Sequence[Number]) -> tuple[tuple[Number, ...], dict[str, Any]]:
+    """The last numbers and the flags of `added_up`, from the parameters `normalize` and `lambda`."""
+    total, factor = sum(weights), inputs.number("lambda")
+    divide = bool(inputs.flag("normalize")) and abs(value(total)) >= SMALL_SUM and not is_one(total)
+    numbers = ((total,) if divide else ()) + (() if is_one(factor) else (factor,))
+    return numbers, {"divide": divide, "factor": not is_one(factor)}
+
+
+def added_up(block: Block, thinned: Sequence[Tensor], *, divide: bool, factor: bool) -> Tensor:
+    """B + sum_i w_i S_i, the sum divided by a number under `divide` and times another under `factor`.
 
     Args:
-        weighted: the w_i D_i, shape (n,) each.
-        weights: the w_i.
-        normalize: whether to divide.
+        block: its first numbers are the w_i, its last the divisor and the factor, as far as they are there.
+        thinned: (n,) float32 each, fresh: what is left of every task vector.
+        divide, factor: which of the two there are.
     """
-    sign = weighted[0]
-    for tensor in weighted[1:]:
-        sign = sign + tensor
-    return agreeing(weighted, weights, sign, normalize)
+    total = weighted_sum(thinned, block.numbers[: len(thinned)])
+    if divide:
+        total.div_(block.numbers[-2 if factor else -1])
+    if factor:
+        total.mul_(block.numbers[-1])
+    return total.add_(block.base)
 
 
-def agreeing(weighted: Sequence[Tensor], weights: Sequence[Tensor], sign: Tensor, normalize: bool) -> Tensor:
-    """As `elect`, with s = +1 where `sign` is not negative."""
-    sign = torch.ge(sign, 0.0).to(sign.dtype) * 2.0 - 1.0
-    merged, divisor = torch.zeros_like(sign), torch.zeros_like(sign)
-    for tensor, weight in zip(weighted, weights, strict=True):
-        # Multiplying by the sign leaves positive what agrees; zeros never do.
-        agrees = (tensor * sign > 0.0).to(sign.dtype)
-        merged = merged + tensor * agrees
-        divisor = divisor + agrees * weight
-    if not normalize:
-        return merged
-    return merged / (divisor + (divisor == 0.0).to(sign.dtype))
+def electing(inputs: Inputs) -> tuple[tuple[Number, ...], dict[str, Any]]:
+    """The last number and the flags of `elected`, from the parameters `elect`, `normalize` and `lambda`."""
+    factor = inputs.number("lambda")
+    flags = {"elect": inputs.flag("elect"), "normalize": inputs.flag("normalize"), "factor": not is_one(factor)}
+    return () if is_one(factor) else (factor,), flags
+
+
+def elected(block: Block, thinned: Sequence[Tensor], *, elect: str, normalize: bool, factor: bool) -> Tensor:
+    """B + lambda * what agrees with the elected sign (TIES, sections 4.2 and 4.3).
+
+    The vote of source i is w_i S_i (`weighted`) or S_i (`unweighted`); s = +1 where the votes sum to 0 or more, else
+    -1; out = B + lambda * sum of the w_i S_i whose vote has sign s, divided under `normalize` by the sum of their
+    weights (1 where that is 0).
+
+    Args:
+        block: its first numbers are the w_i, its last is lambda, if `factor`.
+        thinned: (n,) float32 each, fresh: what is left of every task vector.
+        elect: how to vote.
+        normalize: whether to divide.
+        factor: whether there is a lambda.
+    """
+    weights = block.numbers[: len(thinned)]
+    votes, total = _votes([part.detach() for part in thinned], [weight.detach() for weight in weights], elect)
+    merged: Tensor | None = None
+    divisor: Tensor | None = None
+    for part, vote, weight in zip(thinned, votes, weights, strict=True):
+        agrees = agreeing(vote, total)
+        term = chosen(part, agrees) * weight
+        merged = term if merged is None else merged.add_(term)
+        if normalize:
+            share = agrees.to(part.dtype).neg_() * weight
+            divisor = share if divisor is None else divisor.add_(share)
+    assert merged is not None
+    if divisor is not None:
+        merged.div_(zero_as_one(divisor))
+    if factor:
+        merged.mul_(block.numbers[-1])
+    return merged.add_(block.base)
+
+
+def _votes(thinned: Sequence[Tensor], weights: Sequence[Tensor], elect: str) -> tuple[Sequence[Tensor], Tensor]:
+    votes = thinned if elect == "unweighted" else [part * weight for part, weight in zip(thinned, weights, strict=True)]
+    total = votes[0]
+    for position, vote in enumerate(votes[1:]):
+        total = total + vote if position == 0 else total.add_(vote)
+    return votes, total

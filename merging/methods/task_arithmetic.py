@@ -12,18 +12,16 @@ as 1, as in mergekit).
 from __future__ import annotations
 
 from core.catalog import MethodInfo
-from merging.kernels import Inputs, Method, Step, delta_combination, is_one
-from merging.scalars import value
+from merging.kernels import Inputs, Method, Step, delta_combination
 from merging.specs import LAMBDA, TASK_WEIGHT, normalize
+from merging.task_vectors import adding
 
 
 def kernel(inputs: Inputs) -> Step:
     """The weighted sum of the deltas on top of the base."""
-    weights, factor = inputs.numbers("weight"), inputs.number("lambda")
-    total = sum(weights)
-    divide = bool(inputs.flag("normalize")) and abs(value(total)) >= 1e-8 and not is_one(total)
-    extra = ((total,) if divide else ()) + (() if is_one(factor) else (factor,))
-    return Step(delta_combination, (*weights, *extra), flags={"divide": divide, "factor": not is_one(factor)})
+    weights = inputs.numbers("weight")
+    last, flags = adding(inputs, weights)
+    return Step(delta_combination, (*weights, *last), flags=flags)
 
 
 METHOD = Method(
