@@ -93,17 +93,22 @@ class Asked:
 
 
 def renamed(case: Case) -> dict[str, Any]:
-    """mergekit's parameters by the names they have here."""
-    given = dict(case.filled)
-    given.pop("int8_mask", None)  # how a mask is stored
-    if case.method in ("task_arithmetic", "passthrough"):
-        # task_arithmetic drops nothing, so that neither changes it; passthrough's scale is every method's here.
-        given = {name: value for name, value in given.items() if name not in ("density", "rescale")}
-        if isinstance(given.get("scale"), dict):
-            given["scale"] = given["scale"][case.models[0]]
-    if "rescale" in given:
-        given["rescale"] = RESCALE[given["rescale"]]
+    """The parameters of a case by the names they have here; `scale` is one value."""
+    given = here(case.method, case.filled)
+    if isinstance(given.get("scale"), dict):
+        given["scale"] = given["scale"][case.models[0]]
     return given
+
+
+def here(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """mergekit's parameters of a method by the names and values they have here."""
+    without = {"int8_mask"}  # how a mask is stored
+    if method == "task_arithmetic":
+        without |= {"density", "rescale"}  # nothing is dropped, so that neither changes anything
+    found = {name: value for name, value in given.items() if name not in without}
+    if "rescale" in found:
+        found["rescale"] = RESCALE[found["rescale"]]
+    return found
 
 
 def split(

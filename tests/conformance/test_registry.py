@@ -12,7 +12,9 @@ import torch
 import merging.blocks
 from core.errors import RecipeError
 from core.params import ChoiceParam, IntParam
+from merging.compute import compute
 from merging.methods import methods
+from merging.plan import plan
 from tests.conformance.registry import grid, ways
 
 WAYS = ways()
@@ -207,6 +209,17 @@ def test_only_another_seed_draws_other_masks(way):
     arrays, base = grid((40, 33))
     one, other = (way(arrays, base, way.active, seed=seed) for seed in (1, 2))
     assert not torch.equal(one, other)
+
+
+@only(lambda way: way.info.random and way.info.symmetric and way.info.needs_base)
+def test_a_mask_belongs_to_its_source_wherever_that_stands(way, family):
+    parents, found = family.parents(), []
+    for sources in (("a", "b"), ("b", "a")):
+        params = {name: value for name, value in way.active.items() if name in way.specs}
+        recipe = family.merge(way.info.name, sources, **params)
+        found.append([compute(planned, parents).numpy() for planned in plan(recipe, parents.headers)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-7)
 
 
 @only(lambda way: not way.info.random)
