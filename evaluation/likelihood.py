@@ -53,7 +53,7 @@ ROW_NODES = {"cpu": 64, "cuda": 512}
 #: The same over a stem, where one row is one pass: enough nodes for the matrix products, few enough for attention.
 CROWN_NODES = {"cpu": 256, "cuda": 2048}
 #: Tokens from which one document's trunk is worth a pass of its own; on a GPU, many documents in one pass are.
-LONE_TRUNK = {"cpu": 512, "cuda": None}
+LONE_TRUNK = {"cpu": 640, "cuda": None}
 
 logger = logging.getLogger(__name__)
 

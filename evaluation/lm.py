@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from functools import cached_property
+from typing import Any
 
 import torch
 from lm_eval.api.model import TemplateLM
+from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from core.errors import TaskError
 from evaluation.encoding import Encoder, default_max_length, insists_on_bos
-from evaluation.likelihood import LikelihoodReader
+from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow, shared_length
 
@@ -27,7 +30,9 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         tokenizer: its tokenizer.
         max_length: tokens the model may read; None takes what lm-eval's own model would.
         add_bos: whether the tokenizer adds its special tokens.
-        batch_tokens: tokens of one forward pass.
+        batch_tokens: tokens of one forward pass; None finds out what the device has room for.
+        packing: how texts are put into rows; None takes what serves the device best.
+        generated_together: prompts of one batch where answers are generated.
     """
 
     def __init__(
@@ -38,12 +43,15 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         max_length: int | None = None,
         add_bos: bool = False,
         batch_tokens: int | None = None,
+        packing: Packing | None = None,
+        generated_together: int = 1,
     ) -> None:
         super().__init__()
+        self._generated_together = generated_together
         length = max_length or default_max_length(model.config, tokenizer)
         self.model = model
         self.encoder = Encoder(tokenizer, length, add_bos=add_bos or insists_on_bos(model.config))
-        self.reader = LikelihoodReader(torch.device(model.device), batch_tokens)
+        self.reader = LikelihoodReader(torch.device(model.device), batch_tokens, packing)
 
     @property
     def eot_token_id(self) -> int:
@@ -73,21 +81,45 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         return self._read([self.encoder.truncate(begin, end, str(pair)) for pair, begin, end in requests])
 
-    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> NoReturn:
-        """Not offered.
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """Log-likelihood in nats of each whole text, read in the harness's own windows of `max_length` tokens.
 
-        Raises:
-            TaskError: always.
+        The first window begins with the prefix token, each later one with the token before it, and every token is
+        predicted once. A text without tokens has log-likelihood 0.
         """
-        raise TaskError("rolling log-likelihoods (perplexity tasks) cannot be scored: choose a multiple-choice task")
+        windows = [self._windows(request.args[0]) for request in requests]
+        answers = iter(self._read([window for part in windows for window in part]))
+        return [sum((next(answers)[0] for _ in part), 0.0) for part in windows]
 
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> NoReturn:
-        """Not offered.
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """The text generated after each prompt, by lm-eval's own model over the same weights: not fast, but the same.
 
-        Raises:
-            TaskError: always.
+        Args:
+            requests: prompts with their generation settings.
+            disable_tqdm: whether to draw no progress bar.
         """
-        raise TaskError("generated answers (generate_until tasks) cannot be scored: choose a multiple-choice task")
+        found: list[str] = self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
+        return found
+
+    @cached_property
+    def _stock(self) -> HFLM:
+        # It gives its tokenizer a padding token, which the encoder's tokenizer is not to have.
+        return HFLM(
+            self.model,
+            tokenizer=copy.deepcopy(self.encoder.tokenizer),
+            max_length=self.encoder.max_length,
+            add_bos_token=self.encoder.add_bos,
+            batch_size=self._generated_together,
+        )
+
+    def _windows(self, text: str) -> list[TokenRequest]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.encoder.max_length,
+            context_len=1,
+        )
+        return [self.encoder.truncate(begin, end, text) for begin, end in map(make_disjoint_window, windows)]
 
     def _read(self, requests: list[TokenRequest]) -> list[tuple[float, bool]]:
         groups = _families(requests)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from evaluation.catalog import TaskFolders, load_task
@@ -110,6 +110,18 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def many_shots(tmp_path_factory):
+    """The four stock tasks with few documents and enough examples for the 25, 25, 10 and 5 shots of leaderboards."""
+    root = tmp_path_factory.mktemp("many_shots")
+    for seed, (name, maker) in enumerate(
+        {"arc_challenge": _arc, "arc_easy": _arc, "winogrande": _winogrande, "hellaswag": _hellaswag}.items()
+    ):
+        evaluated = {"test": 4} if maker is _arc else {"validation": 4}
+        _write(root / name, maker, {"train": 30, "validation": 3} | evaluated, 50 + seed)
+    return TaskFolders(root)
+
+
+@pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory, folders):
     """A byte-level BPE of 320 tokens, trained on the documents; no token is added by itself."""
     texts = []
@@ -132,6 +144,27 @@ def tokenizer_folder(tmp_path_factory, folders):
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder):
     return PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def bos_tokenizer(folders):
+    """A Unigram tokenizer of 320 tokens that marks the beginnings of words, as SentencePiece does, and begins every
+    text with a token of its own where special tokens are asked for."""
+    texts = [
+        json.dumps(row)
+        for file in sorted(folders.datasets.parent.rglob("*.parquet"))
+        for row in pq.read_table(file).to_pylist()
+    ]
+    raw = Tokenizer(models.Unigram())
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    raw.train_from_iterator(
+        texts,
+        trainers.UnigramTrainer(
+            vocab_size=320, special_tokens=["<s>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        ),
+    )
+    raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.errors import CancelledError, OutOfMemoryError
 from evaluation import likelihood
-from evaluation.architectures import refusal
+from evaluation.architectures import caches_layers_apart, refusal
 from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow
@@ -102,7 +102,7 @@ def test_logits_taken_a_few_rows_at_a_time_give_the_same(rows_at_once, small, mo
 
 def test_on_a_gpu_fuller_rows_are_packed_than_on_a_cpu_and_no_document_gets_a_pass_of_its_own():
     assert LikelihoodReader(torch.device("cuda")).packing == Packing(512, 2048, None)
-    assert LikelihoodReader(CPU).packing == Packing(64, 256, 512)
+    assert LikelihoodReader(CPU).packing == Packing(64, 256, 640)
 
 
 def test_equal_requests_get_equal_bits(small):
@@ -254,12 +254,19 @@ def test_a_trunk_or_a_single_crown_that_does_not_fit_fails_the_trial(monkeypatch
                 LikelihoodReader(CPU, packing=Packing(64, 64, 10)).read(model, long, cancelled=never)
 
 
+def sharing_weights(module):
+    """A module with the same parameters and submodules, of which it may be given others without changing `module`."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin
+
+
 def restacked(model, copier):
     """`model` with its first layer once more on top, as `copier` copies it, under an index of its own."""
     model = copy.deepcopy(model)
     first, second = model.model.layers
     again = copier(first)
-    again.self_attn = copy.copy(again.self_attn)
+    again.self_attn = copier(again.self_attn)
     again.self_attn.layer_idx = 2
     model.model.layers = torch.nn.ModuleList([first, second, again])
     model.config.num_hidden_layers = 3
@@ -267,13 +274,14 @@ def restacked(model, copier):
 
 
 def test_a_layer_repeated_with_its_own_index_is_read_right_on_stems_too(small):
-    shared = restacked(small, copy.copy)
+    shared = restacked(small, sharing_weights)
+    assert caches_layers_apart(shared)
     agree(shared, LikelihoodReader(CPU, packing=Packing(64, 64, 1)), documents(4))
     agree(shared, LikelihoodReader(CPU), sharing(15))
 
 
 def test_a_layer_repeated_with_its_own_index_is_read_as_a_deep_copy_is(small):
-    shared, apart = restacked(small, copy.copy), restacked(small, copy.deepcopy)
+    shared, apart = restacked(small, sharing_weights), restacked(small, copy.deepcopy)
     assert shared.model.layers[2].mlp.up_proj.weight is shared.model.layers[0].mlp.up_proj.weight
     reader = LikelihoodReader(CPU)
     trees = [grow(group) for group in documents(4)]

@@ -5,7 +5,6 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from core.errors import TaskError
 from evaluation.catalog import LOCAL_TASKS, load_task
 from evaluation.lm import HuarizoLM
 
@@ -66,14 +65,6 @@ def test_greedy_is_true_exactly_for_the_most_probable_continuation(model, tokeni
     expected = torch.log_softmax(model(context).logits[0, -1], -1)[best].item()
     assert [greedy for _, greedy in answers] == [True, False]
     assert answers[0][0] == pytest.approx(expected, abs=1e-5)
-
-
-def test_what_is_not_offered_yet_is_refused_by_name(model, tokenizer):
-    lm = HuarizoLM(model, tokenizer)
-    with pytest.raises(TaskError, match="rolling"):
-        lm.loglikelihood_rolling([])
-    with pytest.raises(TaskError, match="generate_until"):
-        lm.generate_until([])
 
 
 def test_it_names_the_tokens_the_harness_asks_for(model, tokenizer):
