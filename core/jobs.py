@@ -12,7 +12,8 @@ from core.errors import BudgetError, InvalidInputError, RecipeError, UnknownMode
 from core.noun import Noun
 from core.objective import Objective
 from core.recipe.short import Dtype, Name
-from core.space import Interval, MergeFamily, SearchSpace, SpaceSpec
+from core.space import SearchSpace
+from core.space_spec import Interval, MergeFamily, SpaceSpec
 
 LOCAL_REF = re.compile(r"^local:(?P<path>[^\x00]+)$")
 HUB_REF = re.compile(r"^hub:(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+))?$")

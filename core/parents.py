@@ -11,7 +11,8 @@ from core.model import Model, check_fit
 from core.params import IntParam, Scalar
 from core.recipe.resolve import resolve
 from core.recipe.short import Recipe
-from core.space import LayoutFamily, MergeFamily, SearchSpace
+from core.space import SearchSpace
+from core.space_spec import LayoutFamily, MergeFamily
 
 
 def check_parents(job: SearchJob, models: Mapping[str, Model]) -> None:

@@ -8,89 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, Field
+from typing import Any
 
 from core.catalog import Catalog, MethodInfo, catalog
 from core.errors import RecipeError, SpaceError, UnknownModelError
 from core.noun import Noun
 from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar, check_value
-from core.recipe.limits import MAX_PARAMS, MAX_SOURCES
 from core.recipe.short import Dtype, Layout, Merge, Recipe, Repeated, Source
+from core.space_spec import REPEATED, Interval, LayoutFamily, MergeFamily, SpaceSpec
 
 Values = Mapping[str, Scalar]
-
-
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The holes of a space are a product of these lists: a name repeated would multiply them for nothing."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"each may be named once, but {twice[0]!r} is there again: leave it out")
-    return names
-
-
-_Names = Annotated[tuple[str, ...], Field(max_length=MAX_SOURCES), AfterValidator(_each_once)]
-
-
-class Interval(Noun):
-    """Bounds that replace a parameter's default search interval."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class MergeFamily(Noun):
-    """Merges of the job's models.
-
-    Attributes:
-        methods: which methods to choose from.
-        base: the base of methods that take deltas, or may take them.
-        sources: the models merged; by default all but the base.
-        layer_groups: how many groups of layers get their own values.
-        params: per parameter either an interval to search or a fixed value.
-    """
-
-    family: Literal["merge"] = "merge"
-    methods: Annotated[_Names, Field(min_length=1)]
-    base: str | None = None
-    sources: _Names | None = None
-    layer_groups: Annotated[int, Field(ge=1, le=64)] = 1
-    params: Annotated[dict[str, Interval | Scalar], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
-
-
-#: What may be searched of the factors on repeated layers; see `core.recipe.short.Repeated`.
-REPEATED = (
-    FloatParam(name="attention", default=0.5, low=0.001, high=16.0, search_low=0.25, search_high=1.0),
-    FloatParam(name="output", default=1.0, low=0.001, high=16.0, search_low=0.3, search_high=1.0),
-)
-
-
-class LayoutFamily(Noun):
-    """Layout presets over the layers of one of the sources.
-
-    Attributes:
-        presets: which to choose from.
-        sources: the models whose layers are stacked.
-        repeated: factors on layers that stand there again, each a fixed value or an interval to search.
-    """
-
-    family: Literal["layout"] = "layout"
-    presets: Annotated[_Names, Field(min_length=1)]
-    sources: Annotated[_Names, Field(min_length=1)]
-    repeated: dict[Literal["attention", "output"], Interval | float] | None = Field(
-        default=None, exclude_if=lambda repeated: repeated is None
-    )
-
-
-Family = Annotated[MergeFamily | LayoutFamily, Field(discriminator="family")]
-
-
-class SpaceSpec(Noun):
-    """The families a study mixes."""
-
-    families: Annotated[tuple[Family, ...], Field(min_length=1, max_length=2)]
 
 
 class Hole(Noun):

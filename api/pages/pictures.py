@@ -10,7 +10,7 @@ from api.svg import Dot, Level, Slot, percent
 from core.jobs import SearchJob
 from core.recipe.resolved import Entry, Group, ResolvedRecipe
 from core.records import TrialSummary
-from core.space import MergeFamily
+from core.space_spec import MergeFamily
 
 
 def methods_of(job: SearchJob) -> dict[str, int]:

@@ -10,7 +10,8 @@ from core.errors import SpaceError, UnknownLayoutError, UnknownMethodError, Unkn
 from core.params import ChoiceParam, FloatParam, IntParam
 from core.recipe.layouts import layout_indices
 from core.recipe.short import Recipe, Repeated, identity
-from core.space import Hole, SearchSpace, SpaceSpec
+from core.space import Hole, SearchSpace
+from core.space_spec import SpaceSpec
 
 MODELS = ("base", "a", "b", "c")
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties", "nuslerp", "nearswap")
@@ -37,7 +38,9 @@ def intervals(draw) -> dict:
 def spaces(draw) -> SearchSpace:
     """Spaces over one to four models, with or without layouts, groups, own intervals and fixed values."""
     methods = draw(st.lists(st.sampled_from(METHODS), min_size=1, unique=True))
-    sources = draw(st.lists(st.sampled_from("abc"), min_size=2 if {"slerp", "nuslerp"} & set(methods) else 1, unique=True))
+    sources = draw(
+        st.lists(st.sampled_from("abc"), min_size=2 if {"slerp", "nuslerp"} & set(methods) else 1, unique=True)
+    )
     taken = {spec.name for method in methods for spec in catalog().method(method).params}
     params = {}
     for name in sorted(taken & {"weight", "density", "t"}):

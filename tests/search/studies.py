@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
 from core.recipe.short import identity
 from core.records import TrialRecord
-from core.space import SearchSpace, SpaceSpec
+from core.space import SearchSpace
+from core.space_spec import SpaceSpec
 from core.states import TrialState
 
 MERGE = {"family": "merge", "methods": ["linear", "slerp", "task_arithmetic", "ties", "dare_ties"], "base": "base"}

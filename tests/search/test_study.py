@@ -6,7 +6,8 @@ import pytest
 from studies import record
 
 from core.errors import SpaceError, UnknownStrategyError
-from core.space import SearchSpace, SpaceSpec
+from core.space import SearchSpace
+from core.space_spec import SpaceSpec
 from core.states import TrialState
 from search.study import Proposer, storage_url
 
