@@ -51,11 +51,6 @@ def cuts_of(part: Slice) -> tuple[Cut, ...]:
     )
 
 
-def has_groups(value: Any) -> bool:
-    """Whether layer groups stand anywhere in a value."""
-    return any(_is_groups(each) for each in _walk(value))
-
-
 def has_gradient(value: Any) -> bool:
     """Whether a layer gradient stands anywhere in a value."""
     return any(isinstance(each, list | tuple) and not is_filters(each) and len(each) > 1 for each in _walk(value))

@@ -85,7 +85,7 @@ def _task_vectors(name: str, normalize: bool, rescale: bool, *more: Parameter, t
             _shared("lambda", "float", 1.0),
             _MASK,
         ),
-        {"trim_scope": "tensor", "elect": "weighted"},
+        {"trim_scope": "tensor", "outliers": "tensor", "elect": "weighted"},
     )
 
 

@@ -183,6 +183,10 @@ class _Reader:
         if source is None:
             return donor
         padding = part.pad_to_multiple_of if part is not None else None
+        self.note(
+            "a model that lacks one of the tokenizer's tokens gets the mean of the other models' rows for it here; "
+            "mergekit gives it the base_model's, if that has one."
+        )
         return Tokenizer(mode="union" if source == "union" else "align", source=donor, pad_to_multiple_of=padding)
 
     def _donor(self, source: Any) -> str:

@@ -8,15 +8,19 @@ from typing import Any
 
 from core.catalog import MethodInfo, catalog
 from core.errors import MergekitError
-from core.mergekit.cutting import Cut, cuts_of, has_groups
+from core.mergekit.cutting import Cut, cuts_of
 from core.mergekit.methods import Method, mergekit_method
 from core.mergekit.naming import distinct
 from core.mergekit.reference import ModelPath, Reference, path_of, write_reference
 from core.mergekit.stages import MERGES
 from core.mergekit.unbinding import Settings, unbound
 from core.noun import canonical_json
-from core.recipe.layouts import layout_indices
+from core.recipe.forms import Form, form_of
 from core.recipe.short import Merge, Recipe, Slice, SliceSource, Source, Tokenizer
+from core.recipe.values import has_groups
+
+#: What of a recipe has a place in a configuration; the seed is told in a note.
+_SAID = ("sources", "merge", "layout", "slices", "path", "tokenizer", "compute_dtype", "save_dtype", "seed")
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,20 @@ def _paths(recipe: Recipe) -> Iterator[str]:
 
 
 def _depth_of(writer: _Writer, recipe: Recipe) -> int:
+    if recipe.merge is not None:
+        return writer.depth(recipe, recipe.sources[0].name)
+    return sum(len(part.sources[0].indices()) for part in _formed(writer, recipe).slices)
+
+
+def _formed(writer: _Writer, recipe: Recipe) -> Form:
+    """Slices, layouts and paths as slices."""
     if recipe.slices is not None:
-        return sum(len(part.sources[0].indices()) for part in recipe.slices)
-    if recipe.layout is not None:
-        depth = writer.depth(recipe, recipe.layout.source)
-        return len(layout_indices(recipe.layout.preset, depth, recipe.layout.params))
-    if recipe.path is not None:
-        return sum(recipe.path.include)
-    return writer.depth(recipe, recipe.sources[0].name)
+        return Form(recipe.slices, recipe.slices[0], recipe.slices[-1])
+    path, layout = recipe.path, recipe.layout
+    named = {layout.source} if layout is not None else set()
+    if path is not None:
+        named = {*path.sources, *(name for name in (path.embed, path.head) if name is not None)}
+    return form_of(recipe, {name: writer.depth(recipe, name) for name in sorted(named)})
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ class _Stage:
 
 
 def _document(writer: _Writer, recipe: Recipe, references: Mapping[str, Reference]) -> dict[str, Any]:
+    _check_fields(recipe, writer.problem)
     cuts = _cuts(writer, recipe)
     _check_sources(cuts, references, writer.problem)
     info, method = catalog().method(_only_method(cuts)), mergekit_method(_only_method(cuts))
@@ -175,6 +186,13 @@ def _document(writer: _Writer, recipe: Recipe, references: Mapping[str, Referenc
     }
 
 
+def _check_fields(recipe: Recipe, refused: Callable[[MergekitError], None]) -> None:
+    """Whatever a recipe learns to say is refused until somebody says how mergekit does."""
+    for name, field in Recipe.model_fields.items():
+        if name not in _SAID and getattr(recipe, name) != field.get_default(call_default_factory=True):
+            refused(MergekitError(f"mergekit has nothing like `{name}`: leave it out", where=name))
+
+
 def _only_method(cuts: Sequence[Cut]) -> str:
     methods = list(dict.fromkeys(cut.method for cut in cuts))
     if len(methods) > 1:
@@ -188,22 +206,27 @@ def _only_method(cuts: Sequence[Cut]) -> str:
 
 def _cuts(writer: _Writer, recipe: Recipe) -> tuple[Cut, ...]:
     """Every form as mergekit's slices; a merge of whole models stays one."""
-    for form, way in (("path", "export it and use the result"), ("repeated", "write the scales as filters")):
-        if getattr(recipe, form) is not None:
-            raise MergekitError(f"mergekit has nothing like {form!r}: {way}", where=form)
-    if recipe.slices is not None:
-        return tuple(cut for part in recipe.slices for cut in cuts_of(part))
-    if recipe.layout is not None:
-        source = recipe.layout.source
-        layers = layout_indices(recipe.layout.preset, writer.depth(recipe, source), recipe.layout.params)
-        return cuts_of(Slice(sources=(SliceSource(source=source, layers=layers),)))
-    assert recipe.merge is not None
+    if recipe.merge is None:
+        form = _formed(writer, recipe)
+        if (form.embed.sources[0].source, form.head.sources[0].source) != _ends(form):
+            raise MergekitError(
+                "mergekit takes embedding and head from the first and last slice: take theirs", where="path"
+            )
+        if form.streams is not None:
+            writer.problem(
+                MergekitError("mergekit has no factors on the residual stream: leave out scales", where="path")
+            )
+        return tuple(cut for part in form.slices for cut in cuts_of(part))
     merge, names = recipe.merge, _merged(recipe, recipe.merge)
     if any(has_groups(value) for value in merge.params.values()):
         whole = (0, writer.depth(recipe, names[0]))
         sources = tuple(SliceSource(source=name, range=whole) for name in names)
         return cuts_of(Slice(sources=sources, method=merge.method, base=merge.base, params=merge.params))
     return (Cut(names, None, merge.method, merge.base, merge.params),)
+
+
+def _ends(form: Form) -> tuple[str, str]:
+    return form.slices[0].sources[0].source, form.slices[-1].sources[0].source
 
 
 def _merged(recipe: Recipe, merge: Merge) -> tuple[str, ...]:

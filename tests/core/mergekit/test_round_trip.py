@@ -63,7 +63,7 @@ def check(config, found, tensor, parameter, names):
         model = names[source]
         if parameter.per == "all":
             wanted = mergekits_value(parameter, outer, tensor.name, t)
-            given_value = tensor.group.params[parameter.name]
+            given_value = tensor.params[parameter.name]
         elif position == tensor.entry.base:
             continue
         else:
@@ -72,7 +72,7 @@ def check(config, found, tensor, parameter, names):
             wanted = mergekits_value(parameter, [*own, *outer], name, t)
             given_value = tensor.group.scale
             if parameter.name != "scale":
-                given_value = tensor.group.source_params[position][parameter.name]
+                given_value = tensor.source_params[position][parameter.name]
         wanted = parameter.ours.get(wanted, wanted)
         assert given_value == pytest.approx(wanted, rel=1e-12) if not isinstance(wanted, str) else given_value == wanted
 
