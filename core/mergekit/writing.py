@@ -212,7 +212,7 @@ def _cuts(writer: _Writer, recipe: Recipe) -> tuple[Cut, ...]:
             raise MergekitError(
                 "mergekit takes embedding and head from the first and last slice: take theirs", where="path"
             )
-        if form.streams is not None:
+        if any(factor != 1.0 for factor in form.streams or ()):
             writer.problem(
                 MergekitError("mergekit has no factors on the residual stream: leave out scales", where="path")
             )
