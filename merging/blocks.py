@@ -1,57 +1,111 @@
-"""Running a step over a whole tensor: block by block as it stands, or compiled; the bytes are the same."""
+"""Running a step over a whole tensor as it stands, block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from merging.kernels import BLOCK, Block, Inputs, Step
+from merging.kernels import Block, Inputs, Step
+from merging.lanes import spread
 from merging.randomness import WORD, mix, signed
+from merging.sources import is_finite
+
+#: Elements handled at once, by device; must divide 2^32. Bounds the memory, does not change the bytes.
+#: On a CPU what a formula makes of a block stays in a core's own cache; a GPU wants enough to keep it busy.
+SIZES = {"cpu": 1 << 16}
+ELSEWHERE = 1 << 22
 
 
-def run(step: Step, inputs: Inputs, out: Tensor, scale: float) -> None:
-    """Write the step's result, times `scale` and rounded once, into the flat `out`."""
-    for start, stop, block in blocks(step, inputs):
-        result = step.formula(block, **step.flags)
-        out[start:stop] = result if scale == 1.0 else result * scale
+def run(step: Step, inputs: Inputs, out: Tensor, scale: float) -> list[Tensor]:
+    """Write the step's result, times `scale` and rounded once, into the flat `out`.
+
+    Returns:
+        witnesses: scalars that are finite only if every element written is (see `is_sound`).
+    """
+    size = block_size(inputs.device)
+    cut = Cutter(step, inputs)
+
+    def piece(start: int) -> Tensor:
+        stop = min(start + size, inputs.elements)
+        result = step.formula(cut.block(start, stop), **step.flags)
+        target = out[start:stop]
+        target.copy_(result if scale == 1.0 else result * scale)
+        return witness(target)
+
+    lanes = None if inputs.device.type == "cpu" else 1
+    return spread(piece, range(0, inputs.elements, size), lanes)
 
 
-def blocks(
-    step: Step, inputs: Inputs, dtype: torch.dtype = torch.float32, size: int = BLOCK
-) -> Iterator[tuple[int, int, Block]]:
-    """(start, stop, block) over the whole tensor.
+def block_size(device: torch.device) -> int:
+    """Elements of a block on that device."""
+    return SIZES.get(device.type, ELSEWHERE)
+
+
+def witness(tensor: Tensor) -> Tensor:
+    """A scalar that is finite only if every element is; the other way round it may fail where elements are huge."""
+    # Cheaper than looking for the largest magnitude. Sums of float16 are wanted in a range they do not leave so soon.
+    return tensor.sum(dtype=torch.float32) if tensor.dtype == torch.float16 else tensor.sum()
+
+
+def is_sound(witnesses: Sequence[Tensor], out: Tensor) -> bool:
+    """Whether no element of `out` is NaN or infinite, given what was noted while it was written."""
+    noted = torch.stack([each.float() for each in witnesses]).tolist() if witnesses else []
+    return all(map(math.isfinite, noted)) or is_finite(out)
+
+
+class Cutter:
+    """Cuts the sources of a step into blocks.
 
     Args:
         step: what the blocks are for.
         inputs: the sources.
         dtype: what the blocks are computed in; float64 where a derivative is checked.
-        size: elements of a block; must divide 2^32.
     """
-    numbers = _numbers(step, dtype, inputs.device)
-    words = torch.tensor([signed(word) for word in step.words], dtype=torch.int32, device=inputs.device)
-    for start in range(0, inputs.elements, size):
-        stop = min(start + size, inputs.elements)
-        parts = [tensor[start:stop].to(dtype) for tensor in inputs.tensors]
+
+    def __init__(self, step: Step, inputs: Inputs, dtype: torch.dtype = torch.float32) -> None:
+        self._step, self._inputs, self._dtype = step, inputs, dtype
+        self._numbers = numbers_of(step, dtype, inputs.device)
+        self._words = words_of(step, inputs.device).unbind()
+        self._fields = [
+            field.to(inputs.device, dtype if field.dtype.is_floating_point else None) for field in step.fields
+        ]
+
+    def block(self, start: int, stop: int) -> Block:
+        """The elements from `start` to `stop`; the range must not cross a multiple of 2^32."""
+        step, inputs = self._step, self._inputs
+        parts = [tensor[start:stop].to(self._dtype) for tensor in inputs.tensors]
         base = None if inputs.base is None else parts.pop(inputs.base)
         index, stretch = _index(start, stop, inputs.device) if step.indexed else (None, None)
-        fields = tuple(_field(field, inputs.shape, start, stop) for field in step.fields)
-        yield start, stop, Block(tuple(parts), base, fields, numbers, words.unbind(), index, stretch)
+        fields = tuple(_stretch_of(field, inputs.shape, start, stop) for field in self._fields)
+        return Block(tuple(parts), base, fields, self._numbers, self._words, index, stretch)
 
 
-def _numbers(step: Step, dtype: torch.dtype, device: torch.device) -> Sequence[Tensor]:
+def numbers_of(step: Step, dtype: torch.dtype, device: torch.device) -> Sequence[Tensor]:
+    """The step's numbers as scalar tensors; those that carry derivatives keep them."""
     if any(isinstance(number, Tensor) for number in step.numbers):
         return [torch.as_tensor(number, dtype=torch.float64).to(dtype=dtype, device=device) for number in step.numbers]
     return torch.tensor(step.numbers, dtype=dtype, device=device).unbind()
 
 
+def words_of(step: Step, device: torch.device) -> Tensor:
+    """The step's words: int32, (k,)."""
+    return torch.tensor([signed(word) for word in step.words], dtype=torch.int32, device=device)
+
+
+def place_of(start: int, device: torch.device) -> Tensor:
+    """What the index of the first element is made of: int32, (2,), its low word and the hash of its high word."""
+    return torch.tensor([signed(start & WORD), signed(mix(start >> 32))], dtype=torch.int32, device=device)
+
+
 def _index(start: int, stop: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    index = torch.arange(stop - start, dtype=torch.int32, device=device).add_(signed(start & WORD))
-    return index, torch.tensor(signed(mix(start >> 32)), dtype=torch.int32, device=device)
+    first, stretch = place_of(start, device).unbind()
+    return torch.arange(stop - start, dtype=torch.int32, device=device).add_(first), stretch
 
 
-def _field(field: Tensor, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
+def _stretch_of(field: Tensor, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
     """Elements of a field that may be shorter than the tensor along some dimensions."""
     if field.shape == shape:
         return field.reshape(-1)[start:stop]

@@ -7,12 +7,16 @@ import math
 import torch
 
 from core.errors import NonFiniteWeightsError
-from merging.blocks import run
+from merging.blocks import block_size, is_sound, witness
+from merging.compiled import Compiler
 from merging.kernels import BLOCK, Inputs
 from merging.methods import method_of
 from merging.plan import Leaf, TensorPlan
-from merging.sources import Parents, is_finite
+from merging.sources import Parents
 from merging.statistics import Statistics
+
+#: Runs every step block by block.
+AS_IT_STANDS = Compiler("never")
 
 
 @torch.no_grad()
@@ -23,6 +27,7 @@ def compute(
     out: torch.Tensor | None = None,
     keep: bool = True,
     statistics: Statistics | None = None,
+    compiler: Compiler | None = None,
 ) -> torch.Tensor:
     """The planned tensor, on the parents' device, in its save dtype.
 
@@ -32,27 +37,59 @@ def compute(
         out: contiguous memory to write to, of the plan's shape and dtype; must not be a parent's tensor.
         keep: whether the parents may hold on to the tensors read for it.
         statistics: what is known of its sources already, and takes in what is found out about them.
+        compiler: runs the formulas; they run as they stand by default.
 
     Raises:
         NonFiniteWeightsError: the result holds NaN or infinity; names the tensor.
         NonFiniteCheckpointError: a parent's tensor does.
     """
     statistics = Statistics(keep_bytes=0) if statistics is None else statistics
-    if planned.plain is not planned:
-        return _adjusted(planned, compute(planned.plain, parents, keep=keep, statistics=statistics), out)
-    tensors = [_source(source, parents, keep, statistics) for source in planned.sources]
+    compiler = compiler or AS_IT_STANDS
     if out is None:
         out = torch.empty(planned.shape, dtype=planned.dtype, device=parents.device)
+    check(planned, out, write(planned, parents, out, keep=keep, statistics=statistics, compiler=compiler))
+    return out
+
+
+@torch.no_grad()
+def write(
+    planned: TensorPlan,
+    parents: Parents,
+    out: torch.Tensor,
+    *,
+    keep: bool,
+    statistics: Statistics,
+    compiler: Compiler,
+) -> list[torch.Tensor]:
+    """As `compute`, without waiting for the result: what it returns is for `check`, once all is under way."""
+
+    def inner(source: TensorPlan) -> torch.Tensor:
+        return compute(source, parents, keep=keep, statistics=statistics, compiler=compiler)
+
+    if planned.plain is not planned:
+        return [witness(out.copy_(_adjusted(planned, inner(planned.plain))))]
+    tensors = [
+        parents.tensor(source.digest, source.name, keep=keep) if isinstance(source, Leaf) else inner(source)
+        for source in planned.sources
+    ]
     if planned.copies:
-        out.copy_(tensors[0])
-    else:
-        inputs = inputs_of(planned, tensors, statistics)
-        run(method_of(planned.method).kernel(inputs), inputs, out.view(-1), planned.scale)
-    return _finite(planned, out)
+        return [witness(out.copy_(tensors[0]))]
+    method, inputs = method_of(planned.method), inputs_of(planned, tensors, statistics)
+    runner = compiler if method.info.elementwise else AS_IT_STANDS
+    return runner.run(method.kernel(inputs), inputs, out.view(-1), planned.scale)
 
 
-def _adjusted(planned: TensorPlan, plain: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-    """The float32 result with the factor on its part and the shift, rounded once; `plain` is overwritten."""
+def check(planned: TensorPlan, out: torch.Tensor, witnesses: list[torch.Tensor]) -> None:
+    """Raise NonFiniteWeightsError, naming the tensor, if what was written holds NaN or infinity."""
+    if not is_sound(witnesses, out):
+        raise NonFiniteWeightsError(
+            f"built weights must be finite, but tensor {planned.name!r} is not: take smaller weights or a wider dtype",
+            where=planned.name,
+        )
+
+
+def _adjusted(planned: TensorPlan, plain: torch.Tensor) -> torch.Tensor:
+    """The float32 result with the factor on its part and the shift; `plain` is overwritten."""
     part = planned.part
     if part is not None:
         index = torch.arange(plain.shape[part.axis], device=plain.device) % part.period < part.length
@@ -60,23 +97,7 @@ def _adjusted(planned: TensorPlan, plain: torch.Tensor, out: torch.Tensor | None
         plain.mul_(factor if part.axis == -1 else factor.view(-1, *(1,) * (plain.dim() - 1)))
     if planned.shift != 0.0:
         plain.add_(planned.shift)
-    out = torch.empty(planned.shape, dtype=planned.dtype, device=plain.device) if out is None else out
-    return _finite(planned, out.copy_(plain))
-
-
-def _finite(planned: TensorPlan, out: torch.Tensor) -> torch.Tensor:
-    if not is_finite(out):
-        raise NonFiniteWeightsError(
-            f"built weights must be finite, but tensor {planned.name!r} is not: take smaller weights or a wider dtype",
-            where=planned.name,
-        )
-    return out
-
-
-def _source(source: Leaf | TensorPlan, parents: Parents, keep: bool, statistics: Statistics) -> torch.Tensor:
-    if isinstance(source, Leaf):
-        return parents.tensor(source.digest, source.name, keep=keep)
-    return compute(source, parents, keep=keep, statistics=statistics)
+    return plain
 
 
 def inputs_of(planned: TensorPlan, tensors: list[torch.Tensor], statistics: Statistics) -> Inputs:
@@ -106,5 +127,6 @@ def peak_bytes(planned: TensorPlan) -> int:
     if planned.copies:
         return own + elements * planned.dtype.itemsize
     # The blocks of every source with what a formula makes of them, and small tables.
-    blocks = 4 * min(elements, BLOCK) * (6 * len(planned.sources) + 8) + (1 << 20)
+    at_once = max(BLOCK, block_size(torch.device("cpu")) * torch.get_num_threads())
+    blocks = 4 * min(elements, at_once) * (6 * len(planned.sources) + 8) + (1 << 20)
     return own + elements * (planned.dtype.itemsize + method_of(planned.method).scratch) + blocks

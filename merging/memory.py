@@ -1,7 +1,8 @@
-"""Telling a lack of memory apart from every other failure."""
+"""How much memory there is, and telling a lack of it apart from every other failure."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,3 +32,10 @@ def fits(what: str, device: torch.device) -> Iterator[None]:
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error is a failed allocation (on the CPU torch raises a plain RuntimeError)."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free on the device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

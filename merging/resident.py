@@ -14,8 +14,9 @@ from core.checkpoint import combine_digests
 from core.noun import canonical_json
 from core.recipe.output import output_config
 from core.recipe.resolved import ResolvedRecipe
-from merging.compute import compute
-from merging.memory import fits, lacks_memory
+from merging.compiled import Compiler
+from merging.compute import check, write
+from merging.memory import fits, free_bytes, lacks_memory
 from merging.plan import TensorPlan, plan
 from merging.skeleton import Skeleton, build_skeleton
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
@@ -24,6 +25,8 @@ from merging.vocabulary import Vocabularies
 
 #: Structures (one per depth and dtype) kept for the next candidate that has them.
 KEPT_SKELETONS = 8
+#: Share of the memory free at the start that statistics of the parents may fill.
+KEPT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Resident:
         attn_implementation: transformers' name of the attention kernel.
         forward_dtype: the model computes in this dtype, over weights that were rounded to `save_dtype` all the same;
             None computes in `save_dtype`. Processors without half-precision arithmetic want float32.
+        compiler: runs the formulas; by default it compiles what proves worth it.
+        keep_bytes: how much of statistics of the parents may stay on the device; by default a share of what is free.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class Resident:
         device: torch.device | str | None = None,
         attn_implementation: str = "sdpa",
         forward_dtype: torch.dtype | None = None,
+        compiler: Compiler | None = None,
+        keep_bytes: int | None = None,
     ) -> None:
         self.parents = parents
         self.device = parents.device if device is None else torch.device(device)
@@ -72,9 +79,11 @@ class Resident:
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
         self._slots: dict[str, torch.nn.Parameter] = {}
         self._shared: dict[str, torch.nn.Parameter] = {}
-        self._statistics = Statistics()
+        room = int(free_bytes(parents.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
+        self._statistics = Statistics(room)
+        self._compiler = compiler or Compiler()
         self._filled: Skeleton | None = None
-        self._vocabularies = Vocabularies(parents)
+        self.vocabularies = Vocabularies(parents)
 
     def build(self, recipe: ResolvedRecipe) -> Built:
         """The candidate's model. It replaces the one built before, which must no longer be used.
@@ -86,7 +95,7 @@ class Resident:
             OutOfMemoryError: the device has no room for it.
             MissingCheckpointError, ParentsDoNotFitError, UnknownMethodError, CheckpointError: see `merging.plan`.
         """
-        alignment = self._vocabularies.align(recipe)
+        alignment = self.vocabularies.align(recipe)
         plans = plan(recipe, self.parents.headers, alignment)
         skeleton = self._skeleton(recipe, None if alignment is None else alignment.rows)
         # The last candidate lets go first, so that nobody can score a model that is half this one and half that one.
@@ -116,11 +125,12 @@ class Resident:
         self._shared = {planned.key: self._share(planned) for planned in plans if planned.shared}
         wanted = {planned.key: planned for planned in plans if not planned.shared}
         free = [key for key in self._slots if key not in wanted]
-        for key, planned in wanted.items():
-            if key not in self._slots:
-                slot = self._claim(planned, free)
-                compute(planned, self.parents, out=slot.data, statistics=self._statistics)
-                self._slots[key] = slot
+        anew = {key: (planned, self._claim(planned, free)) for key, planned in wanted.items() if key not in self._slots}
+        written = {key: self._write(planned, slot) for key, (planned, slot) in anew.items()}
+        # Looked at only now, so that a GPU is not waited for after every tensor.
+        for key, (planned, slot) in anew.items():
+            check(planned, slot.data, written[key])
+            self._slots[key] = slot
         return {p.name: self._shared[p.key] if p.shared else self._slots[p.key] for p in plans}
 
     def _widen(
@@ -141,6 +151,10 @@ class Resident:
                     torch.nn.Parameter(parameter.data.to(wide), requires_grad=False) if copied is None else copied
                 )
         return {name: self._widened[key] for name, key in keys.items()}
+
+    def _write(self, planned: TensorPlan, slot: torch.nn.Parameter) -> list[torch.Tensor]:
+        statistics, compiler = self._statistics, self._compiler
+        return write(planned, self.parents, slot.data, keep=True, statistics=statistics, compiler=compiler)
 
     def _share(self, planned: TensorPlan) -> torch.nn.Parameter:
         leaf = planned.shared

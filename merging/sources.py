@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from core.checkpoint import StoredTensor, stored_tensors
 from core.errors import CheckpointError, MissingCheckpointError, NonFiniteCheckpointError
 from core.model import DTYPE_NAMES, Header, TensorInfo
 from core.recipe.output import SAVE_DTYPES
+from merging.memory import free_bytes
 
 #: Share of the memory free at the start that kept tensors may fill.
 KEPT_SHARE = 0.6
@@ -60,7 +60,7 @@ class Parents:
         self._derived: dict[str, Derived] = {}
         self._files: dict[Path, mmap.mmap] = {}
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
-        self._room = _free_bytes(self.device) if keep_bytes is None else keep_bytes
+        self._room = int(free_bytes(self.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
         self._finite: set[tuple[str, str]] = set()
 
     def derive(self, digest: str, derived: Derived) -> None:
@@ -166,11 +166,3 @@ def _open(folder: Path, headers: Mapping[str, Header], digest: str) -> dict[str,
                 where=info.name,
             )
     return stored
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free = int(torch.cuda.mem_get_info(device)[0])
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(free * KEPT_SHARE)

@@ -1,0 +1,78 @@
+"""Several cores at once: Python threads that each run torch's operations on a single core.
+
+For pieces that fit into a core's own cache this beats torch's own threads, which meet after every operation, and it
+does not stall when another program takes one of the cores.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | None = None) -> list[Result]:
+    """The results of every item, in no particular order. The work runs without gradients.
+
+    Args:
+        work: what to do with an item.
+        items: all of them.
+        lanes: how many threads share them; as many as torch is set to by default.
+
+    Raises:
+        The first error of the work, once every thread has stopped.
+    """
+    waiting = deque(items)
+    lanes = min(lanes or torch.get_num_threads(), len(waiting))
+    if lanes <= 1:
+        return _lane(work, waiting)
+    with _single_threaded():
+        others = [_pool(lanes - 1).submit(_lane, work, waiting) for _ in range(lanes - 1)]
+        try:
+            found = _lane(work, waiting)
+        finally:
+            wait(others)
+    for other in others:
+        found += other.result()
+    return found
+
+
+@torch.no_grad()
+def _lane(work: Callable[[Item], Result], waiting: deque[Item]) -> list[Result]:
+    """Work on what is waiting until nothing is; an error leaves nothing to the others."""
+    found: list[Result] = []
+    while True:
+        try:
+            item = waiting.popleft()
+        except IndexError:
+            return found
+        try:
+            found.append(work(item))
+        except BaseException:
+            waiting.clear()
+            raise
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """torch's operations stay on the calling thread's core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that live as long as the process; each is told once to use one core."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,))
