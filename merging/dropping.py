@@ -6,7 +6,7 @@ from torch import Tensor
 
 from core.params import ChoiceParam, FloatParam
 from merging.kernels import Block, Inputs, Number
-from merging.randomness import keep_mask, threshold
+from merging.randomness import draws, keep_mask, threshold
 from merging.scaling import norm_ratio
 
 RESCALE = ChoiceParam(
@@ -34,6 +34,13 @@ def key_words(inputs: Inputs) -> tuple[int, ...]:
     """The two words of every source's mask key, one source after the other, the base left out."""
     keys = [inputs.keys[position] for position in inputs.others]
     return tuple(word for key in keys for word in (key.index, key.state))
+
+
+def drawn(block: Block, word: int) -> Tensor:
+    """The 24-bit draws of a block's elements, where two words of a mask key begin; int32."""
+    assert block.index is not None
+    assert block.stretch is not None
+    return draws(block.index, block.words[word] ^ block.stretch, block.words[word + 1])
 
 
 def dropping(inputs: Inputs) -> tuple[tuple[Number, ...], tuple[int, ...]]:

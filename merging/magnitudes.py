@@ -139,6 +139,30 @@ def kept_order(sizes: Sizes) -> Tensor | None:
     return sizes.statistics.tensors(key, lambda: (_order(sizes),))[0]
 
 
+def whole_order(sizes: Sizes) -> Tensor:
+    """As `kept_order`, made for the occasion where it cannot be kept."""
+    order = kept_order(sizes)
+    return _order(sizes) if order is None else order
+
+
+def members(sizes: Sizes, start: int, stop: int) -> Tensor:
+    """Indices of the elements at these places of the order, int64."""
+    order = kept_order(sizes)
+    if order is not None:
+        return order[start:stop].long()
+    before, upto = cut_at(sizes, start), cut_at(sizes, stop)
+    found, keys = [], []
+    for first, bits in _bits(sizes):
+        index = torch.arange(first, first + bits.numel(), dtype=torch.int32, device=bits.device)
+        values = bits.view(torch.float32)
+        inside = largest(values, index, upto.bits, upto.until) & ~largest(values, index, before.bits, before.until)
+        chosen = torch.nonzero(inside).view(-1)
+        found.append(chosen + first)
+        keys.append(bits[chosen])
+    # They are in the order of their index already.
+    return torch.cat(found)[torch.sort(torch.cat(keys), descending=True, stable=True).indices]
+
+
 def counts(sizes: Sizes) -> Counts:
     """How many sizes have which top bits, (2^15,); counted once."""
 
