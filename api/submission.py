@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from api.tasks import known_tasks
+from core.adapters import Adapter
 from core.errors import CheckpointError, HuarizoError
 from core.jobs import HUB_REF, LOCAL_REF, SearchJob, check_job, check_names
 from core.model import Model
-from core.parents import check_parents
+from core.parents import check_parents, job_parents
 from core.refs import check_hub, resolve_local
 from core.settings import Settings
 from store import models
@@ -25,7 +26,8 @@ def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> None
     check_names(job, models.names(s))
     for model in job.models:
         check_ref(model.ref, settings, where=f"models.{model.name}")
-    check_parents(job, ready_models(s, {model.name: model.ref for model in job.models}))
+    ready = ready_models(s, {model.name: model.ref for model in job.models})
+    check_parents(job, job_parents(job.models, ready))
 
 
 def check_ref(ref: str, settings: Settings, *, where: str) -> None:
@@ -48,8 +50,8 @@ def is_address(ref: str) -> bool:
     return bool(LOCAL_REF.match(ref) or HUB_REF.match(ref))
 
 
-def ready_models(s: ReadSession, refs: dict[str, str]) -> dict[str, Model]:
-    """Those of the models that are inspected, by the name the request uses.
+def ready_models(s: ReadSession, refs: dict[str, str]) -> dict[str, Model | Adapter]:
+    """Those of the models and adapters that are inspected, by the name the request uses.
 
     Args:
         s: the session.
@@ -58,12 +60,12 @@ def ready_models(s: ReadSession, refs: dict[str, str]) -> dict[str, Model]:
     Raises:
         CheckpointError: a model was inspected and cannot be used.
     """
-    found = {}
+    found: dict[str, Model | Adapter] = {}
     for name, ref in refs.items():
         record = models.by_name(s, ref)
-        model = record.as_model(name) if record is not None else None
-        if model is not None:
-            found[name] = model
+        parent = record.as_parent(name) if record is not None else None
+        if parent is not None:
+            found[name] = parent
     return found
 
 

@@ -174,6 +174,11 @@ def adapt(base: Model, adapter: Adapter, *, name: str | None = None) -> AdaptedM
     )
 
 
+def parts_of(model: Model) -> tuple[Model | Adapter, ...]:
+    """What is registered of a model: itself, or its base and its adapter."""
+    return (model.base, model.adapter) if isinstance(model, AdaptedModel) else (model,)
+
+
 def changes_by_tensor(base: Header, adapter: AdapterHeader) -> dict[str, tuple[Change, ...]]:
     """What happens to which of the base's tensors, in the order it happens (replaced first).
 

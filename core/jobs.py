@@ -23,10 +23,12 @@ class ModelRef(Noun):
     """A model under the name the job calls it by.
 
     `ref` is `local:<path under a configured root>`, `hub:<org>/<name>@<commit>`, or the name of a registered model.
+    Where it is an adapter, `base` is the job's model that it goes on, and this one is both together.
     """
 
     name: Name
     ref: Annotated[str, Field(min_length=1, max_length=500)]
+    base: Name | None = Field(default=None, exclude_if=lambda base: base is None)
 
 
 class Strategy(Noun):
@@ -97,6 +99,13 @@ class SearchJob(Noun):
         names = [model.name for model in self.models]
         if len(set(names)) != len(names):
             raise ValueError(f"model names must be unique, but got {names!r}: rename one")
+        plain = [model.name for model in self.models if model.base is None]
+        odd = next((model for model in self.models if model.base is not None and model.base not in plain), None)
+        if odd is not None:
+            raise ValueError(
+                f"`base` of {odd.name!r} must be one of the job's models that has none itself, {plain!r}, but is "
+                f"{odd.base!r}: name one of them"
+            )
         return self
 
     def search_space(self, depth: int) -> SearchSpace:

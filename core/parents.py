@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from core.adapters import Adapter, adapt
 from core.catalog import catalog
-from core.errors import MissingCheckpointError, ParentsDoNotFitError
-from core.jobs import SearchJob
+from core.errors import InvalidInputError, MissingCheckpointError, ParentsDoNotFitError
+from core.jobs import ModelRef, SearchJob
 from core.model import Model, check_fit
 from core.params import IntParam, Scalar
+from core.recipe.ingredients import Registered
 from core.recipe.resolve import resolve
 from core.recipe.short import Recipe
 from core.space import SearchSpace
 from core.space_spec import LayoutFamily, MergeFamily
+
+
+def job_parents(refs: Iterable[ModelRef], registered: Registered) -> dict[str, Model]:
+    """A job's models by name, each adapter on its base; those that are not registered yet are left out.
+
+    Args:
+        refs: how the job names them.
+        registered: models and adapters by the names that the job uses.
+
+    Raises:
+        InvalidInputError: an adapter without a base, or a base for a whole model.
+        ParentsDoNotFitError: an adapter of another base.
+    """
+    found: dict[str, Model] = {}
+    for ref in refs:
+        parent = registered.get(ref.name)
+        if isinstance(parent, Adapter):
+            base = registered.get(_base_of(ref))
+            if isinstance(base, Adapter):
+                raise InvalidInputError(f"{ref.base!r} is an adapter itself: name a whole model", where="models")
+            if base is not None:
+                found[ref.name] = adapt(base, parent, name=ref.name)
+        elif parent is not None:
+            if ref.base is not None:
+                raise InvalidInputError(f"{ref.name!r} is no adapter: leave out its `base`", where="models")
+            found[ref.name] = parent
+    return found
 
 
 def check_parents(job: SearchJob, models: Mapping[str, Model]) -> None:
@@ -39,6 +68,14 @@ def check_parents(job: SearchJob, models: Mapping[str, Model]) -> None:
     if all(model.name in models for model in job.models):
         for recipe in _samples(job, models):
             resolve(recipe, models)
+
+
+def _base_of(ref: ModelRef) -> str:
+    if ref.base is None:
+        raise InvalidInputError(
+            f"{ref.name!r} is an adapter: name the job's model that it goes on in `base`", where="models"
+        )
+    return ref.base
 
 
 def _check_each(models: Mapping[str, Model]) -> None:

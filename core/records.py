@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
+from core.adapters import Adapter, AdapterHeader
 from core.jobs import SearchJob
 from core.model import Header, Model
 from core.noun import Noun
@@ -61,21 +62,23 @@ class Failure(Noun):
 
 
 class ModelRecord(Noun):
-    """A registered model. `header` and `weights_digest` are None until it was inspected."""
+    """A registered model or adapter. `header` and `weights_digest` are None until it was inspected."""
 
     id: str
     name: str
     ref: str
     state: str  # "registered" | "ready" | "failed"
     weights_digest: str | None = None
-    header: Header | None = None
+    header: Header | AdapterHeader | None = None
     failure: Failure | None = None
     created_at: AwareDatetime
 
-    def as_model(self, name: str) -> Model | None:
-        """The model under the name a job calls it by; None until it was inspected."""
+    def as_parent(self, name: str) -> Model | Adapter | None:
+        """The model or adapter under the name a job calls it by; None until it was inspected."""
         if self.header is None or self.weights_digest is None:
             return None
+        if isinstance(self.header, AdapterHeader):
+            return Adapter(name=name, ref=self.ref, weights_digest=self.weights_digest, header=self.header)
         return Model(name=name, ref=self.ref, weights_digest=self.weights_digest, header=self.header)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
+from core.adapters import AdapterHeader
 from core.errors import ConflictError
 from core.jobs import HUB_REF
 from core.model import Header
@@ -76,7 +77,7 @@ def names(s: ReadSession) -> frozenset[str]:
 
 
 def mark_ready(
-    s: Session, id: str, header: Header, weights_digest: str, *, ref: str | None = None, renew: bool = False
+    s: Session, id: str, header: Header | AdapterHeader, weights_digest: str, *, ref: str | None = None, renew: bool = False
 ) -> ModelRecord:
     """Record what the inspection found, and the pinned reference. Doing it twice is harmless.
 

@@ -12,6 +12,7 @@ from api.answers import problems
 from api.schemas.recipes import MergekitIn, MergekitOut, ResolveIn, ResolveOut, SourceValue, TensorValue
 from api.strict import StrictRoute
 from api.submission import ready_models
+from core.adapters import Adapter
 from core.errors import UnknownModelError
 from core.mergekit import Knowledge, from_mergekit, model_names, native_dtype, to_mergekit
 from core.model import Model
@@ -49,7 +50,8 @@ def write_mergekit(wanted: MergekitIn, s: Reading) -> MergekitOut:
     """Say a recipe in mergekit's words, or why that cannot be done."""
     names = names_in(wanted.recipe)
     known = ready_models(s, {name: wanted.models.get(name, name) for name in names})
-    form = to_mergekit(wanted.recipe, {name: model.header.layers for name, model in known.items()})
+    depths = {name: model.header.layers for name, model in known.items() if isinstance(model, Model)}
+    form = to_mergekit(wanted.recipe, depths)
     text = yaml.safe_dump_all(form.documents, sort_keys=False, default_flow_style=None, allow_unicode=True)
     return MergekitOut(config=form.config, yaml=text, notes=form.notes)
 
@@ -60,7 +62,7 @@ def _names(wanted: ResolveIn) -> tuple[str, ...]:
     return model_names(wanted.mergekit or {})
 
 
-def _ready(s: ReadSession, names: tuple[str, ...], called: dict[str, str]) -> dict[str, Model]:
+def _ready(s: ReadSession, names: tuple[str, ...], called: dict[str, str]) -> dict[str, Model | Adapter]:
     refs = {name: called.get(name, name) for name in names}
     ready = ready_models(s, refs)
     for name, ref in refs.items():
@@ -69,10 +71,10 @@ def _ready(s: ReadSession, names: tuple[str, ...], called: dict[str, str]) -> di
     return ready
 
 
-def _recipe(wanted: ResolveIn, known: dict[str, Model]) -> tuple[Recipe, tuple[str, ...]]:
+def _recipe(wanted: ResolveIn, known: dict[str, Model | Adapter]) -> tuple[Recipe, tuple[str, ...]]:
     if wanted.recipe is not None:
         return wanted.recipe, ()
-    dtypes = {name: native_dtype(model.header) for name, model in known.items()}
+    dtypes = {name: native_dtype(model.header) for name, model in known.items() if isinstance(model, Model)}
     made = from_mergekit(wanted.mergekit or {}, Knowledge(dtypes=dtypes))
     return made.recipe, made.notes
 

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.failures import FailureOut
+from core.adapters import AdapterHeader
 from core.model import Header
 from core.recipe.short import Name
 from core.records import ModelRecord
@@ -52,8 +53,25 @@ class HeaderOut(BaseModel):
         )
 
 
+class AdapterOut(BaseModel):
+    """What a LoRA adapter says of itself."""
+
+    parameters: int
+    dtypes: tuple[str, ...]
+    changes: int = Field(description="How many of its base's tensors it changes.")
+
+    @classmethod
+    def of(cls, header: AdapterHeader) -> Self:
+        """The header in short."""
+        return cls(
+            parameters=header.parameters,
+            dtypes=tuple(sorted({tensor.dtype for tensor in header.tensors})),
+            changes=len({change.target for change in header.changes}),
+        )
+
+
 class ModelOut(BaseModel):
-    """A registered model. `header` and `weights_digest` are null until it was inspected."""
+    """A registered model or adapter. `header` or `adapter`, and `weights_digest`, are null until it was inspected."""
 
     id: str
     name: str
@@ -61,6 +79,7 @@ class ModelOut(BaseModel):
     state: str = Field(description="`registered`, `ready` or `failed`.")
     weights_digest: str | None
     header: HeaderOut | None
+    adapter: AdapterOut | None
     failure: FailureOut | None
     created_at: datetime
 
@@ -73,7 +92,8 @@ class ModelOut(BaseModel):
             ref=record.ref,
             state=record.state,
             weights_digest=record.weights_digest,
-            header=None if record.header is None else HeaderOut.of(record.header),
+            header=HeaderOut.of(record.header) if isinstance(record.header, Header) else None,
+            adapter=AdapterOut.of(record.header) if isinstance(record.header, AdapterHeader) else None,
             failure=FailureOut.of(record.failure),
             created_at=record.created_at,
         )

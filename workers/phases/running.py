@@ -88,7 +88,7 @@ def _replaced(search: Search, every: Sequence[TrialRecord]) -> Failure | None:
     for trial in every:
         if trial.origin == "parent":
             then, now = trial.resolved.sources[0], search.models[trial.label]
-            if (then.weights, then.config) != (now.weights_digest, now.header.config_digest):
+            if (then.source_digest, then.config) != (now.weights_digest, now.header.config_digest):
                 message = f"the files of {trial.label!r} changed while the job ran: post the job again"
                 return Failure(code=CheckpointError.code, message=message)
     return None

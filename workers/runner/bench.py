@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
 import torch
 
+from core.adapters import Adapter, adapter_digest, parts_of, read_adapter
 from core.checkpoint import read_header, weights_digest
 from core.errors import CheckpointError, ServiceUnavailableError
 from core.model import Model
@@ -22,11 +25,13 @@ from evaluation.cache import PlanCache
 from evaluation.catalog import TaskFolders
 from evaluation.prepare import Prepared, prepare
 from evaluation.scorer import Scorer
+from merging.adapters import open_parents
 from merging.resident import Resident
 from merging.sources import Parents
+from merging.tokenizer_files import copy_tokenizer
 from store.session import Database
 from workers.parents import job_models
-from workers.places import model_folder
+from workers.places import link_roots, model_folder
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,10 @@ class Bench:
         self._loaded: tuple[frozenset[tuple[str, str]], Parents, Resident] | None = None
         self._prepared: OrderedDict[tuple[object, ...], tuple[Prepared, dict[torch.dtype, Scorer]]] = OrderedDict()
         self._fingerprints: WeakKeyDictionary[Scorer, dict[str, str]] = WeakKeyDictionary()
+
+    @cached_property
+    def _unions(self) -> TemporaryDirectory[str]:
+        return TemporaryDirectory(prefix="huarizo-union-")
 
     @cached_property
     def device(self) -> torch.device:
@@ -97,22 +106,26 @@ class Bench:
         if self._loaded is None or not wanted <= self._loaded[0]:
             self._loaded = None
             by_digest = {model.weights_digest: model for model in known.values()}
-            folders = {digest: self._unchanged(model) for digest, model in by_digest.items()}
-            headers = {digest: model.header for digest, model in by_digest.items()}
-            parents = Parents(folders, headers, self.device)
+            folders = {part.ref: self._unchanged(part) for model in by_digest.values() for part in parts_of(model)}
+            parents = open_parents(by_digest.values(), folders.__getitem__, self.device)
             resident = Resident(parents, device=self.device, forward_dtype=self._wide)
             self._loaded = (wanted, parents, resident)
         return self._loaded[2]
 
-    def _unchanged(self, model: Model) -> Path:
-        """The model's folder, once its bytes are known to be those that the recipes name.
+    def _unchanged(self, part: Model | Adapter) -> Path:
+        """The folder of a model or adapter, once its bytes are known to be those that the recipes name.
 
         Raises:
-            CheckpointError: they were replaced since the model was inspected.
+            CheckpointError: they were replaced since it was inspected.
         """
-        folder = model_folder(model.ref, self.settings)
-        if read_header(folder) != model.header or weights_digest(folder) != model.weights_digest:
-            raise CheckpointError(f"the files of {model.name!r} changed since it was inspected: post the job again")
+        folder = model_folder(part.ref, self.settings)
+        if isinstance(part, Adapter):
+            header = read_adapter(folder)
+            same = header == part.header and adapter_digest(folder, header) == part.weights_digest
+        else:
+            same = read_header(folder) == part.header and weights_digest(folder) == part.weights_digest
+        if not same:
+            raise CheckpointError(f"the files of {part.name!r} changed since it was inspected: post the job again")
         return folder
 
     def parents(self, known: Mapping[str, Model]) -> Parents:
@@ -126,6 +139,18 @@ class Bench:
         by_digest = {model.weights_digest: model for model in known.values()}
         return model_folder(by_digest[recipe.tokenizer_donor()].ref, self.settings)
 
+    def _scoring_folder(self, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Path:
+        """A folder with the recipe's tokenizer: the donor's, or one made for a union of vocabularies."""
+        donor = self.tokenizer_folder(recipe, known)
+        extended = self.resident(known).vocabularies.tokenizer(recipe)
+        if extended is None:
+            return donor
+        folder = Path(self._unions.name) / str(recipe.tokenizer_digest)
+        folder.mkdir(exist_ok=True)
+        copy_tokenizer(donor, folder, link_roots(self.settings), extended=extended)
+        shutil.copyfile(donor / "config.json", folder / "config.json")
+        return folder
+
     def scorer(self, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]) -> Scorer:
         """A scorer over the job's tasks, prepared once per tokenizer, length, objective and content of the tasks."""
         specs, sampler = job.request.objective.tasks, job.request.objective.rules.sampler
@@ -134,7 +159,7 @@ class Bench:
         length = min((n for n in lengths if n is not None), default=None)
         key = (specs, sampler, recipe.tokenizer_digest, length, *sorted(job.contents.items()))
         if key not in self._prepared:
-            folder = self.tokenizer_folder(recipe, known)
+            folder = self._scoring_folder(recipe, known)
             cache = PlanCache(self.settings.prepared_root())
             found = prepare(specs, folder, self.folders, max_length=length, sampler=sampler, cache=cache)
             self._prepared[key] = (found, {})

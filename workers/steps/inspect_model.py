@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.adapters import AdapterHeader, adapter_digest, is_adapter, read_adapter
 from core.checkpoint import StoredTensor, read_header, weights_digest
 from core.errors import NonFiniteCheckpointError
 from core.jobs import LOCAL_REF
+from core.model import Header
 from core.records import StepRecord
 from core.settings import Settings
 from store import models, steps
@@ -34,8 +37,7 @@ def run(database: Database, settings: Settings, step: StepRecord) -> None:
     with database.reading() as session:
         record = models.get(session, str(step.payload["model_id"]))
     folder = model_folder(record.ref, settings)
-    header = read_header(folder)
-    digest = weights_digest(folder, visit=refuse_non_finite)
+    header, digest = _read(folder)
     with database.transaction() as session:
         steps.guard(session, step.id, step.fence)
         renew = LOCAL_REF.match(record.ref) is not None
@@ -43,6 +45,15 @@ def run(database: Database, settings: Settings, step: StepRecord) -> None:
         steps.finish(session, step.id, step.fence, {"weights_digest": digest})
         if step.job_id is not None:
             steps.ensure_advance(session, step.job_id)
+
+
+def _read(folder: Path) -> tuple[Header | AdapterHeader, str]:
+    """Header and weights digest of a model or an adapter."""
+    if is_adapter(folder):
+        adapter = read_adapter(folder)
+        return adapter, adapter_digest(folder, adapter, visit=refuse_non_finite)
+    header = read_header(folder)
+    return header, weights_digest(folder, visit=refuse_non_finite)
 
 
 def refuse_non_finite(stored: StoredTensor, data: memoryview) -> None:
