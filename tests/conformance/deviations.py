@@ -19,6 +19,12 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "no centre in disagreement": ("model_stock/rows/sparse", "model_stock/disagreeing/opposite"),
     "equal magnitudes at the ends": ("breadcrumbs*/*/grid",),
     "something is kept": ("breadcrumbs*/*/one",),
+    "equal magnitudes in a row": ("della*/*/grid",),
+    "one element has no rank": ("della*/*/one",),
+    "small changes have weights": ("sce/top 1.0/weights", "sce/top 0.5/weights"),
+    "equal variances": ("sce/top 0.1/grid",),
+    "one element is selected": ("sce/top 0.5/one",),
+    "nothing to select from": ("sce/alone/apart",),
     "weights that cancel": ("task_arithmetic/cancelling/apart",),
 }
 

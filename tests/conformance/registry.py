@@ -62,8 +62,8 @@ class Way:
 
     @property
     def active(self) -> dict[str, Scalar]:
-        """Values under which the method does what it is named for: half of every task vector is dropped."""
-        return {"density": 0.5}
+        """Values under which the method does what it is named for: half of every task vector is dropped or differs."""
+        return {"density": 0.5, "parts": 2, "offset_2": 0.25}
 
 
 def ways() -> list[Way]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.deviations import DEVIATIONS, PATTERNS, deviating
+from tests.conformance.oracle_cases import golden
 
 SHOWN = set()
 
@@ -214,18 +215,26 @@ def test_a_density_above_zero_keeps_at_least_one_element(case):
 
 
 def breadcrumbs(case, first_is_largest=True, least=1):
-    """Both breadcrumbs, unnormalised, in float32; at least `least` elements of a tensor are kept."""
-    base = case.tensor("base")
-    values = (case.values(name) for name in ("weight", "density", "gamma"))
-    weighted = [
-        np.float32(weight) * middle(tensor - base, density, gamma, first_is_largest, least)
-        for tensor, weight, density, gamma in zip(case.tensors, *values, strict=True)
-    ]
-    total = sum(weighted[1:], weighted[0])
-    if case.method == "breadcrumbs_ties":
+    """Both breadcrumbs; at least `least` elements of a tensor are kept."""
+    given = zip(case.values("density"), case.values("gamma"), strict=True)
+    deltas = [tensor - case.tensor("base") for tensor in case.tensors]
+    return merged(
+        case, [middle(delta, *values, first_is_largest, least) for delta, values in zip(deltas, given, strict=True)]
+    )
+
+
+def merged(case, thinned):
+    """What is left of the task vectors added up, or elected; float32, as rounding decides even votes."""
+    weights = [np.float32(weight) for weight in case.values("weight")]
+    weighted = [weight * delta.astype(np.float32) for weight, delta in zip(weights, thinned, strict=True)]
+    total, divisor = sum(weighted[1:], weighted[0]), np.float32(sum(case.values("weight")))
+    if case.method in ("breadcrumbs_ties", "della"):
         sign = np.where(total >= 0, 1, -1)
-        total = sum(np.where(np.sign(tensor) == sign, tensor, np.float32(0)) for tensor in weighted)
-    return base + total
+        agrees = [(np.sign(tensor) == sign).astype(np.float32) for tensor in weighted]
+        total = sum(tensor * mask for tensor, mask in zip(weighted, agrees, strict=True))
+        divisor = sum(weight * mask for weight, mask in zip(weights, agrees, strict=True))
+        divisor = np.where(divisor == 0, np.float32(1), divisor)
+    return case.tensor("base") + (total / divisor if case.filled["normalize"] else total)
 
 
 def middle(delta, density, gamma, first_is_largest, least):
@@ -239,6 +248,108 @@ def middle(delta, density, gamma, first_is_largest, least):
     ascending = np.lexsort((-index if first_is_largest else index, np.abs(flat)))
     chosen = ascending[flat.size - kept - top : flat.size - top]
     return np.where(np.isin(index, chosen), flat, np.float32(0)).reshape(delta.shape)
+
+
+@showing("equal magnitudes in a row")
+def test_of_equal_magnitudes_in_a_row_the_first_has_the_highest_rank(case):
+    """As everywhere here. In mergekit the last has, and with it the better chance."""
+    near(case.theirs, della(case, first_is_largest=False))
+    near(case.ours(), della(case, first_is_largest=True))
+    far(case.theirs, della(case, first_is_largest=True))
+
+
+def della(case, first_is_largest):
+    """Both DELLAs, with the draws that mergekit was given."""
+    thinned = []
+    given = zip(case.tensors, case.values("density"), case.values("epsilon"), strict=True)
+    for place, (tensor, density, epsilon) in enumerate(given):
+        delta = tensor - case.tensor("base")
+        if density < 1:
+            order = np.arange(delta.shape[1])
+            ties = np.broadcast_to(-order if first_is_largest else order, delta.shape)
+            rank = np.lexsort((ties, np.abs(delta)), axis=1).argsort(axis=1)
+            chance = density - epsilon + 2 * epsilon * rank / (delta.shape[1] - 1)
+            delta = kept_by_chance(case, place, delta, chance)
+        thinned.append(delta)
+    return merged(case, thinned)
+
+
+def kept_by_chance(case, place, delta, chance):
+    """A task vector without what was not drawn, scaled up to the sum of its magnitudes if the case says so."""
+    drawn = golden("draws")[str(place)][: delta.size].reshape(delta.shape) / 2**24
+    kept = np.where(drawn < chance, delta, np.float32(0))
+    left = np.abs(kept.astype(np.float64)).sum()
+    return kept * (np.abs(delta.astype(np.float64)).sum() / left) if case.filled["rescale"] and left else kept
+
+
+@showing("one element has no rank")
+def test_the_only_element_of_a_row_is_kept_with_the_density_as_its_chance(case):
+    """mergekit divides 0 by 0 for its rank, and draws with the chance NaN."""
+    assert case.error == "RuntimeError"
+    deltas = [tensor - case.tensor("base") for tensor in case.tensors]
+    chances = case.values("density")
+    thinned = [kept_by_chance(case, place, delta, chances[place]) for place, delta in enumerate(deltas)]
+    near(case.ours(), merged(case, thinned))
+
+
+@showing("small changes have weights")
+def test_sce_weighs_small_changes_too(case):
+    """Mean squared changes below 1e-6 in all make mergekit's weights equal: those of fine-tunes a thousandth away are
+    4e-10."""
+    equal, weighed = sce(case, least=1e-6), sce(case, least=0.0)
+    base = case.tensor("base")
+    near(case.theirs - base, equal - base, 2e-4)
+    near(case.ours() - base, weighed - base, 2e-4)
+    far(equal - base, weighed - base, 2e-3)
+
+
+def sce(case, least):
+    """SCE in float64; weights are equal where the changes' mean squares are below `least` in all."""
+    changes = np.array(case.deltas)
+    share = case.filled["select_topk"]
+    if share < 1:
+        variance = changes.var(axis=0)
+        selected = np.sort(variance.ravel())[::-1][int(share * np.count_nonzero(variance)) - 1]
+        changes = changes * (variance >= selected)
+    squares = (changes**2).mean(axis=tuple(range(1, changes.ndim)))
+    weights = squares / squares.sum() if squares.sum() >= least else np.full(len(changes), 1 / len(changes))
+    weights = weights.reshape(-1, *[1] * (changes.ndim - 1))
+    agrees = weights * (np.sign(changes) == np.where(changes.sum(axis=0) >= 0, 1, -1))
+    divisor = agrees.sum(axis=0)
+    return case.tensor("base") + (agrees * changes).sum(axis=0) / np.where(divisor == 0, 1, divisor)
+
+
+@showing("equal variances")
+def test_only_between_equal_variances_another_one_is_selected(case):
+    """Equal variances differ in float32 by how their means were rounded, on both sides, so that another one of them may
+    be selected; everything else is alike."""
+    changes = np.array([np.rint(delta * 64) for delta in case.deltas])
+    variance = 3 * (changes**2).sum(axis=0) - changes.sum(axis=0) ** 2
+    count = int(case.filled["select_topk"] * np.count_nonzero(variance))
+    last = np.sort(variance.ravel())[::-1][count - 1]
+    base, ours = case.tensor("base"), case.ours()
+    assert (variance == last).sum() > 1
+    for result in (ours, case.theirs):
+        assert np.array_equal(result[variance < last], base[variance < last])
+    # The weights of the models are those of what was selected, so that they too differ a little.
+    np.testing.assert_allclose(ours[variance > last], case.theirs[variance > last], atol=1e-3)
+    assert not np.array_equal(ours != base, case.theirs != base)
+
+
+@showing("one element is selected")
+def test_a_share_above_zero_selects_at_least_one_element(case):
+    """As a density does. mergekit selects none of one."""
+    assert np.array_equal(case.theirs, case.tensor("base"))
+    changes = [delta.item() for delta in case.deltas]
+    assert len({np.sign(change) for change in changes}) == 1
+    near(case.ours(), case.tensor("base") + sum(c**3 for c in changes) / sum(c**2 for c in changes))
+
+
+@showing("nothing to select from")
+def test_a_lone_model_is_not_erased_by_selection(case):
+    """It differs from no other, so that mergekit selects nothing of it."""
+    assert np.array_equal(case.theirs, case.tensor("base"))
+    near(case.ours(), case.tensors[0])
 
 
 @showing("weights that cancel")

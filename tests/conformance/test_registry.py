@@ -101,7 +101,8 @@ def test_where_directions_say_nothing_the_result_is_finite_and_no_larger_than_wh
     }[kind]
     base = np.full_like(one, middle)
     arrays = [base + change for change in changes][-way.count :]
-    out = way(arrays, base, {**way.active, "weight": 1 / way.count})
+    share = 1 / way.count
+    out = way(arrays, base, {**way.active, "weight": share, "score_calibration_value": share})
     rescaled = 2 if "rescale" in way.specs else 1
     assert out.abs().max() <= 1.01 * rescaled * sum(np.abs(array).max() for array in (*arrays, base))
 
