@@ -39,6 +39,8 @@ class Inputs:
         keys: what keys each source's mask.
         content: names each tensor's content; equal names mean equal bytes.
         statistics: keeps what does not depend on the candidate.
+        activations: (columns,) mean magnitude of what each column is multiplied by, for methods that ask; None where
+            nothing is known of it.
     """
 
     tensors: tuple[Tensor, ...]
@@ -50,6 +52,7 @@ class Inputs:
     keys: tuple[MaskKey, ...]
     content: tuple[str, ...]
     statistics: Statistics = field(default_factory=Statistics)
+    activations: Tensor | None = None
 
     @property
     def elements(self) -> int:
