@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,8 +92,8 @@ def find_models(names: Sequence[str], folders: Sequence[Path]) -> dict[str, str]
 def find_model(name: str, folders: Sequence[Path]) -> str:
     """The `local:` or `hub:` reference of a model as people write it.
 
-    A folder counts before a hub id of the same spelling. A path that a model root could not hold (absolute, or with
-    `..` or `~`) becomes absolute.
+    A folder counts before a hub id of the same spelling. A path that leads out of where it starts becomes absolute,
+    its links followed.
 
     Args:
         name: a path, a hub id with or without `@revision`, or a reference already.
@@ -108,10 +107,11 @@ def find_model(name: str, folders: Sequence[Path]) -> str:
     found = LOCAL_REF.match(name)
     text = found["path"] if found else name
     path = Path(text).expanduser()
-    place = next((folder / path for folder in folders if (folder / path).is_dir()), None)
-    if place is not None:
-        plain = not path.is_absolute() and ".." not in path.parts
-        return f"local:{path}" if plain else f"local:{os.path.abspath(place)}"
+    for folder in folders:
+        if (folder / path).is_dir():
+            place = (folder / path).resolve()
+            inside = not path.is_absolute() and place.is_relative_to(folder.resolve())
+            return f"local:{path if inside else place}"
     if found is None and _HUB_ID.match(name):
         return f"hub:{name}"
     if found is not None:
@@ -163,8 +163,10 @@ def prepare(file: Path, wanted: Wanted, tell: Tell | None = None, *, hashed: boo
         HuarizoError: a model cannot be used.
     """
     found = read_recipe_file(file, wanted.form)
-    settings = _with_working_folder(Settings())
-    refs = find_models(found.models, (Path.cwd(), file.absolute().parent, *settings.model_roots))
+    searched = (Path.cwd(), file.absolute().parent, *Settings().model_roots)
+    refs = find_models(found.models, searched)
+    # A local verb may read what its user can.
+    settings = Settings().model_copy(update={"model_roots": (*searched, Path("/"))})
     folders = {ref: model_folder(ref, settings) for ref in dict.fromkeys(refs.values())}
     registered = {ref: _unread(ref, folder) for ref, folder in folders.items()}
     models = ((name, registered[ref]) for name, ref in refs.items())
@@ -204,11 +206,6 @@ def _read(
         digest = adapter_digest(folder, model.header) if isinstance(model, Adapter) else weights_digest(folder)
         found[ref] = model.evolve(weights_digest=digest)
     return found
-
-
-def _with_working_folder(settings: Settings) -> Settings:
-    """A local verb may read what its user can: paths are looked up from the working folder, absolute ones from `/`."""
-    return settings.model_copy(update={"model_roots": (*settings.model_roots, Path.cwd(), Path("/"))})
 
 
 def _validated(value: Any) -> Recipe:

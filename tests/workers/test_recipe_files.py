@@ -90,10 +90,11 @@ def test_a_folder_counts_before_a_hub_id(tmp_path: Path) -> None:
     assert find_model("hub:org/model@1", [tmp_path]) == "hub:org/model@1"
 
 
-def test_paths_that_a_root_could_not_hold_become_absolute(tmp_path: Path) -> None:
+def test_paths_that_lead_out_of_where_they_start_become_absolute(tmp_path: Path) -> None:
     (tmp_path / "models" / "a").mkdir(parents=True)
     (tmp_path / "work").mkdir()
-    for name in ("../models/a", "local:../models/a", str(tmp_path / "models" / "a")):
+    (tmp_path / "work" / "link").symlink_to(tmp_path / "models" / "a")
+    for name in ("../models/a", "local:../models/a", str(tmp_path / "models" / "a"), "link", "../work/link"):
         assert find_model(name, [tmp_path / "work"]) == f"local:{tmp_path}/models/a"
 
 

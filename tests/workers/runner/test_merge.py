@@ -237,3 +237,84 @@ def test_other_vocabularies_are_refused_with_their_sizes_the_first_other_token_a
     assert (status, error["code"]) == (1, "parents_do_not_fit")
     assert f"{grown} and {grown + 1} tokens, and id {grown} is no token and '<|new|>'" in error["message"]
     assert "mode: union" in error["message"]
+
+
+MERGEKIT = """
+models:
+  - {model: nursery/arc, parameters: {weight: 0.25}}
+  - {model: nursery/wino, parameters: {weight: 0.75}}
+merge_method: linear
+parameters: {int8_mask: true}
+out_dtype: float32
+"""
+
+
+def test_a_mergekit_configuration_gives_the_same_bytes_as_the_recipe_that_says_it(run, here):
+    assert run(RECIPE % "float32", out="ours")[0] == 0
+    status, (done,) = run(MERGEKIT, out="theirs")
+    assert status == 0
+    assert weights_digest(here / "theirs") == weights_digest(here / "ours") == done["weights_digest"]
+    assert "parameters.int8_mask has no effect on linear in mergekit, nor here." in done["notes"]
+    manifest = json.loads((here / "theirs" / "huarizo.json").read_text())
+    assert manifest["notes"] == done["notes"]
+    assert set(manifest["parents"]) == {"local:nursery/arc", "local:nursery/wino"}
+
+
+def test_mergekit_keeps_the_models_dtype_where_none_is_given(run, here):
+    assert run(MERGEKIT.replace("out_dtype: float32\n", ""))[0] == 0
+    kept = load_file(here / "out" / "model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+
+
+def test_options_take_the_place_of_what_the_file_says(run, here):
+    dare = RECIPE.replace("method: linear", "method: dare_linear\n  base: a").replace(
+        "{weight: {a: 0.25, b: 0.75}}", "{density: 0.5}"
+    )
+    digests = [
+        run(dare % "float32", *options, out=f"out{n}")[1][0]["weights_digest"]
+        for n, options in enumerate([(), ("--seed", "0"), ("--seed", "1")])
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert run(RECIPE % "float32", "--save-dtype", "float16", "--shard-size", "20000", out="half")[0] == 0
+    files = list((here / "half").glob("*.safetensors"))
+    assert len(files) > 2 and {t.dtype for file in files for t in load_file(file).values()} == {torch.float16}
+
+
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(run, here):
+    status, (done,) = run(RECIPE % "bfloat16", "--dry-run")
+    assert status == 0 and not (here / "out").exists()
+    assert run(RECIPE % "bfloat16")[0] == 0
+    made = load_file(here / "out" / "model.safetensors")
+    assert done["tensors"] == len(made) and done["methods"] == {"linear": len(made)}
+    assert done["parameters"] == sum(tensor.numel() for tensor in made.values())
+    assert done["bytes"] == sum(tensor.nbytes for tensor in made.values())
+    assert (done["save_dtype"], done["shards"]) == ("bfloat16", 1)
+    # The largest tensor, its two float32 parents and itself at the least.
+    largest = max(tensor.numel() for tensor in made.values())
+    assert made[done["peak_tensor"]].numel() == largest and done["peak_memory"] >= largest * (2 * 4 + 2)
+    status, (event,) = run(RECIPE % "bfloat16", "--max-memory", str(done["peak_memory"] - 1), out="tight")
+    assert (status, event["code"]) == (1, "out_of_memory")
+    assert run(RECIPE % "bfloat16", "--max-memory", str(done["peak_memory"]), out="enough")[0] == 0
+
+
+def test_a_recipe_is_told_in_mergekits_words_without_being_merged(run, here):
+    status, (done,) = run(RECIPE % "bfloat16", "--to-mergekit")
+    assert status == 0 and not (here / "out").exists()
+    (document,) = done["documents"]
+    assert [model["model"] for model in document["models"]] == ["nursery/arc", "nursery/wino"]
+    status, (event,) = run(RECIPE.replace("{weight:", "{scale: 2.0, weight:") % "float32", "--to-mergekit")
+    assert (status, event["code"]) == (1, "mergekit_unsupported")
+
+
+def test_models_lie_where_the_recipe_says_from_the_working_folder_or_from_its_own(
+    run, here, smoke_nursery, monkeypatch
+):
+    monkeypatch.delenv("HUARIZO_MODEL_ROOTS")
+    (here / "work").mkdir()
+    (here / "models").symlink_to(smoke_nursery / "nursery")
+    (here / "recipe.yaml").write_text((RECIPE % "float32").replace("local:nursery", "models"))
+    monkeypatch.chdir(here / "work")
+    monkeypatch.setattr(sys, "argv", ["merge", str(here / "recipe.yaml"), "out"])
+    assert merge.main() == 0
+    monkeypatch.setattr(sys, "argv", ["merge", str(here / "recipe.yaml"), "out2", "--format", "mergekit"])
+    assert merge.main() == 1
