@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
 from core.errors import NonFiniteWeightsError
 from merging.blocks import block_size, is_sound, witness
 from merging.compiled import Compiler
-from merging.kernels import BLOCK, Inputs
+from merging.kernels import BLOCK, Inputs, Sibling
+from merging.kernels import Pool as Siblings
 from merging.methods import method_of
-from merging.plan import Leaf, TensorPlan
+from merging.plan import Leaf, Pool, TensorPlan
 from merging.sources import Parents
 from merging.statistics import Statistics
 
 #: Runs every step block by block.
 AS_IT_STANDS = Compiler("never")
+#: Gives a tensor of a parent, or the result of a nested plan.
+Load = Callable[[Leaf | TensorPlan], torch.Tensor]
 
 
 @torch.no_grad()
@@ -68,13 +73,14 @@ def write(
 
     if planned.plain is not planned:
         return [witness(out.copy_(_adjusted(planned, inner(planned.plain))))]
-    tensors = [
-        parents.tensor(source.digest, source.name, keep=keep) if isinstance(source, Leaf) else inner(source)
-        for source in planned.sources
-    ]
+
+    def load(source: Leaf | TensorPlan) -> torch.Tensor:
+        return parents.tensor(source.digest, source.name, keep=keep) if isinstance(source, Leaf) else inner(source)
+
+    tensors = [load(source) for source in planned.sources]
     if planned.copies:
         return [witness(out.copy_(tensors[0]))]
-    method, inputs = method_of(planned.method), inputs_of(planned, tensors, statistics)
+    method, inputs = method_of(planned.method), inputs_of(planned, tensors, statistics, load)
     runner = compiler if method.info.elementwise else AS_IT_STANDS
     return runner.run(method.kernel(inputs), inputs, out.view(-1), planned.scale)
 
@@ -100,8 +106,20 @@ def _adjusted(planned: TensorPlan, plain: torch.Tensor) -> torch.Tensor:
     return plain
 
 
-def inputs_of(planned: TensorPlan, tensors: list[torch.Tensor], statistics: Statistics) -> Inputs:
-    """What the plan's kernel looks at."""
+def inputs_of(
+    planned: TensorPlan, tensors: list[torch.Tensor], statistics: Statistics, load: Load | None = None
+) -> Inputs:
+    """What the plan's kernel looks at; `load` gives other tensors of the sources, where it asks for them."""
+
+    def both(tensor: Leaf | TensorPlan, base: Leaf | TensorPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        assert load is not None
+        return load(tensor).reshape(-1), load(base).reshape(-1)
+
+    def members(pool: Pool) -> Iterator[Sibling]:
+        for tensor, base, elements in pool.members:
+            yield Sibling((tensor.key, base.key), elements, partial(both, tensor, base))
+
+    pools = [None if pool is None else Siblings(pool.key, partial(members, pool)) for pool in planned.pools]
     return Inputs(
         tensors=tuple(tensor.reshape(-1) for tensor in tensors),
         shape=planned.shape,
@@ -112,6 +130,7 @@ def inputs_of(planned: TensorPlan, tensors: list[torch.Tensor], statistics: Stat
         keys=planned.keys,
         content=tuple(source.key for source in planned.sources),
         statistics=statistics,
+        pools=tuple(pools),
     )
 
 
@@ -120,13 +139,21 @@ def peak_bytes(planned: TensorPlan) -> int:
     elements = math.prod(planned.shape)
     if planned.plain is not planned:
         return peak_bytes(planned.plain) + elements * planned.dtype.itemsize
-    own = sum(
-        elements * source.dtype.itemsize if isinstance(source, Leaf) else peak_bytes(source)
-        for source in planned.sources
-    )
+    own = sum(_source_bytes(source, elements) for source in planned.sources)
     if planned.copies:
         return own + elements * planned.dtype.itemsize
     # The blocks of every source with what a formula makes of them, and small tables.
     at_once = max(BLOCK, block_size(torch.device("cpu")) * torch.get_num_threads())
     blocks = 4 * min(elements, at_once) * (6 * len(planned.sources) + 8) + (1 << 20)
-    return own + elements * (planned.dtype.itemsize + method_of(planned.method).scratch) + blocks
+    return own + elements * (planned.dtype.itemsize + method_of(planned.method).scratch) + blocks + _pooled(planned)
+
+
+def _pooled(planned: TensorPlan) -> int:
+    """What the largest pair of tensors takes that the plan's are trimmed among, while it is looked at."""
+    members = [member for pool in planned.pools if pool for member in pool.members]
+    scratch = method_of(planned.method).scratch
+    return max((n * scratch + _source_bytes(one, n) + _source_bytes(base, n) for one, base, n in members), default=0)
+
+
+def _source_bytes(source: Leaf | TensorPlan, elements: int) -> int:
+    return elements * source.dtype.itemsize if isinstance(source, Leaf) else peak_bytes(source)

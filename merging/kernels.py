@@ -7,7 +7,7 @@ float32; it runs block by block as it stands, or compiled, and gives the same by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +26,34 @@ Number = float | Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Sibling:
+    """A tensor that a source changes elsewhere in the candidate, or here.
+
+    Attributes:
+        content: names the source's tensor and the base's.
+        elements: of each.
+        load: gives both, flat.
+    """
+
+    content: tuple[str, str]
+    elements: int
+    load: Callable[[], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """All that a source changes in a candidate.
+
+    Attributes:
+        key: names the content of all of it.
+        members: goes through it, always in the same order.
+    """
+
+    key: str
+    members: Callable[[], Iterator[Sibling]]
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """The same tensor of every source, flat, with the values the recipe gives it.
 
@@ -39,6 +67,7 @@ class Inputs:
         keys: what keys each source's mask.
         content: names each tensor's content; equal names mean equal bytes.
         statistics: keeps what does not depend on the candidate.
+        pools: what each source changes in the whole candidate, where the recipe asks for it.
         activations: (columns,) mean magnitude of what each column is multiplied by, for methods that ask; None where
             nothing is known of it.
     """
@@ -52,6 +81,7 @@ class Inputs:
     keys: tuple[MaskKey, ...]
     content: tuple[str, ...]
     statistics: Statistics = field(default_factory=Statistics)
+    pools: tuple[Pool | None, ...] = ()
     activations: Tensor | None = None
 
     @property

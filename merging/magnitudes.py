@@ -70,20 +70,31 @@ class Cut:
 EVERYTHING, NOTHING = Cut(-1, 0), Cut(MAGNITUDE, 0)
 
 
-def change_sizes(tensor: Tensor, base: Tensor, content: tuple[str, str], statistics: Statistics) -> Sizes:
-    """|M - B| of two flat tensors; `content` names theirs."""
+def change_sizes(
+    load: Callable[[], tuple[Tensor, Tensor]],
+    content: tuple[str, str],
+    elements: int,
+    device: torch.device,
+    statistics: Statistics,
+) -> Sizes:
+    """|M - B| of the two flat tensors that `load` gives, once something is read; `content` names theirs."""
+    loaded: list[Tensor] = []
 
     def read(chosen: slice | Tensor) -> Tensor:
+        if not loaded:
+            loaded.extend(load())
+        tensor, base = loaded
         return (tensor[chosen].to(torch.float32) - base[chosen].to(torch.float32)).abs_()
 
-    return Sizes(("change", *content), tensor.numel(), tensor.device, read, statistics)
+    return Sizes(("change", *content), elements, device, read, statistics)
 
 
 def changes(inputs: Inputs, position: int) -> Sizes:
     """The magnitudes of a source's task vector."""
     assert inputs.base is not None
-    pair = inputs.content[position], inputs.content[inputs.base]
-    return change_sizes(inputs.tensors[position], inputs.tensors[inputs.base], pair, inputs.statistics)
+    content = inputs.content[position], inputs.content[inputs.base]
+    tensors = inputs.tensors[position], inputs.tensors[inputs.base]
+    return change_sizes(lambda: tensors, content, inputs.elements, inputs.device, inputs.statistics)
 
 
 def within(block: Block, values: Tensor, word: int) -> Tensor:

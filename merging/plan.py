@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -35,6 +37,22 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """What one source changes over a whole candidate, for methods that trim it all by one measure.
+
+    Attributes:
+        members: the source's tensor, the base's and how many elements they have; each pair once, by first appearance.
+    """
+
+    members: tuple[tuple[Leaf | TensorPlan, Leaf | TensorPlan, int], ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Names the content of all of it."""
+        return digest_of([[tensor.key, base.key] for tensor, base, _ in self.members])
+
+
+@dataclass(frozen=True)
 class TensorPlan:
     """How one output tensor comes about.
 
@@ -47,6 +65,7 @@ class TensorPlan:
         keys: what keys each source's mask.
         dtype: the dtype the result is rounded to, once.
         part, shift: a factor on a part of the scaled result, and what is added to it then.
+        pools: of every source, where its task vector is trimmed over the whole model; the base has none.
     """
 
     name: str
@@ -62,6 +81,7 @@ class TensorPlan:
     dtype: torch.dtype
     part: Part | None = None
     shift: float = 0.0
+    pools: tuple[Pool | None, ...] = ()
 
     @property
     def copies(self) -> bool:
@@ -89,7 +109,8 @@ class TensorPlan:
             return digest_of([content, str(self.dtype)])
         keys = [[key.index, key.state] for key in self.keys]
         values = [self.method, self.version, self.base, dict(self.params), [dict(p) for p in self.source_params]]
-        more = [] if self.plain is self else [self.part and self.part.model_dump(), self.shift]
+        more: list[Any] = [] if self.plain is self else [self.part and self.part.model_dump(), self.shift]
+        more += [pool and pool.key for pool in self.pools]
         return digest_of([content, str(self.dtype), *values, self.scale, keys, *more])
 
 
@@ -119,14 +140,40 @@ def plan(
     if recipe.vocabulary is not None:
         for position, table in enumerate(tables):
             digest = recipe.aligned_digest(position)
-            table.update(
-                {name: Leaf(digest, name, torch.float32) for name in architecture.vocabulary if name in table}
-            )
+            table.update({name: Leaf(digest, name, torch.float32) for name in architecture.vocabulary if name in table})
     dtype: torch.dtype = getattr(torch, recipe.save_dtype)
-    return tuple(
+    outputs = tuple(walk(recipe))
+    plans = tuple(
         _plan(recipe, tensor, info.shape, dtype, architecture, tables)
-        for tensor, info in zip(walk(recipe), infos, strict=True)
+        for tensor, info in zip(outputs, infos, strict=True)
     )
+    return _pooled(outputs, plans)
+
+
+def _pooled(outputs: tuple[OutputTensor, ...], plans: tuple[TensorPlan, ...]) -> tuple[TensorPlan, ...]:
+    """The plans, those that are trimmed over the whole model with what they are trimmed among."""
+    names = [_pool_names(output, planned) for output, planned in zip(outputs, plans, strict=True)]
+    members: dict[tuple[int, int], dict[tuple[str, str], tuple[Leaf | TensorPlan, Leaf | TensorPlan, int]]] = {}
+    for planned, own in zip(plans, names, strict=True):
+        for tensor, name in zip(planned.sources, own, strict=False):
+            if name is not None:
+                base = planned.sources[planned.base or 0]
+                found = members.setdefault(name, {})
+                found.setdefault((tensor.key, base.key), (tensor, base, math.prod(planned.shape)))
+    pools = {name: Pool(tuple(found.values())) for name, found in members.items()}
+    return tuple(
+        replace(planned, pools=tuple(name and pools[name] for name in own)) if own else planned
+        for planned, own in zip(plans, names, strict=True)
+    )
+
+
+def _pool_names(output: OutputTensor, planned: TensorPlan) -> tuple[tuple[int, int] | None, ...]:
+    """Of every source but the base, the recipe's positions of source and base; nothing where tensors stand alone."""
+    if planned.params.get("trim_scope") != "model" or planned.base is None:
+        return ()
+    sources = [source for source, _ in output.entry.sources]
+    base = sources[planned.base]
+    return tuple(None if place == planned.base else (source, base) for place, source in enumerate(sources))
 
 
 def _table(source: ResolvedSource, headers: Mapping[str, Header]) -> dict[str, Leaf | TensorPlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -106,6 +107,11 @@ class Entry(Noun):
     version: int
     groups: tuple[Group, ...]
 
+    @property
+    def trims_the_model(self) -> bool:
+        """Whether some tensor of it depends on all the others that a source changes."""
+        return any(group.params.get("trim_scope") == "model" for group in self.groups)
+
 
 class ResolvedRecipe(Noun):
     """Everything that decides a candidate's bytes and what they compute, and nothing else (no names, no paths).
@@ -140,8 +146,14 @@ class ResolvedRecipe(Noun):
                 "sources": [[self.sources[source].source_digest, layer] for source, layer in entry.sources],
                 "save_dtype": self.save_dtype,
                 "seed": self.seed if catalog().method(entry.method).random else 0,
+                **({"whole": self.whole_digest} if entry.trims_the_model else {}),
             }
         )
+
+    @cached_property
+    def whole_digest(self) -> str:
+        """As `digest`, taken once."""
+        return self.digest()
 
     def layer_keys(self) -> tuple[str, ...]:
         """One key per output layer."""

@@ -6,10 +6,12 @@ Paper: TIES-Merging (arXiv 2306.01708), section 4.
     s   = +1 where sum_i w_i S(D_i) >= 0 else -1
     out = B + lambda * sum_{i agrees} w_i S(D_i) / (sum_{i agrees} w_i if normalize else 1)
 
-Differs from the paper: the k are taken per tensor, signs are elected on weighted task vectors, and an even vote goes to
-+1. `elect: unweighted` elects as the paper does; its code gives an even vote to the sign that won most often in
-the whole model. mergekit's rule is the default here; density 0 is allowed and gives the base. `rescale` (`l1`, `l2`,
-`inv_density`) scales up what is kept, which the paper does not.
+Differs from the paper: the defaults are mergekit's, where k and n are of a tensor and the election is weighted.
+`trim_scope: model` takes the k largest of all n entries that the source changes in the candidate (a tensor merged
+twice counts once; equal ones in the order of the tensors; a density that differs between tensors is each one's share
+of the same n); the paper's code keeps all entries equal to the k-th. `elect: unweighted` elects on the S(D_i). An even
+vote goes to +1; the paper's code gives it to the sign that won most often in the whole model. Density 0 is allowed
+and gives the base. `rescale` (`l1`, `l2`, `inv_density`) scales up what is kept of a tensor, which the paper does not.
 """
 
 from __future__ import annotations
@@ -20,21 +22,20 @@ import torch
 from torch import Tensor
 
 from core.catalog import MethodInfo
+from core.params import ChoiceParam
 from merging.kernels import Block, Inputs, Method, Step
 from merging.magnitudes import ORDER_BYTES, Cut, changes, cut_at, largest, share, within
 from merging.masks import chosen
 from merging.scaling import RESCALE_TRIMMED, Kept, trimmed_factor
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
 from merging.task_vectors import ELECT, elected, electing
+from merging.whole_model import model_cut
 
 
 def kernel(inputs: Inputs) -> Step:
     """Trim, elect, merge."""
     densities, rescaled = inputs.values("density"), inputs.flag("rescale") != "none"
-    cuts = [
-        cut_at(changes(inputs, position), share(inputs.elements, density))
-        for position, density in zip(inputs.others, densities, strict=True)
-    ]
+    cuts = [_cut(inputs, position, density) for position, density in zip(inputs.others, densities, strict=True)]
     sources = zip(inputs.others, densities, cuts, strict=True) if rescaled else ()
     factors = [trimmed_factor(inputs, position, density, _trimmed(cut)) for position, density, cut in sources]
     last, flags = electing(inputs)
@@ -53,6 +54,12 @@ def merged(block: Block, *, rescaled: bool, **flags: Any) -> Tensor:
     return elected(block, trimmed, **flags)
 
 
+def _cut(inputs: Inputs, position: int, density: float) -> Cut:
+    if inputs.flag("trim_scope") == "model":
+        return model_cut(inputs, position, density)
+    return cut_at(changes(inputs, position), share(inputs.elements, density))
+
+
 def _trimmed(cut: Cut) -> Kept:
     def kept(delta: Tensor, start: int, stop: int) -> Tensor:
         index = torch.arange(start, stop, dtype=torch.int32, device=delta.device)
@@ -61,6 +68,14 @@ def _trimmed(cut: Cut) -> Kept:
     return kept
 
 
+TRIM_SCOPE = ChoiceParam(
+    name="trim_scope",
+    default="tensor",
+    choices=("tensor", "model"),
+    about="whether density is a share of each tensor (mergekit) or of all tensors of the candidate (paper)",
+    implied=True,
+)
+
 METHOD = Method(
     info=MethodInfo(
         name="ties",
@@ -68,7 +83,7 @@ METHOD = Method(
         needs_base=True,
         symmetric=True,
         smooth=("weight", "lambda"),
-        params=(TASK_WEIGHT, DENSITY, LAMBDA, normalize(default=True), ELECT, RESCALE_TRIMMED),
+        params=(TASK_WEIGHT, DENSITY, LAMBDA, normalize(default=True), TRIM_SCOPE, ELECT, RESCALE_TRIMMED),
     ),
     kernel=kernel,
     scratch=ORDER_BYTES,
