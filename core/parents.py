@@ -64,7 +64,7 @@ def check_parents(job: SearchJob, models: Mapping[str, Model]) -> None:
         if isinstance(family, MergeFamily):
             merged = [models[name] for name in _merged(family, job) if name in models]
             if merged:
-                check_fit(merged, same_depth=True)
+                check_fit(merged, same_depth=True, same_vocabulary=family.tokenizer is None)
     if all(model.name in models for model in job.models):
         for recipe in _samples(job, models):
             resolve(recipe, models)

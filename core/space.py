@@ -135,7 +135,8 @@ class SearchSpace:
             )
 
     def _merge_holes(self, family: MergeFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
-        for name in (*(family.sources or ()), *((family.base,) if family.base else ())):
+        donor = family.tokenizer.source if family.tokenizer is not None else None
+        for name in (*(family.sources or ()), *(name for name in (family.base, donor) if name)):
             self._known_model(name)
         methods = self._methods()
         if len(methods) > 1:
@@ -226,10 +227,12 @@ class SearchSpace:
             elif fixed is not None:
                 params[spec.name] = fixed
         base = method.base_of(family.base)
-        names = ((base,) if base else ()) + sources
+        donor = family.tokenizer.source if family.tokenizer is not None else None
+        names = dict.fromkeys((*((base,) if base else ()), *sources, *((donor,) if donor else ())))
         return Recipe(
             sources=tuple(Source(name=n, model=n) for n in names),
             merge=Merge(method=method.name, base=base, sources=sources, params=params),
+            tokenizer=family.tokenizer,
             save_dtype=self.save_dtype,
             seed=self.seed,
         )

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from core.noun import Noun
 from core.params import FloatParam, Scalar
 from core.recipe.limits import MAX_PARAMS, MAX_SOURCES
+from core.recipe.short import Tokenizer
 
 
 def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -39,6 +40,7 @@ class MergeFamily(Noun):
         sources: the models merged; by default all but the base.
         layer_groups: how many groups of layers get their own values.
         params: per parameter either an interval to search or a fixed value.
+        tokenizer: how vocabularies are aligned, where the models have several.
     """
 
     family: Literal["merge"] = "merge"
@@ -47,6 +49,7 @@ class MergeFamily(Noun):
     sources: _Names | None = None
     layer_groups: Annotated[int, Field(ge=1, le=64)] = 1
     params: Annotated[dict[str, Interval | Scalar], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
+    tokenizer: Tokenizer | None = Field(default=None, exclude_if=lambda tokenizer: tokenizer is None)
 
 
 #: What may be searched of the factors on repeated layers; see `core.recipe.short.Repeated`.

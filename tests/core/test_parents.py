@@ -1,9 +1,19 @@
 import pytest
+from pydantic import ValidationError
 
-from core.errors import LayoutError, MissingCheckpointError, ParentsDoNotFitError, RecipeError, SpaceError
-from core.jobs import SearchJob
+from core.adapters import AdaptedModel, Adapter, AdapterHeader, Change
+from core.errors import (
+    InvalidInputError,
+    LayoutError,
+    MissingCheckpointError,
+    ParentsDoNotFitError,
+    RecipeError,
+    SpaceError,
+    UnknownModelError,
+)
+from core.jobs import ModelRef, SearchJob
 from core.model import Header, Model, TensorInfo
-from core.parents import check_parents
+from core.parents import check_parents, job_parents
 
 
 def model(name: str, *, layers: int = 4, width: int = 8, vocab: int = 64) -> Model:
@@ -84,3 +94,75 @@ def test_models_that_differ_in_their_config_alone_cannot_share_a_job():
     twins = {"base": model("base"), "a": model("a"), "b": model("a").evolve(header=header)}
     with pytest.raises(ParentsDoNotFitError, match="under different configs"):
         check_parents(job(LAYOUT), twins)
+
+
+def lora(name: str = "maths", base: str | None = "base") -> dict:
+    return {"name": name, "ref": f"local:{name}"} | ({"base": base} if base else {})
+
+
+def adapter(layer: int = 0) -> Adapter:
+    change = Change(module=f"model.layers.{layer}.mlp.up_proj", kind="linear", a="a", b="b")
+    tensors = (TensorInfo(name="a", dtype="F32", shape=(1, 8)), TensorInfo(name="b", dtype="F32", shape=(16, 1)))
+    header = AdapterHeader(tensors=tensors, changes=(change,))
+    return Adapter(name="maths", ref="local:maths", weights_digest="digest-of-maths", header=header)
+
+
+def test_an_adapter_of_a_job_is_its_base_with_it_and_breeds_like_any_model():
+    refs = [ModelRef(name="base", ref="base"), ModelRef(**lora())]
+    found = job_parents(refs, {"base": model("base"), "maths": adapter()})
+    assert list(found) == ["base", "maths"] and found["maths"].name == "maths"
+    assert isinstance(found["maths"], AdaptedModel) and found["maths"].base == found["base"]
+    text = job({**MERGE, "methods": ["ties"]}).model_dump(mode="json")
+    posted = SearchJob.model_validate({**text, "models": [{"name": "base", "ref": "base"}, lora()]})
+    check_parents(posted, found)
+    assert "base" not in text["models"][0]
+
+
+def test_what_is_not_registered_yet_is_left_out():
+    refs = [ModelRef(name="base", ref="base"), ModelRef(**lora())]
+    assert job_parents(refs, {"maths": adapter()}) == {}
+    assert list(job_parents(refs, {"base": model("base")})) == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("ref", "registered", "error", "what"),
+    [
+        (lora(base=None), adapter(), InvalidInputError, "is an adapter: name"),
+        (lora(), model("maths"), InvalidInputError, "leave out its `base`"),
+        (lora(), adapter(layer=9), ParentsDoNotFitError, "which its base has not"),
+    ],
+)
+def test_an_adapter_needs_a_base_that_it_fits_and_a_model_none(ref, registered, error, what):
+    with pytest.raises(error, match=what):
+        job_parents([ModelRef(**ref)], {"base": model("base"), "maths": registered})
+
+
+@pytest.mark.parametrize("base", ["maths", "nobody"])
+def test_a_base_is_a_model_of_the_job(base):
+    text = job(MERGE).model_dump(mode="json")
+    with pytest.raises(ValidationError, match="must be one of the job's models"):
+        SearchJob.model_validate({**text, "models": [{"name": "base", "ref": "base"}, lora(base=base)]})
+
+
+def test_vocabularies_may_differ_where_the_family_aligns_them():
+    models = {"base": model("base"), "a": model("a", vocab=70), "b": model("b")}
+    models = {n: m.evolve(header=m.header.evolve(tokenizer_digest=str(m.header.vocab_size))) for n, m in models.items()}
+    with pytest.raises(ParentsDoNotFitError, match="mode: union"):
+        check_parents(job(MERGE), models)
+    check_parents(job({**MERGE, "tokenizer": {"mode": "union"}}), models)
+
+
+def test_every_candidate_of_a_family_that_aligns_says_so_and_may_take_another_models_tokenizer():
+    aligned = {
+        **MERGE,
+        "methods": ["linear"],
+        "base": None,
+        "sources": ["a", "b"],
+        "tokenizer": {"mode": "align", "source": "base"},
+    }
+    space = job(aligned).search_space(4)
+    (recipe,) = space.uniform()
+    assert [source.name for source in recipe.sources] == ["a", "b", "base"] and recipe.donor == "base"
+    assert space.fill(space.read(recipe)) == recipe
+    with pytest.raises(UnknownModelError, match="basis"):
+        job({**aligned, "tokenizer": {"mode": "align", "source": "basis"}}).search_space(4)
