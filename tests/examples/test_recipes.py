@@ -82,3 +82,7 @@ def header(file: Path) -> int:
 
 def test_there_are_two_mergekit_examples() -> None:
     assert len(MERGEKIT) == 2
+
+
+def test_no_example_is_of_a_method_that_is_not_there() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(METHODS)

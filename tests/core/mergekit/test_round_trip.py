@@ -18,7 +18,7 @@ from core.recipe.output import walk
 
 FAMILY = family(*MODELS, layers=LAYERS)
 DIGESTS = {name: model.weights_digest for name, model in FAMILY.items()}
-drawn = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+drawn = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def resolved(config):
@@ -42,7 +42,7 @@ def test_a_configuration_survives_the_way_there_and_back(data):
 
 
 @pytest.mark.parametrize("method", HERE)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.data())
 def test_every_tensor_gets_the_value_that_mergekit_gives_it(method, data):
     config = data.draw(configurations(method))
