@@ -37,6 +37,7 @@ NO_FAMILY = Architecture(model_type="none")
 _PIECE_BYTES = 1 << 24
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+DEQUANTISE = "use the model it was made from, or open it in transformers, call dequantize() and save that"
 #: Keys of `tokenizer_config.json` that no encoding depends on.
 COSMETIC_TOKENIZER = frozenset({"chat_template", "name_or_path", "tokenizer_file", "transformers_version"})
 #: Files that shape how a text is encoded.
@@ -93,10 +94,13 @@ def read_header(folder: Path) -> Header:
         PickleCheckpointError, QuantisedCheckpointError: weights in a form that is not opened.
         CheckpointError: an architecture or dtype that is not supported, or a field of the config that is damaged.
     """
+    if not (folder / "config.json").is_file():
+        raise _absent(folder, ["config.json"])
     config = read_json(folder / "config.json")
-    if config.get("quantization_config"):
+    odd = next((key for key in ("quantization_config", "compression_config") if config.get(key)), None)
+    if odd is not None:
         raise QuantisedCheckpointError(
-            f"weights must not be quantised, but {folder.name!r} has a quantization_config: dequantise it first"
+            f"weights must not be quantised, but {folder.name!r} has a {odd}: {DEQUANTISE}", where=odd
         )
     architecture = architecture_of(config.get("model_type"))
     check_config(config, architecture)
@@ -140,9 +144,7 @@ def stored_tensors(folder: Path) -> tuple[StoredTensor, ...]:
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a checkpoint, sorted."""
     if not folder.is_dir():
-        raise MissingCheckpointError(
-            f"a checkpoint must be a folder, but there is none called {folder.name!r}: check the path"
-        )
+        raise _absent(folder, [SINGLE])
     index = folder / INDEX
     if index.is_file():
         weight_map = read_json(index).get("weight_map", {})
@@ -266,7 +268,7 @@ def _stored(file: Path, name: str, entry: Any, start: int, size: int, *, weight:
     begin, end = (start + offset for offset in offsets)
     if weight and info.dtype not in DTYPE_BYTES:
         raise QuantisedCheckpointError(
-            f"tensor {name!r} must be one of {sorted(DTYPE_BYTES)!r}, but is {info.dtype!r}: dequantise it first",
+            f"tensor {name!r} must be one of {sorted(DTYPE_BYTES)!r}, but is {info.dtype!r}: {DEQUANTISE}",
             where=name,
         )
     if weight and end - begin != info.elements * DTYPE_BYTES[info.dtype]:
@@ -347,14 +349,19 @@ def _check_complete(header: Header, folder: Path) -> None:
 
 
 def _absent(folder: Path, missing: list[str]) -> CheckpointError:
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
     if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
         return PickleCheckpointError(
             f"weights must be safetensors, but {folder.name!r} has only pickled files: "
             "save it with safe_serialization=True"
         )
     if any(name.endswith(".gguf") for name in names):
-        return QuantisedCheckpointError(f"weights must be safetensors, but {folder.name!r} has GGUF: convert it first")
+        return QuantisedCheckpointError(
+            f"weights must be safetensors, but {folder.name!r} has GGUF: use the model it was made from, or open it "
+            "with from_pretrained(..., gguf_file=...) and save that"
+        )
+    if not folder.is_dir():
+        return MissingCheckpointError(f"a checkpoint must be a folder, but {folder.name!r} is none: check the path")
     return MissingCheckpointError(f"{folder.name!r} lacks {missing[0]!r}: copy the whole checkpoint", where=missing[0])
 
 

@@ -164,18 +164,37 @@ def test_a_shard_outside_the_folder_is_refused(checkpoint):
 )
 def test_pickles_and_quantised_files_are_refused_with_the_way_out(checkpoint, file, error):
     (checkpoint / "model.safetensors").rename(checkpoint / file)
-    with pytest.raises(error, match=r"safe_serialization|convert"):
+    with pytest.raises(error, match=r"safe_serialization|gguf_file"):
         read_header(checkpoint)
+    (checkpoint / "config.json").unlink()  # As such files are often published alone.
+    for place in (checkpoint, checkpoint / file):
+        with pytest.raises(error, match=r"safe_serialization|gguf_file"):
+            read_header(place)
 
 
-def test_quantised_weights_and_configs_are_refused(checkpoint):
-    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"quantization_config": {"bits": 4}}))
-    with pytest.raises(QuantisedCheckpointError):
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_a_config_of_quantised_weights_is_refused_with_the_way_out(checkpoint, key):
+    (checkpoint / "config.json").write_text(json.dumps(CONFIG | {key: {"bits": 4}}))
+    with pytest.raises(QuantisedCheckpointError, match=r"dequantize\(\)") as caught:
         read_header(checkpoint)
-    (checkpoint / "config.json").write_text(json.dumps(CONFIG))
-    (checkpoint / "model.safetensors").write_bytes(safetensors(all_tensors() | {"q": ("I8", [6], b"\0" * 6)}))
-    with pytest.raises(QuantisedCheckpointError, match="I8"):
+    assert caught.value.where == key
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape", "size"),
+    [
+        ("model.layers.0.mlp.up_proj.qweight", "I32", [6], 24),  # GPTQ, AWQ
+        ("model.layers.0.mlp.up_proj.weight.quant_state.bitsandbytes__nf4", "U8", [6], 6),
+        ("model.layers.0.mlp.up_proj.SCB", "I8", [6], 6),
+        ("model.layers.0.mlp.up_proj.weight_scale", "F8_E4M3", [6], 6),
+    ],
+)
+def test_tensors_of_quantised_weights_are_refused_by_name_whatever_the_config_says(checkpoint, name, dtype, shape, size):
+    odd = {name: (dtype, shape, b"\0" * size)}
+    (checkpoint / "model.safetensors").write_bytes(safetensors(all_tensors() | odd))
+    with pytest.raises(QuantisedCheckpointError, match=dtype) as caught:
         read_header(checkpoint)
+    assert caught.value.where == name
 
 
 def test_a_family_that_is_not_known_is_read_with_all_tensors_outside_the_stack(checkpoint):

@@ -153,3 +153,15 @@ def test_an_adapter_that_was_replaced_is_not_scored(bred):
             runner.resident(known)
     finally:
         (folder / "adapter_model.safetensors").write_bytes(before)
+
+
+def test_without_a_union_the_job_fails_and_says_which_token_differs(bred):
+    service, done = bred
+    text = done.request.model_dump(mode="json")
+    family = {key: value for key, value in text["space"]["families"][0].items() if key != "tokenizer"}
+    job = service.post(models=text["models"], space={"families": [family]}, budget=text["budget"])
+    while service.control():
+        pass
+    job = service.finish(job.id)
+    assert job.state is JobState.FAILED and job.failure.code == "parents_do_not_fit"
+    assert f"and {NEW!r}" in job.failure.message and "mode: union" in job.failure.message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from core.errors import HuarizoError, UnknownModelError
+from pathlib import Path
+
+from core.errors import HuarizoError, MissingCheckpointError, ParentsDoNotFitError, UnknownModelError
 from core.jobs import HUB_REF, LOCAL_REF
 from core.parents import check_parents
 from core.records import Device, Failure, JobRecord, ModelRecord, StepKind
@@ -13,6 +15,8 @@ from store.session import Session
 from workers.failures import failure_of
 from workers.parents import job_models
 from workers.phases import running
+from workers.places import model_folder
+from workers.vocabularies import in_tokens
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
@@ -48,12 +52,28 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
         if step.kind is StepKind.INSPECT_TASK
     }
     try:
-        check_parents(job.request, job_models(session, job))
+        _check(session, settings, job)
     except HuarizoError as error:
         _fail(session, job, error)
         return
     jobs.pin_contents(session, job.id, contents)
     running.begin(session, settings, jobs.move(session, job.id, JobState.RUNNING))
+
+
+def _check(session: Session, settings: Settings, job: JobRecord) -> None:
+    """Check that the parents fit; vocabularies that do not are told apart by their tokens."""
+    known = job_models(session, job)
+    try:
+        check_parents(job.request, known)
+    except ParentsDoNotFitError as error:
+        raise in_tokens(error, known.values(), lambda ref: _at_hand(ref, settings)) from error
+
+
+def _at_hand(ref: str, settings: Settings) -> Path:
+    """The folder of a local model: what an explanation needs is not worth a download."""
+    if not LOCAL_REF.match(ref):
+        raise MissingCheckpointError(f"{ref!r} may have to be fetched first: name a local model")
+    return model_folder(ref, settings)
 
 
 def _registered(session: Session, ref: str) -> ModelRecord | None:
