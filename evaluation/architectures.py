@@ -48,7 +48,7 @@ def known(model: PreTrainedModel) -> bool:
 def refusal(model: PreTrainedModel, longest: int) -> Refusal | None:
     """Why `model` may not read packed tries of texts of at most `longest` tokens; None where it may."""
     config = model.config
-    if rotary := _moving_rotary(config, longest):
+    if rotary := _moving_rotary(config.get_text_config(), longest):
         return Refusal(f"its {rotary!r} rotary embeddings depend on the longest of the texts", by_length=True)
     if not known(model):
         return Refusal(f"the architecture {config.model_type!r} is not known to take tree masks")
@@ -70,7 +70,7 @@ def caches_layers_apart(model: PreTrainedModel) -> bool:
         {part.layer_idx for part in layer.modules() if part is not layer and hasattr(part, "layer_idx")}
         for layer in layers
     ]
-    return all(len(found) == 1 for found in numbers) and len(set().union(*numbers)) == len(numbers)
+    return all(len(found) == 1 for found in numbers) and set().union(*numbers) == set(range(len(numbers)))
 
 
 @torch.no_grad()

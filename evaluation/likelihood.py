@@ -182,6 +182,9 @@ class LikelihoodReader:
     def _shrink(self, batch: Batch) -> None:
         if len(batch.tokens) == 1:
             raise _too_long(batch.tokens.size, self.device)
+        self._lower(batch)
+
+    def _lower(self, batch: Batch) -> None:
         self.batch_tokens = min(self.batch_tokens or batch.tokens.size, batch.tokens.size) // 2
 
     def _read_stem(
@@ -192,17 +195,20 @@ class LikelihoodReader:
         trunk = torch.from_numpy(stem.tokens.astype(np.int64)).to(self.device)
         if _unless_memory_runs_out(partial(hidden_states, model, trunk.unsqueeze(0), cache=cache)) is None:
             raise _too_long(len(trunk), self.device)
-        rows = pack(stem.crown, self.packing.crown_nodes)
-        while rows:
+        waiting = stem.crown
+        while waiting:
             _stop_if(cancelled)
-            batch = assemble(rows[:1])
+            row, *others = pack(waiting, min(self.packing.crown_nodes, self._budget(model, longest)))
+            batch = assemble([row])
             answer = _unless_memory_runs_out(partial(_read_batch, model, batch, longest, cache, len(trunk)))
             _cut(cache, len(trunk))
             if answer is not None:
                 yield batch, *answer
-            elif len(rows[0]) == 1:
+                waiting = [item for other in others for item in other]
+            elif len(row) == 1:
                 raise _too_long(len(trunk) + batch.tokens.size, self.device)
-            rows = [*(() if answer is not None else _halves(rows[0])), *rows[1:]]
+            else:
+                self._lower(batch)
 
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
@@ -224,10 +230,6 @@ def _too_long(tokens: int, device: torch.device) -> OutOfMemoryError:
     return OutOfMemoryError(
         f"one text of {tokens} tokens does not fit {device}: use a smaller model, a shorter max_length or fewer shots"
     )
-
-
-def _halves(row: list[Placed]) -> list[list[Placed]]:
-    return [row[: len(row) // 2], row[len(row) // 2 :]]
 
 
 def _cut(cache: DynamicCache, length: int) -> None:

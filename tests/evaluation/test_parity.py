@@ -200,7 +200,7 @@ def test_the_product_of_architectures_shots_lengths_tokens_and_packings(
     model = make_architecture(name, **LONG)
     options = {"max_length": max_length, "tokenizer": bos_tokenizer}
     theirs = run(HFLM(model, add_bos_token=add_bos, batch_size=1, **options), shots)
-    for packing, batch_tokens in itertools.product((None, *PACKINGS.values()), (1, None)):
+    for packing, batch_tokens in zip((None, *PACKINGS.values()), (None, 1, 700, None), strict=True):
         lm = HuarizoLM(model, add_bos=add_bos, packing=packing, batch_tokens=batch_tokens, **options)
         same(run(lm, shots), theirs)
 
