@@ -184,12 +184,12 @@ def _resolved(family, info, spec, value):
 @ALL
 def test_the_bytes_do_not_depend_on_threads_blocks_or_how_the_tensor_lies_in_memory(way, monkeypatch):
     generator = np.random.default_rng(1)
-    *arrays, base = [torch.from_numpy(generator.normal(size=(150, 1100)).astype(np.float32)) for _ in range(4)]
+    *arrays, base = [torch.from_numpy(generator.normal(size=(90, 1000)).astype(np.float32)) for _ in range(4)]
     once = way(arrays, base, way.active)
     strided = [array.t().contiguous().t() for array in arrays]
     threads = torch.get_num_threads()
     try:
-        for number, size in ((2, 1 << 12), (3, 1 << 20)):
+        for number, size in ((2, 1 << 14), (3, 1 << 20)):
             torch.set_num_threads(number)
             monkeypatch.setitem(merging.blocks.SIZES, "cpu", size)
             assert torch.equal(way(strided, base, way.active), once)
