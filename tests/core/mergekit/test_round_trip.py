@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from configurations import HERE, LAYERS, MODELS, configurations, mergekits_value
 from families import family
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from core.catalog import catalog
@@ -27,13 +27,23 @@ def resolved(config):
         return recipe, resolve(recipe, FAMILY)
     except RecipeError as error:
         # Weights that happen to sum to zero, or a trimming that no method allows.
-        pytest.skip(str(error)) if "sum to 0" in str(error) else pytest.fail(f"{config}: {error}")
+        reject() if "sum to 0" in str(error) else pytest.fail(f"{config}: {error}")
 
 
 @drawn
 @given(st.data())
 def test_a_configuration_survives_the_way_there_and_back(data):
-    config = data.draw(configurations())
+    there_and_back(data.draw(configurations()))
+
+
+@pytest.mark.slow
+@settings(max_examples=800, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_great_many_configurations_survive_the_way_there_and_back(data):
+    there_and_back(data.draw(configurations()))
+
+
+def there_and_back(config):
     recipe, first = resolved(config)
     written = to_mergekit(recipe)
     again, second = resolved(written.config)
