@@ -77,7 +77,13 @@ def names(s: ReadSession) -> frozenset[str]:
 
 
 def mark_ready(
-    s: Session, id: str, header: Header | AdapterHeader, weights_digest: str, *, ref: str | None = None, renew: bool = False
+    s: Session,
+    id: str,
+    header: Header | AdapterHeader,
+    weights_digest: str,
+    *,
+    ref: str | None = None,
+    renew: bool = False,
 ) -> ModelRecord:
     """Record what the inspection found, and the pinned reference. Doing it twice is harmless.
 

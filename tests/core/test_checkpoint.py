@@ -189,7 +189,9 @@ def test_a_config_of_quantised_weights_is_refused_with_the_way_out(checkpoint, k
         ("model.layers.0.mlp.up_proj.weight_scale", "F8_E4M3", [6], 6),
     ],
 )
-def test_tensors_of_quantised_weights_are_refused_by_name_whatever_the_config_says(checkpoint, name, dtype, shape, size):
+def test_tensors_of_quantised_weights_are_refused_by_name_whatever_the_config_says(
+    checkpoint, name, dtype, shape, size
+):
     odd = {name: (dtype, shape, b"\0" * size)}
     (checkpoint / "model.safetensors").write_bytes(safetensors(all_tensors() | odd))
     with pytest.raises(QuantisedCheckpointError, match=dtype) as caught:
