@@ -53,13 +53,17 @@ def merged(block: Block, *, selected: bool) -> Tensor:
 
 def spread(deltas: Sequence[Tensor]) -> Tensor:
     """Sum of the squared distances from the mean, which orders elements as the variance does; fresh."""
-    mean = deltas[0].clone()
-    for delta in deltas[1:]:
-        mean += delta
+    if len(deltas) == 1:
+        return torch.zeros_like(deltas[0])
+    # Counted from the first, so that equal ones give exactly 0.
+    others = [delta - deltas[0] for delta in deltas[1:]]
+    mean = others[0].clone()
+    for other in others[1:]:
+        mean += other
     mean *= 1.0 / len(deltas)
-    total = (deltas[0] - mean).square_()
-    for delta in deltas[1:]:
-        total += (delta - mean).square_()
+    total = mean * mean
+    for other in others:
+        total += other.sub_(mean).square_()
     return total
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from merging import magnitudes
 from merging.compute import compute
 from merging.plan import plan
 from merging.statistics import Statistics
@@ -58,15 +59,18 @@ def expected(family, densities):
 
 @pytest.mark.parametrize("room", [0, 1 << 30])
 @pytest.mark.parametrize("densities", [(0.2, 0.5, 0.9), (0.0, 1.0, 1e-9)])
-def test_every_source_keeps_its_largest_changes_of_the_whole_model(family, densities, room):
+def test_every_source_keeps_its_largest_changes_of_the_whole_model(family, monkeypatch, densities, room):
+    monkeypatch.setattr(magnitudes, "SMALL", 0)
     density = dict(zip(SOURCES, densities, strict=True))
     ours, theirs = built(family, Statistics(room), density=density), expected(family, densities)
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
 
 
-def test_where_many_changes_are_of_one_size_exactly_k_are_kept(half_family):
-    out = built(half_family, Statistics(), density=0.3)
+@pytest.mark.parametrize("room", [0, 1 << 30])
+def test_where_many_changes_are_of_one_size_exactly_k_are_kept(half_family, monkeypatch, room):
+    monkeypatch.setattr(magnitudes, "SMALL", 0)
+    out = built(half_family, Statistics(room), density=0.3)
     theirs = expected(half_family, (0.3,) * 3)
     for name, tensor in theirs.items():
         assert np.array_equal(out[name], tensor), name

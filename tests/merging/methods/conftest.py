@@ -11,9 +11,11 @@ import torch
 
 from core.params import Scalar
 from merging.compute import compute
+from merging.kernels import Inputs
 from merging.methods import method_of
 from merging.plan import Leaf, TensorPlan
 from merging.randomness import mask_key
+from merging.statistics import Statistics
 
 SEED = 5
 
@@ -74,3 +76,24 @@ def arrays() -> list[np.ndarray]:
     generator = np.random.default_rng(0)
     base = generator.normal(size=(700, 401)).astype(np.float32)
     return [(base + 0.1 * generator.normal(size=base.shape)).astype(np.float32) for _ in range(3)] + [base]
+
+
+@pytest.fixture(name="inputs_of")
+def inputs_fixture() -> Callable[..., Inputs]:
+    """What a kernel of task vectors sees of arrays and their base."""
+
+    def inputs_of(arrays: Sequence[Any], base: Any, *, room: int = 1 << 28, **params: Scalar) -> Inputs:
+        tensors = [torch.as_tensor(array) for array in (*arrays, base)]
+        return Inputs(
+            tensors=tuple(tensor.reshape(-1) for tensor in tensors),
+            shape=tuple(tensors[0].shape),
+            name="weight",
+            base=len(arrays),
+            params=params,
+            source_params=tuple(params for _ in tensors),
+            keys=tuple(mask_key(SEED, str(i), "weight") for i in range(len(tensors))),
+            content=tuple(f"array {i}" for i in range(len(tensors))),
+            statistics=Statistics(room),
+        )
+
+    return inputs_of

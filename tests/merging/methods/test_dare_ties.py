@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from merging.randomness import hash24, mask_key
+from tests.merging.methods import task_vector_oracle as oracle
 
 SEED = 5
 SOURCES = [
@@ -99,3 +100,22 @@ def test_a_tensor_of_which_nothing_is_kept_is_the_base(merge):
         "dare_ties", [np.float32([3.0])], base=np.float32([1.0]), sources=[{"density": 1e-7}], params={"rescale": "l1"}
     )
     assert out.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("rule", ["inv_density", "l1", "l2", "q", "none"])
+@pytest.mark.parametrize("elect", ["weighted", "unweighted"])
+def test_votes_may_be_plain_and_every_rule_of_rescaling_is_there(merge, arrays, elect, rule):
+    sources = [
+        {**values, "weight": w, "q": q} for values, w, q in zip(SOURCES, (0.6, -1.2, 0.4), (0.5, 0.8, 0.1), strict=True)
+    ]
+    parts = []
+    for number, (delta, values) in enumerate(zip(oracle.deltas(arrays[:3], arrays[3]), sources, strict=True)):
+        density = values["density"]
+        kept = np.where(oracle.drawn(number, delta.shape) < density, delta, 0)
+        if density < 1:
+            fixed = {"inv_density": 1 / density, "q": 1 / values["q"], "none": 1.0}
+            kept = kept * (fixed.get(rule) or oracle.norm_ratio(delta, kept, rule))
+        parts.append(kept)
+    params = {"elect": elect, "rescale": rule, "normalize": True}
+    out = merge("dare_ties", arrays[:3], base=arrays[3], sources=sources, params=params)
+    oracle.near(out.numpy(), oracle.elected(arrays[3], parts, (0.6, -1.2, 0.4), elect=elect, normalize=True))

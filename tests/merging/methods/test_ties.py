@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.merging.methods import task_vector_oracle as oracle
+
 SOURCES = [
     {"weight": 0.6, "density": 0.3},
     {"weight": 1.2, "density": 0.75},
@@ -90,3 +92,46 @@ def test_weights_that_cancel_divide_by_one(merge):
     models = [np.float32([2.0]), np.float32([-2.0])]
     out = merge("ties", models, base=np.float32([0.0]), sources=[{"weight": 1.0}, {"weight": -1.0}])
     assert out.tolist() == [4.0]
+
+
+@pytest.mark.parametrize("rule", ["none", "l1", "l2", "inv_density"])
+@pytest.mark.parametrize("elect", ["weighted", "unweighted"])
+def test_votes_may_be_plain_and_what_is_kept_may_be_scaled_up(merge, arrays, elect, rule):
+    signed = [{**values, "weight": weight} for values, weight in zip(SOURCES, (0.6, -1.2, 0.4), strict=True)]
+    found = []
+    for delta, values in zip(oracle.deltas(arrays[:3], arrays[3]), signed, strict=True):
+        kept = oracle.top(delta, values["density"])
+        if rule == "inv_density":
+            kept = kept / values["density"]
+        found.append(kept * oracle.norm_ratio(delta, kept, rule) if rule in ("l1", "l2") else kept)
+    for normalize in (True, False):
+        out = merge(
+            "ties",
+            arrays[:3],
+            base=arrays[3],
+            sources=signed,
+            params={"elect": elect, "rescale": rule, "normalize": normalize},
+        )
+        theirs = oracle.elected(arrays[3], found, (0.6, -1.2, 0.4), elect=elect, normalize=normalize)
+        oracle.near(out.numpy(), theirs)
+
+
+def test_an_election_without_weights_worked_by_hand(merge):
+    models, base = [np.float32([3, -1]), np.float32([-2, 2])], np.float32([0, 0])
+    sources = [{"weight": 1.0}, {"weight": 4.0}]
+    # Weighted, the votes are 3 against -8 and -1 against 8; plain, 3 against -2 and -1 against 2.
+    assert merge("ties", models, base=base, sources=sources).tolist() == [-2, 2]
+    out = merge("ties", models, base=base, sources=sources, params={"elect": "unweighted"})
+    assert out.tolist() == [3, 2]
+
+
+def test_the_papers_own_convention_is_the_mean_of_what_agrees(merge, arrays):
+    """Unweighted votes, a disjoint mean, one scale: ties_merging as its authors wrote it, without an even vote."""
+    parts = [oracle.top(delta, 0.2) for delta in oracle.deltas(arrays[:3], arrays[3])]
+    sign = np.sign(sum(parts))
+    agree = [np.where(sign > 0, part > 0, part < 0) for part in parts]
+    counted = np.maximum(sum(a.astype(int) for a in agree), 1)
+    merged = sum(part * a for part, a in zip(parts, agree, strict=True)) / counted
+    params = {"elect": "unweighted", "lambda": 0.4}
+    out = merge("ties", arrays[:3], base=arrays[3], sources=[{"density": 0.2}] * 3, params=params)
+    oracle.near(out.numpy(), arrays[3] + 0.4 * merged)
