@@ -56,7 +56,7 @@ def composed(block: Block, *, parts: int) -> Tensor:
     count, factors = len(block.others), []
     for i in range(count):
         drawn = draws(block.index, block.words[2 * i] ^ block.stretch, block.words[2 * i + 1])
-        below = [keep(drawn, bound) for bound in block.numbers[:parts]]
+        below = [keep(drawn, bound).to(block.base.dtype) for bound in block.numbers[:parts]]
         # Every element is in one part, so that all but one term are zero and the sum is exact.
         inside = [below[0], *(high - low for low, high in itertools.pairwise(below))]
         factors.append(weighted_sum(inside, block.numbers[parts + i :: count]))

@@ -9,6 +9,7 @@ levels. Its formula is not public in code; the parametrisation here is this proj
     out = B + lambda * sum_i a_i D_i
 
 Power 0 is the weighted average of task vectors; a large power, or a low temperature, takes the largest change alone.
+Powers and exponentials of elements and rows are those of `merging.powers`. Temperatures below 1e-6 count as that.
 
 Differs from the paper: see above. Weights, power and temperature are the recipe's. 1-D tensors are one row.
 """
@@ -23,28 +24,35 @@ from torch import Tensor
 
 from core.catalog import MethodInfo
 from core.params import ChoiceParam, FloatParam
-from merging.kernels import Block, Inputs, Method, Step, delta_combination, is_one, weighted_sum
+from merging import powers
+from merging.kernels import Block, Inputs, Method, Number, Step, delta_combination, is_one, weighted_sum
 from merging.rows import dots
 from merging.scalars import value
 from merging.specs import LAMBDA, WEIGHT
 from merging.spheres import delta_field_combination
 
+#: A temperature that a float32 can be divided by.
+LEAST_TEMPERATURE = 1e-6
+
 
 def kernel(inputs: Inputs) -> Step:
     """Shares of the tensor or of its rows; those of elements are left to the formula."""
     weights, power, factor = inputs.numbers("weight"), inputs.number("power"), inputs.number("lambda")
-    temperature = inputs.number("temperature")
+    temperature, granularity = inputs.number("temperature"), inputs.flag("granularity")
     heated = value(temperature) > 0.0
-    if inputs.flag("granularity") == "element":
-        numbers = (*weights, power, *((temperature,) if heated else ()), factor)
-        return Step(guided, numbers, flags={"heated": heated, "factor": not is_one(factor)})
-    by_row = inputs.flag("granularity") == "row"
-    sizes = [_row_norms(inputs, p) if by_row else _norm(inputs, p) for p in inputs.others]
-    plain = [torch.as_tensor(number, dtype=torch.float64) for number in (*weights, power, temperature)]
-    shares = [a * factor for a in guided_shares(sizes, plain[:-2], plain[-2], plain[-1] if heated else None)]
-    if by_row:
-        return Step(delta_field_combination, fields=tuple(_field(share, inputs) for share in shares))
-    return Step(delta_combination, tuple(share if share.requires_grad else float(share) for share in shares))
+    numbers = [*weights, power, *((_at_least(temperature, LEAST_TEMPERATURE),) if heated else ()), factor]
+    if granularity == "element":
+        return Step(guided, tuple(numbers), flags={"heated": heated, "factor": not is_one(factor)})
+    # Rows are reckoned like elements, in float32; whole tensors, and whatever carries derivatives, in float64.
+    carried = any(isinstance(number, Tensor) for number in numbers)
+    dtype = torch.float64 if carried or granularity == "tensor" else torch.float32
+    plain = [torch.as_tensor(number, dtype=torch.float64).to(inputs.device, dtype) for number in numbers]
+    norms = [_norms(inputs, position, by_row=granularity == "row").to(dtype) for position in inputs.others]
+    shares = guided_shares(norms, plain[: len(norms)], plain[len(norms)], plain[-2] if heated else None)
+    shares = [share * plain[-1] for share in shares]
+    if granularity == "row":
+        return Step(delta_field_combination, fields=tuple(shares))
+    return Step(delta_combination, tuple(share if carried else float(share) for share in shares))
 
 
 def guided(block: Block, *, heated: bool, factor: bool) -> Tensor:
@@ -73,9 +81,9 @@ def guided_shares(
         largest = torch.maximum(largest, size)
     # Shares of the largest neither overflow nor vanish under a power.
     largest = largest + torch.eq(largest, 0.0).to(largest.dtype)
-    pulls = [(size / largest) ** power for size in sizes]
+    pulls = [powers.power(size / largest, power) for size in sizes]
     if temperature is not None:
-        pulls = [torch.exp((pull - 1.0) / temperature) for pull in pulls]
+        pulls = [powers.exponential((pull - 1.0) / temperature) for pull in pulls]
     pulls = [pull * weight for pull, weight in zip(pulls, weights, strict=True)]
     total = pulls[0]
     for pull in pulls[1:]:
@@ -84,16 +92,15 @@ def guided_shares(
     return [pull / total for pull in pulls]
 
 
-def _norm(inputs: Inputs, position: int) -> Tensor:
-    return torch.tensor(math.sqrt(inputs.delta_dot(position, position)), dtype=torch.float64)
+def _at_least(number: Number, least: float) -> Number:
+    return number if value(number) >= least else least
 
 
-def _row_norms(inputs: Inputs, position: int) -> Tensor:
-    return dots(inputs, "rows", position, position, deltas=True).sqrt().cpu()
-
-
-def _field(share: Tensor, inputs: Inputs) -> Tensor:
-    return (share if share.requires_grad else share.float()).to(inputs.device)
+def _norms(inputs: Inputs, position: int, *, by_row: bool) -> Tensor:
+    """|D| of every row, in the shape of a field, or of the tensor, a scalar; float64."""
+    if by_row:
+        return dots(inputs, "rows", position, position, deltas=True).sqrt()
+    return torch.tensor(math.sqrt(inputs.delta_dot(position, position)), dtype=torch.float64, device=inputs.device)
 
 
 METHOD = Method(
@@ -101,7 +108,6 @@ METHOD = Method(
         name="delta_guided",
         summary="Task vectors weighed by their size, per element, row or tensor (after CoDiEmb, own parametrisation).",
         needs_base=True,
-        elementwise=False,
         symmetric=True,
         smooth=("weight", "power", "temperature", "lambda"),
         params=(

@@ -26,7 +26,7 @@ from torch import Tensor
 from core.architectures import architectures
 from core.catalog import MethodInfo
 from core.params import FloatParam
-from merging.kernels import Inputs, Method, Number, Step
+from merging.kernels import Inputs, Method, Step
 from merging.rows import Axis, dots
 from merging.scalars import value
 from merging.spheres import combined_by_field
@@ -90,15 +90,14 @@ def _scores(inputs: Inputs, significance: Tensor) -> Tensor:
         total = total + row
     ratio, calibrated = value(inputs.number("above_average_value_ratio")), inputs.number("score_calibration_value")
     means = torch.tensor([[math.fsum(row) / len(row)] for row in significance.tolist()], dtype=torch.float64)
-    return torch.where(significance > means * ratio, _plain(calibrated), powers / total)
-
-
-def _plain(number: Number) -> Tensor:
-    return torch.as_tensor(number, dtype=torch.float64)
+    important = significance > means * ratio
+    return torch.where(important, torch.as_tensor(calibrated, dtype=torch.float64), powers / total)
 
 
 def _field(inputs: Inputs, score: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return (score if score.requires_grad else score.float()).reshape(shape).to(inputs.device)
+    """The score as a field; in float64 where a derivative is wanted."""
+    carried = isinstance(inputs.number("score_calibration_value"), Tensor)
+    return (score if carried else score.float()).reshape(shape).to(inputs.device)
 
 
 METHOD = Method(
