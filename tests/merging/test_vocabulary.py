@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -305,3 +308,59 @@ def test_the_mean_of_rows_is_exact_for_whole_numbers_and_ignores_other_rows():
     matrix = torch.arange(3.0 * (2 * ROWS + 5)).view(-1, 3)
     rows = torch.arange(1, 2 * ROWS + 5, 2)
     assert torch.equal(mean_of_rows(matrix, rows), matrix[rows].double().mean(0))
+
+
+_FRESH = """
+import hashlib, sys, tempfile
+from pathlib import Path
+import torch
+torch.set_num_threads(int(sys.argv[2]))
+from core.adapters import Adapter, adapter_digest, read_adapter
+from core.checkpoint import read_header, weights_digest
+from core.model import Model
+from core.recipe import Recipe, resolve
+from core.recipe.ingredients import models_in
+from merging.adapters import open_parents
+from merging.export import export
+from merging.resident import Resident, weights_digest as resident_digest
+zoo = Path(sys.argv[1])
+known = {
+    n: Model(name=n, ref=n, weights_digest=weights_digest(zoo / n), header=read_header(zoo / n))
+    for n in ("base", "maths", "code")
+}
+lora = read_adapter(zoo / "lora")
+known["lora"] = Adapter(name="lora", ref="lora", weights_digest=adapter_digest(zoo / "lora", lora), header=lora)
+recipe = Recipe.model_validate({
+    "sources": [{"name": n, "model": n} for n in ("base", "code")] + [{"name": "m", "model": "maths", "adapter": "lora"}],
+    "merge": {"method": "dare_ties", "base": "base", "params": {"density": 0.5}},
+    "tokenizer": {"mode": "union", "pad_to_multiple_of": 16}, "seed": 3,
+})
+resolved = resolve(recipe, known)
+parents = open_parents(models_in(recipe, known).values(), zoo.joinpath)
+built = resident_digest(Resident(parents).build(resolved))
+with tempfile.TemporaryDirectory() as out:
+    info = export(resolved, parents, Path(out) / "out", tokenizer_folder=zoo / "base")
+    assert info.weights_digest == built
+    print(resolved.digest(), built, hashlib.sha256((Path(out) / "out" / "tokenizer.json").read_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_adapters_and_unions_give_the_same_bytes_in_every_process(zoo, tmp_path):
+    folder = tmp_path / "zoo"
+    shutil.copytree(zoo, folder)
+    shape = load_file(zoo / "maths" / "model.safetensors")["model.layers.1.mlp.down_proj.weight"].shape
+    name = "base_model.model.model.layers.1.mlp.down_proj.lora_{}.weight"
+    factors = {"A": torch.randn(3, shape[1]), "B": torch.randn(shape[0], 3)}
+    (folder / "lora").mkdir()
+    save_file({name.format(k): v for k, v in factors.items()}, folder / "lora" / "adapter_model.safetensors")
+    (folder / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 3, "lora_alpha": 1.5}')
+
+    def run(threads: str, seed: str) -> str:
+        command = [sys.executable, "-c", _FRESH, str(folder), threads]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("1", "1") == run("2", "2")
