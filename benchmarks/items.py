@@ -73,7 +73,7 @@ class Writer:
     def arc(self, low: int, high: int) -> dict[str, Any]:
         """One ARC row; the question has between `low` and `high` words."""
         labels = self._draw.choice(["ABCD", "ABCD", "ABCD", "1234"])
-        texts = [self.words(1, 6) for _ in labels]
+        texts = [self.words(1, 9) for _ in labels]
         return {
             "id": f"q{self._draw.random()}",
             "question": self.sentence(low, high)[:-1] + "?",
@@ -91,11 +91,12 @@ class Writer:
         return row | {"source_id": "", "split": "val", "split_type": "indomain"}
 
     def winogrande(self) -> list[dict[str, Any]]:
-        """Two twins, which differ in one word and in the answer."""
+        """Two twins, which differ in what follows the blank and in the answer; or one that lost its twin, as most."""
         one, other = self.words(1, 2), self.words(1, 2)
-        before, after = self.sentence(6, 10)[:-1], self.words(2, 6)
-        rows = [{"sentence": f"{before} {one} {after} {other} because the _ was {self.words(1, 4)}."} for _ in range(2)]
-        return [row | {"option1": one, "option2": other, "answer": str(n + 1)} for n, row in enumerate(rows)]
+        before, after, join = self.sentence(4, 7)[:-1], self.words(2, 4), self._draw.choice(["because", "so", "but"])
+        rows = [{"sentence": f"{before} {one} {after} {other} {join} the _ was {self.words(2, 7)}."} for _ in range(2)]
+        both = [row | {"option1": one, "option2": other, "answer": str(n + 1)} for n, row in enumerate(rows)]
+        return both if self._draw.random() < 0.35 else [self._draw.choice(both)]
 
 
 def write_items(folder: Path, share: float = 1.0, seed: int = 0) -> Path:
@@ -129,7 +130,7 @@ def train_tokenizer(datasets: Path, folder: Path, vocabulary: int = 8192) -> Pre
 
 def _rows(writer: Writer, task: str, count: int) -> list[dict[str, Any]]:
     if task == "winogrande":
-        return [row for _ in range((count + 1) // 2) for row in writer.winogrande()][:count]
+        return [row for _ in range(count) for row in writer.winogrande()][:count]
     make: Callable[[], dict[str, Any]] = {
         "arc_challenge": lambda: writer.arc(12, 34),
         "arc_easy": lambda: writer.arc(8, 26),
