@@ -111,11 +111,12 @@ class AlignedRows:
         here = torch.nonzero(places[self._position] >= 0).view(-1)
         result[here] = own[places[self._position, here]].float()
         missing = torch.nonzero(places[self._position] < 0).view(-1)
-        if len(missing):
-            donor = tensors[self._donor]
-            mean = mean_of_rows(donor, self._donor_rows.to(parents.device))
-            for part in _blocks(missing):
-                result[part] = _means([(t, p[part]) for t, p in zip(tensors, places, strict=True)], mean)
+        for part in _blocks(missing):
+            result[part] = _means([(t, p[part]) for t, p in zip(tensors, places, strict=True)])
+        nobodys = torch.nonzero((places < 0).all(0)).view(-1)
+        if len(nobodys):
+            donor = mean_of_rows(tensors[self._donor], self._donor_rows.to(parents.device))
+            result[nobodys] = donor.float()
         return result
 
 
@@ -141,18 +142,17 @@ def _blocks(rows: Tensor) -> list[Tensor]:
     return [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
 
 
-def _means(sources: Sequence[tuple[Tensor, Tensor]], otherwise: Tensor) -> Tensor:
-    """The mean over the sources that have a row, in their order; `otherwise` for rows that none has.
+def _means(sources: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The mean over the sources that have a row, in their order; 0/0 for rows that none has.
 
     Args:
         sources: of each its matrix and its place for every wanted row, -1 where it has none.
-        otherwise: (width,), float64.
     """
-    count = torch.zeros(len(sources[0][1]), dtype=torch.float64, device=otherwise.device)
-    total = torch.zeros((len(count), len(otherwise)), dtype=torch.float64, device=otherwise.device)
+    matrix, places = sources[0]
+    count = torch.zeros((len(places), 1), dtype=torch.float64, device=matrix.device)
+    total = torch.zeros((len(places), matrix.shape[1]), dtype=torch.float64, device=matrix.device)
     for matrix, places in sources:
         has = torch.nonzero(places >= 0).view(-1)
         total[has] += matrix[places[has]].double()
         count[has] += 1
-    total[count == 0], count[count == 0] = otherwise, 1
-    return (total / count[:, None]).float()
+    return (total / count).float()
