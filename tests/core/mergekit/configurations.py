@@ -59,10 +59,34 @@ def configurations(draw, method=None):
     else:
         config["slices"] = draw(st.lists(slices(models, effective, own), min_size=1, max_size=3))
     if draw(st.booleans()):
+        donors = st.sampled_from(["base", "union", *MODELS])
+        config["tokenizer"] = draw(
+            st.fixed_dictionaries({"source": donors}, optional={"pad_to_multiple_of": st.just(8)})
+        )
+    if draw(st.booleans()):
         config["dtype"] = draw(st.sampled_from(["float32", "bfloat16"]))
     if draw(st.booleans()):
         config["out_dtype"] = draw(st.sampled_from(["float32", "bfloat16", "float16"]))
     return config
+
+
+@st.composite
+def staged(draw):
+    """A configuration, and one of slices over its result and the models."""
+    first = {**draw(configurations()), "name": "first", "dtype": "float32"}
+    first.pop("tokenizer", None)
+    depth = sum(
+        part["sources"][0]["layer_range"][1] - part["sources"][0]["layer_range"][0] for part in first.get("slices", ())
+    )
+    count = draw(st.integers(1, min(depth or LAYERS, LAYERS)))
+    sources = [{"model": name, "layer_range": [0, count]} for name in draw(st.permutations(["first", "a", "b"]))]
+    last = {
+        "slices": [{"sources": sources}],
+        "merge_method": "linear",
+        "parameters": {"weight": 1},
+        "dtype": "bfloat16",
+    }
+    return {"merges": draw(st.permutations([first, last]))}
 
 
 @st.composite

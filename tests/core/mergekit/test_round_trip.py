@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from configurations import HERE, LAYERS, MODELS, configurations, mergekits_value
+from configurations import HERE, LAYERS, MODELS, configurations, mergekits_value, staged
 from families import family
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
@@ -33,14 +33,14 @@ def resolved(config):
 @drawn
 @given(st.data())
 def test_a_configuration_survives_the_way_there_and_back(data):
-    there_and_back(data.draw(configurations()))
+    there_and_back(data.draw(configurations() | staged()))
 
 
 @pytest.mark.slow
 @settings(max_examples=800, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_great_many_configurations_survive_the_way_there_and_back(data):
-    there_and_back(data.draw(configurations()))
+    there_and_back(data.draw(configurations() | staged()))
 
 
 def there_and_back(config):
