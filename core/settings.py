@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="Device of a device worker: auto, cpu, cuda or cuda:<n>.")
     threads: int = Field(default=0, ge=0, description="Threads of a CPU runner; 0 is the number of cores.")
     batch_tokens: int = Field(default=0, ge=0, description="Token budget of one forward pass; 0 finds one.")
+    reuse_bytes: int = Field(
+        default=1 << 30, ge=0, description="Memory for hidden states of layers that candidates share; 0 keeps none."
+    )
     lease_seconds: float = Field(
         default=60.0, gt=0, description="A step without a heartbeat for so long is taken back."
     )

@@ -23,6 +23,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from core.errors import CancelledError, OutOfMemoryError
 from evaluation.architectures import (
+    Masks,
     caches_layers_apart,
     forget_lengths,
     hidden_states,
@@ -45,7 +46,8 @@ from evaluation.packing import (
     row_length,
     rows_by_length,
 )
-from evaluation.trees import TokenTree
+from evaluation.reuse import Stack, reading_name
+from evaluation.trees import Tokens, TokenTree
 
 #: Nodes that rows are filled up to; longer tries get a row of their own. Fuller rows mean less padding in large batches
 #: but more attention to what a mask hides; with small batches of like lengths there is little to fill.
@@ -57,6 +59,7 @@ LONE_TRUNK = {"cpu": 640, "cuda": None}
 
 logger = logging.getLogger(__name__)
 
+NO_TOKENS: Tokens = np.empty(0, np.int32)
 Answer = tuple[Batch, Tensor, Tensor]
 T = TypeVar("T")
 
@@ -95,6 +98,38 @@ class Packing:
         return cls(ROW_NODES[kind], CROWN_NODES[kind], LONE_TRUNK[kind])
 
 
+@dataclass(frozen=True)
+class Body:
+    """A model, and what is known of its lower layers."""
+
+    model: PreTrainedModel
+    stack: Stack | None
+
+    def read(
+        self,
+        name: Callable[[], str],
+        tokens: Tensor,
+        masks: Masks | None = None,
+        places: Tensor | None = None,
+        cache: DynamicCache | None = None,
+        *,
+        whole: bool = False,
+    ) -> Tensor:
+        """The last hidden states, as `evaluation.architectures.hidden_states`.
+
+        Args:
+            name: names the pass.
+            tokens, masks, places, cache: as there.
+            whole: read every layer, known or not.
+        """
+        forward = partial(hidden_states, self.model, tokens, masks, places, cache)
+        return forward() if self.stack is None else self.stack.read(name(), forward, whole=whole)
+
+    def height(self, name: str) -> int:
+        """The layer at which a pass would begin."""
+        return 0 if self.stack is None else self.stack.height(name)
+
+
 class LikelihoodReader:
     """Computes log-likelihoods within a memory budget that it lowers when the device runs out.
 
@@ -112,9 +147,20 @@ class LikelihoodReader:
         self._said: set[str] = set()
 
     def read(
-        self, model: PreTrainedModel, trees: Sequence[TokenTree], *, cancelled: Callable[[], bool]
+        self,
+        model: PreTrainedModel,
+        trees: Sequence[TokenTree],
+        *,
+        cancelled: Callable[[], bool],
+        stack: Stack | None = None,
     ) -> list[Likelihoods]:
         """The log-likelihoods of every request of every trie, in order.
+
+        Args:
+            model: a causal language model.
+            trees: what to read.
+            cancelled: asked between batches.
+            stack: the model over the hidden states of earlier ones; None reads every layer.
 
         Raises:
             CancelledError: `cancelled()` said so between two batches.
@@ -124,10 +170,11 @@ class LikelihoodReader:
         placed = place(trees)
         if not placed:
             return []
-        work = self._work(model, placed, cancelled)
+        work = self._work(Body(model, stack), placed, cancelled)
         return _sum_up(list(work), np.cumsum([0, *(tree.requests for tree in trees)]))
 
-    def _work(self, model: PreTrainedModel, placed: list[Placed], cancelled: Callable[[], bool]) -> Iterator[Answer]:
+    def _work(self, body: Body, placed: list[Placed], cancelled: Callable[[], bool]) -> Iterator[Answer]:
+        model = body.model
         longest = max(int(item.tree.depth.max()) + 1 for item in placed)
         refused = refusal(model, longest)
         if refused is not None:
@@ -135,12 +182,12 @@ class LikelihoodReader:
             if refused.by_length:
                 forget_lengths(model)
             rows = rows_by_length(placed) if refused.by_length else plain_rows(placed)
-            yield from self._read_rows(model, rows, longest, cancelled, by_length=refused.by_length)
+            yield from self._read_rows(body, rows, longest, cancelled, by_length=refused.by_length)
             return
         stems, rest = self._stems(model, placed)
         for stem in stems:
-            yield from self._read_stem(model, stem, longest, cancelled)
-        yield from self._read_rows(model, pack(rest, self.packing.row_nodes), longest, cancelled)
+            yield from self._read_stem(body, stem, longest, cancelled)
+        yield from self._read_rows(body, pack(rest, self.packing.row_nodes), longest, cancelled)
 
     def _stems(self, model: PreTrainedModel, placed: list[Placed]) -> tuple[list[Stem], list[Placed]]:
         stems, rest = find_stems(placed, self.packing.lone_trunk)
@@ -156,7 +203,7 @@ class LikelihoodReader:
 
     def _read_rows(
         self,
-        model: PreTrainedModel,
+        body: Body,
         rows: list[list[Placed]],
         longest: int,
         cancelled: Callable[[], bool],
@@ -165,9 +212,9 @@ class LikelihoodReader:
     ) -> Iterator[Answer]:
         while rows:
             _stop_if(cancelled)
-            count = fitting(rows, self._budget(model, row_length(rows[0])), by_length=by_length)
+            count = fitting(rows, self._budget(body.model, row_length(rows[0])), by_length=by_length)
             batch = assemble(rows[:count])
-            answer = _unless_memory_runs_out(partial(_read_batch, model, batch, longest))
+            answer = _unless_memory_runs_out(partial(_read_batch, body, batch, longest))
             if answer is None:
                 self._shrink(batch)
                 continue
@@ -187,28 +234,34 @@ class LikelihoodReader:
     def _lower(self, batch: Batch) -> None:
         self.batch_tokens = min(self.batch_tokens or batch.tokens.size, batch.tokens.size) // 2
 
-    def _read_stem(
-        self, model: PreTrainedModel, stem: Stem, longest: int, cancelled: Callable[[], bool]
-    ) -> Iterator[Answer]:
+    def _read_stem(self, body: Body, stem: Stem, longest: int, cancelled: Callable[[], bool]) -> Iterator[Answer]:
         _stop_if(cancelled)
-        cache = DynamicCache()
-        trunk = torch.from_numpy(stem.tokens.astype(np.int64)).to(self.device)
-        if _unless_memory_runs_out(partial(hidden_states, model, trunk.unsqueeze(0), cache=cache)) is None:
-            raise _too_long(len(trunk), self.device)
+        # Layers below this one have no keys and values of the trunk in the cache.
+        begun = body.height(reading_name(stem.tokens))
+        cache = self._read_trunk(body, stem)
         waiting = stem.crown
         while waiting:
             _stop_if(cancelled)
-            row, *others = pack(waiting, min(self.packing.crown_nodes, self._budget(model, longest)))
+            row, *others = pack(waiting, min(self.packing.crown_nodes, self._budget(body.model, longest)))
             batch = assemble([row])
-            answer = _unless_memory_runs_out(partial(_read_batch, model, batch, longest, cache, len(trunk)))
-            _cut(cache, len(trunk))
+            if body.height(_name(batch, stem.tokens)) < begun:
+                begun, cache = 0, self._read_trunk(body, stem, whole=True)
+            answer = _unless_memory_runs_out(partial(_read_batch, body, batch, longest, cache, stem.tokens))
+            _cut(cache, len(stem.tokens))
             if answer is not None:
                 yield batch, *answer
                 waiting = [item for other in others for item in other]
             elif len(row) == 1:
-                raise _too_long(len(trunk) + batch.tokens.size, self.device)
+                raise _too_long(len(stem.tokens) + batch.tokens.size, self.device)
             else:
                 self._lower(batch)
+
+    def _read_trunk(self, body: Body, stem: Stem, *, whole: bool = False) -> DynamicCache:
+        cache, tokens = DynamicCache(), _to(stem.tokens.astype(np.int64), self.device).unsqueeze(0)
+        name = partial(reading_name, stem.tokens)
+        if _unless_memory_runs_out(partial(body.read, name, tokens, cache=cache, whole=whole)) is None:
+            raise _too_long(len(stem.tokens), self.device)
+        return cache
 
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
@@ -235,27 +288,32 @@ def _too_long(tokens: int, device: torch.device) -> OutOfMemoryError:
 def _cut(cache: DynamicCache, length: int) -> None:
     """Leave the first `length` tokens in every layer, also where a pass broke off among the layers."""
     for layer in cache.layers:
-        layer.crop(length - layer.get_seq_length())
+        # A layer that is not read holds nothing.
+        layer.crop(min(0, length - layer.get_seq_length()))
 
 
 @torch.no_grad()
 def _read_batch(
-    model: PreTrainedModel, batch: Batch, longest: int, cache: DynamicCache | None = None, trunk: int = 0
+    body: Body, batch: Batch, longest: int, cache: DynamicCache | None = None, trunk: Tokens = NO_TOKENS
 ) -> tuple[Tensor, Tensor]:
     """(m,) float32 log-probability of each entry's token, and (m,) whether it is the most probable one."""
-    device = model.device
+    model, device = body.model, body.model.device
     tokens, predicting = _to(batch.tokens, device), _to(batch.predicting, device)
     if not known(model):
         # Nobody promises that logits are a plain product here (scales, say): the model's own are taken.
         rows = model(tokens, use_cache=False).logits.flatten(0, 1)[predicting]
         return _score_rows(rows, Tensor.float, batch, model.config.get_text_config().vocab_size)
     masks = places = None
-    if trunk or not batch.causal:
+    if len(trunk) or not batch.causal:
         places = _to(batch.depth, device)
-        masks = tree_masks(model, _to(batch.end, device), places, longest, trunk)
-    hidden = hidden_states(model, tokens, masks, places, cache)
+        masks = tree_masks(model, _to(batch.end, device), places, longest, len(trunk))
+    hidden = body.read(partial(_name, batch, trunk), tokens, masks, places, cache)
     head = partial(logits, model)
     return _score_rows(hidden.flatten(0, 1)[predicting], head, batch, model.config.vocab_size)
+
+
+def _name(batch: Batch, trunk: Tokens) -> str:
+    return reading_name(trunk, batch.tokens, batch.depth, batch.end)
 
 
 def _score_rows(rows: Tensor, head: Callable[[Tensor], Tensor], batch: Batch, vocabulary: int) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,15 @@ candidate that begins higher are the very ones it would have made, so its result
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -105,14 +108,20 @@ class Stack:
     ) -> None:
         self._store, self._layers, self._chain, self._heights = store, layers, chain, heights
 
-    def read(self, reading: str, forward: Callable[[], Tensor]) -> Tensor:
+    def height(self, reading: str) -> int:
+        """The layer at which a pass would begin now."""
+        found = self._store.deepest(self._chain, reading)
+        return 0 if found is None else found[0]
+
+    def read(self, reading: str, forward: Callable[[], Tensor], *, whole: bool = False) -> Tensor:
         """Run a forward pass, beginning as high as can be.
 
         Args:
             reading: names the pass: its tokens, their places and all that they see.
             forward: runs the whole model.
+            whole: begin at the bottom all the same, to fill every layer of a cache.
         """
-        found = self._store.deepest(self._chain, reading)
+        found = None if whole else self._store.deepest(self._chain, reading)
         begin, hidden = found or (0, None)
         with ExitStack() as hooks:
             if hidden is not None:
@@ -141,6 +150,20 @@ class _Skipped(nn.Module):
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return (hidden_states,) if self._gives_tuples else hidden_states
+
+
+def reading_name(trunk: NDArray[Any], *arrays: NDArray[Any]) -> str:
+    """The digest of a forward pass.
+
+    Args:
+        trunk: the tokens that its cache holds; those of the pass itself where there is nothing else.
+        arrays: its tokens, their places, and where each one's subtree ends.
+    """
+    hashed = hashlib.blake2b(digest_size=16)
+    for array in (trunk, *arrays):
+        hashed.update(repr((array.shape, array.dtype.str)).encode())
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
 
 
 def body_layers(model: PreTrainedModel) -> nn.ModuleList | None:

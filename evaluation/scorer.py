@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,19 @@ from core.errors import CancelledError, NonFiniteWeightsError, TaskError, Unknow
 from core.outcomes import Outcomes
 from evaluation.likelihood import LikelihoodReader, Likelihoods
 from evaluation.prepare import Prepared, PreparedTask
+from evaluation.reuse import HiddenStore, Stack
 
 
 def never() -> bool:
     """The default of `cancelled`: go on."""
     return False
+
+
+class Layers(NamedTuple):
+    """Names of a model's weights by content: of what stands before its layers, and of each layer from below."""
+
+    embed: str
+    layers: tuple[str, ...]
 
 
 class Scorer:
@@ -27,12 +36,20 @@ class Scorer:
         device: where the candidate's weights are.
         dtype: the type of its weights, and so of the forward pass; log-probabilities are always float32.
         batch_tokens: tokens of one forward pass; lowered by itself when the device runs out of memory.
+        hidden: keeps the hidden states of lower stacks from candidate to candidate; None reads every layer.
     """
 
     def __init__(
-        self, prepared: Prepared, *, device: torch.device, dtype: torch.dtype, batch_tokens: int | None = None
+        self,
+        prepared: Prepared,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_tokens: int | None = None,
+        hidden: HiddenStore | None = None,
     ) -> None:
         self.prepared, self.device, self.dtype = prepared, device, dtype
+        self.hidden = hidden
         self.reader = LikelihoodReader(device, batch_tokens)
 
     def score(
@@ -44,6 +61,7 @@ class Scorer:
         cancelled: Callable[[], bool] = never,
         on_block: Callable[[Outcomes], None] | None = None,
         block_items: int = 128,
+        layers: Layers | None = None,
     ) -> Outcomes:
         """Outcomes of `model` on the documents `numbers` of `task`.
 
@@ -57,6 +75,8 @@ class Scorer:
             cancelled: asked between batches.
             on_block: called with each block's outcomes as soon as they are there.
             block_items: documents of a block.
+            layers: what the model is made of; with it, layers that an earlier candidate shared from below are not
+                read again. Outcomes are the same without.
 
         Raises:
             CancelledError: `cancelled()` returned true; blocks already handed to `on_block` stand.
@@ -70,21 +90,27 @@ class Scorer:
             raise UnknownTaskError.suggest(task, self.prepared.tasks, where=task)
         prepared = self.prepared.tasks[task]
         self._check(model, prepared, numbers)
+        stack = None if layers is None or self.hidden is None else self.hidden.stack(model, *layers)
         found = []
         for start in range(0, len(numbers), block_items):
             if cancelled():
                 raise CancelledError("scoring was cancelled between two blocks: score the missing documents later")
-            block = self._block(model, prepared, numbers[start : start + block_items], cancelled)
+            block = self._block(model, prepared, numbers[start : start + block_items], cancelled, stack)
             found.extend(block.items())
             if on_block is not None:
                 on_block(block)
         return Outcomes.of(found)
 
     def _block(
-        self, model: PreTrainedModel, prepared: PreparedTask, numbers: Sequence[int], cancelled: Callable[[], bool]
+        self,
+        model: PreTrainedModel,
+        prepared: PreparedTask,
+        numbers: Sequence[int],
+        cancelled: Callable[[], bool],
+        stack: Stack | None,
     ) -> Outcomes:
         documents = [prepared.documents[number] for number in numbers]
-        answers = self.reader.read(model, [document.tree for document in documents], cancelled=cancelled)
+        answers = self.reader.read(model, [document.tree for document in documents], cancelled=cancelled, stack=stack)
         _refuse_non_finite(answers, numbers, prepared.spec.task)
         judged = [document.rule.judge(answer.sums) for document, answer in zip(documents, answers, strict=True)]
         return Outcomes.of((number, correct, margin) for number, (correct, margin) in zip(numbers, judged, strict=True))

@@ -159,6 +159,12 @@ class ResolvedRecipe(Noun):
         """One key per output layer."""
         return tuple(self.entry_key(entry) for entry in self.layers)
 
+    def embed_key(self) -> str:
+        """The key of what stands before the layers."""
+        key = self.entry_key(self.embed)
+        # The order of its rows depends on the vocabularies of all sources.
+        return key if self.vocabulary is None else digest_of([key, self.aligned_digest(self.tokenizer)])
+
     def aligned_digest(self, position: int) -> str:
         """Names one source's rows in the order of this recipe's vocabulary: they depend on all sources."""
         assert self.vocabulary is not None

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
-from evaluation.reuse import HEIGHTS, HiddenStore, body_layers
+from core.objective import TaskSpec
+from evaluation.likelihood import LikelihoodReader, Packing
+from evaluation.prepare import prepare
+from evaluation.reuse import HEIGHTS, HiddenStore, body_layers, reading_name
+from evaluation.scorer import Layers, Scorer, never
 
 TOKENS = torch.arange(24).view(2, 12) * 7 % 320
 EMBED = "embedding"
@@ -32,6 +37,13 @@ def restack(model, order):
     if getattr(stacked.config, "layer_types", None):
         stacked.config.layer_types = [stacked.config.layer_types[i] for i in order]
     return stacked
+
+
+@pytest.fixture(scope="module")
+def prepared(folders, tokenizer_folder):
+    """Two tasks, the second with examples."""
+    specs = [TaskSpec(task="winogrande"), TaskSpec(task="arc_easy", num_fewshot=2)]
+    return prepare(specs, tokenizer_folder, folders, max_length=512)
 
 
 class Counted:
@@ -145,3 +157,72 @@ def test_it_can_be_switched_off_and_keeps_off_what_it_does_not_understand(make_a
     model = make_architecture("llama")
     assert HiddenStore(0).stack(model, EMBED, keys(0, 1)) is None
     assert HiddenStore(1 << 20).stack(model, EMBED, keys(0, 1, 2)) is None
+
+
+AMPLE = 1 << 28
+CASES = [
+    (name, trunk, room) for name in [*FAMILIES, "qwen3", "mistral"] for trunk, room in [(None, AMPLE), (40, AMPLE)]
+]
+QUICK = [("llama", None, AMPLE), ("gemma2", 40, AMPLE), ("gpt2", 40, AMPLE)]
+
+
+@pytest.mark.parametrize(
+    ("name", "lone_trunk", "room"),
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in CASES if case not in QUICK)],
+)
+def test_log_likelihoods_are_the_same_to_the_last_bit_with_and_without(
+    name, lone_trunk, room, make_architecture, prepared
+):
+    """Trunks of their own, shared beginnings, packed rows, and two candidates that part at layer 2."""
+    whole = restack(make_architecture(name), [0, 1, 0, 1])
+    other = restack(make_architecture(name), [0, 1, 1, 0, 1])
+    trees = [document.tree for task in prepared.tasks.values() for document in task.documents]
+    packing = Packing(row_nodes=64, crown_nodes=128, lone_trunk=lone_trunk)
+    device = torch.device("cpu")
+    store = HiddenStore(room)
+    for model, layers in ((whole, keys(0, 1, 0, 1)), (other, keys(0, 1, 1, 0, 1)), (other, keys(0, 1, 1, 0, 1))):
+        plain = LikelihoodReader(device, packing=packing).read(model, trees, cancelled=never)
+        counted = Counted(model)
+        stack = store.stack(model, EMBED, layers)
+        found = LikelihoodReader(device, packing=packing).read(model, trees, cancelled=never, stack=stack)
+        for one, another in zip(plain, found, strict=True):
+            np.testing.assert_array_equal(one.sums, another.sums)
+            np.testing.assert_array_equal(one.greedy, another.greedy)
+        last = counted.calls, len(layers)
+    passes = len({reading for _, reading in store._kept})
+    assert last[0] < passes * last[1]
+
+
+def test_a_trunk_is_read_anew_where_what_stands_on_it_must_begin_below(make_architecture, prepared, monkeypatch):
+    model = restack(make_architecture("llama"), [0, 1, 0, 1, 0, 1])
+    trees = [document.tree for document in prepared.tasks["arc_easy"].documents]
+    reader = LikelihoodReader(torch.device("cpu"), packing=Packing(64, 128, lone_trunk=40))
+    plain = reader.read(model, trees, cancelled=never)
+    store, layers = HiddenStore(AMPLE), keys(*range(6))
+    stack = store.stack(model, EMBED, layers)
+    reader.read(model, trees, cancelled=never, stack=stack)
+    # Of every pass but the trunks', the highest states are forgotten.
+    trunks = {reading_name(tree.tokens[: tree.trunk]) for tree in trees}
+    for below, reading in list(store._kept):
+        if reading not in trunks and below in stack._chain[3:]:
+            del store._kept[below, reading]
+    whole, real = [], LikelihoodReader._read_trunk
+    monkeypatch.setattr(
+        LikelihoodReader, "_read_trunk", lambda *args, **options: whole.append(options) or real(*args, **options)
+    )
+    found = reader.read(model, trees, cancelled=never, stack=stack)
+    assert {"whole": True} in whole and {} in whole
+    for one, another in zip(plain, found, strict=True):
+        np.testing.assert_array_equal(one.sums, another.sums)
+
+
+def test_outcomes_are_the_same_with_and_without(make_model, prepared):
+    model = restack(make_model(), [0, 1, 0])
+    options = {"device": torch.device("cpu"), "dtype": torch.float32}
+    with_reuse = Scorer(prepared, **options, hidden=HiddenStore(1 << 28))
+    without = Scorer(prepared, **options)
+    for _ in range(2):
+        for task in prepared.tasks:
+            numbers = range(prepared.tasks[task].content.documents)
+            found = with_reuse.score(model, task, numbers, layers=Layers(EMBED, keys(0, 1, 0)), block_items=5)
+            assert found == without.score(model, task, numbers, block_items=5)

@@ -24,6 +24,7 @@ from core.settings import Settings
 from evaluation.cache import PlanCache
 from evaluation.catalog import TaskFolders
 from evaluation.prepare import Prepared, prepare
+from evaluation.reuse import HiddenStore
 from evaluation.scorer import Scorer
 from merging.adapters import open_parents
 from merging.resident import Resident
@@ -56,6 +57,7 @@ class Bench:
         self.prefer_job: str | None = None
         self._loaded: tuple[frozenset[tuple[str, str]], Parents, Resident] | None = None
         self._prepared: OrderedDict[tuple[object, ...], tuple[Prepared, dict[torch.dtype, Scorer]]] = OrderedDict()
+        self._hidden = HiddenStore(settings.reuse_bytes)
         self._fingerprints: WeakKeyDictionary[Scorer, dict[str, str]] = WeakKeyDictionary()
 
     @cached_property
@@ -170,7 +172,7 @@ class Bench:
         dtype = self._wide or getattr(torch, recipe.save_dtype)
         if dtype not in scorers:
             tokens = self.settings.batch_tokens or None
-            scorers[dtype] = Scorer(prepared, device=self.device, dtype=dtype, batch_tokens=tokens)
+            scorers[dtype] = Scorer(prepared, device=self.device, dtype=dtype, batch_tokens=tokens, hidden=self._hidden)
         return scorers[dtype]
 
     def fingerprints(self, scorer: Scorer) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from core.errors import CancelledError, ConflictError, TaskError
 from core.model import Model
@@ -14,7 +15,7 @@ from core.records import JobRecord, Score, StepRecord
 from core.rungs import rung_sizes
 from core.statistics import mean, stderr
 from core.tasks import Side, order
-from evaluation.scorer import Scorer
+from evaluation.scorer import Layers, Scorer
 from merging.resident import Built
 from store import jobs, outcomes, steps
 from workers.heart import Heart
@@ -40,15 +41,25 @@ class Scored:
 
 @dataclass
 class Candidate:
-    """What is being scored: a recipe by its digest, its weights in place, and the step that pays for it."""
+    """What is being scored: a recipe, its weights in place, and the step that pays for it."""
 
     bench: Bench
     step: StepRecord
     heart: Heart
     job: JobRecord
-    recipe_digest: str
+    recipe: ResolvedRecipe
     scorer: Scorer
     built: Built
+
+    @cached_property
+    def recipe_digest(self) -> str:
+        """The recipe's digest, under which its outcomes are kept."""
+        return self.recipe.digest()
+
+    @cached_property
+    def layers(self) -> Layers:
+        """What the candidate is made of."""
+        return Layers(self.recipe.embed_key(), self.built.layer_keys)
 
     def score(self, side: Side, items: int | None) -> Scored:
         """Score on the first `items` documents per task of one side (None: all) along the study's order.
@@ -124,8 +135,14 @@ class Candidate:
         if missing:
             if self.heart.cancelled:
                 raise CancelledError("the step was cancelled before its candidate was scored")
-            model = self.built.model
-            self.scorer.score(model, spec.task, missing, cancelled=lambda: self.heart.cancelled, on_block=keep)
+            self.scorer.score(
+                self.built.model,
+                spec.task,
+                missing,
+                cancelled=lambda: self.heart.cancelled,
+                on_block=keep,
+                layers=self.layers,
+            )
             with self.bench.database.reading() as session:
                 have = outcomes.load(session, self.recipe_digest, fingerprint)
         return have, len(missing)
@@ -153,4 +170,4 @@ def place(
     """Build the candidate into the resident model and make it ready to be scored."""
     built = bench.resident(known).build(recipe)
     scorer = bench.scorer(job, recipe, known)
-    return Candidate(bench, step, heart, job, recipe.digest(), scorer, built)
+    return Candidate(bench, step, heart, job, recipe, scorer, built)
