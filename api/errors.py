@@ -146,9 +146,16 @@ async def _named(request: Request, error: Exception) -> Response:
         status=status,
         title=title_of(kind),
         where=error.where,
+        fields=_reasons(error),
         request_id=_request_id(request),
         headers=headers,
     )
+
+
+def _reasons(error: e.HuarizoError) -> list[FieldProblem] | None:
+    """Every reason, where there are several."""
+    reasons = error.reasons if isinstance(error, e.MergekitError) else ()
+    return [FieldProblem(where=error.where or "recipe", message=r) for r in reasons] if len(reasons) > 1 else None
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

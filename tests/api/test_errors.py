@@ -22,6 +22,7 @@ EXPECTED = {
     "UnknownLayoutError": 422,
     "UnknownStrategyError": 422,
     "RecipeError": 422,
+    "MergekitError": 422,
     "LayoutError": 422,
     "SpaceError": 422,
     "BudgetError": 422,

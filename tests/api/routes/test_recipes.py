@@ -233,3 +233,4 @@ def test_what_mergekit_cannot_be_told_is_listed(client: httpx.Client, known):
     answer = client.post("/v1/recipes:to-mergekit", json={"recipe": recipe})
     assert (answer.status_code, answer.json()["code"]) == (422, "mergekit_unsupported")
     assert "scale" in answer.json()["detail"] and "'maths' enters more often" in answer.json()["detail"]
+    assert len(answer.json()["errors"]) == 2
