@@ -84,9 +84,14 @@ def change_sizes(
         if not loaded:
             loaded.extend(load())
         tensor, base = loaded
-        return (tensor[chosen].to(torch.float32) - base[chosen].to(torch.float32)).abs_()
+        return (picked(tensor, chosen) - picked(base, chosen)).abs_()
 
     return Sizes(("change", *content), elements, device, read, statistics)
+
+
+def picked(tensor: Tensor, chosen: slice | Tensor) -> Tensor:
+    """Elements of a flat tensor as float32; may be a view of it."""
+    return (tensor[chosen] if isinstance(chosen, slice) else tensor.index_select(0, chosen)).to(torch.float32)
 
 
 def changes(inputs: Inputs, position: int) -> Sizes:
@@ -167,7 +172,7 @@ def members(sizes: Sizes, start: int, stop: int) -> Tensor:
         index = torch.arange(first, first + bits.numel(), dtype=torch.int32, device=bits.device)
         values = bits.view(torch.float32)
         inside = largest(values, index, upto.bits, upto.until) & ~largest(values, index, before.bits, before.until)
-        chosen = torch.nonzero(inside).view(-1)
+        chosen = _places(inside != 0)
         found.append(chosen + first)
         keys.append(bits[chosen])
     # They are in the order of their index already.
@@ -197,7 +202,7 @@ def counts_within(sizes: Sizes, top: int) -> tuple[Counts, Counts]:
 def place_of(sizes: Sizes, bits: int, nth: int) -> int:
     """Index of the nth element (from 1) of exactly one size."""
     for start, found in _bits(sizes):
-        equal = torch.nonzero(found == bits).view(-1)
+        equal = _places(found == bits)
         if nth <= equal.numel():
             return start + int(equal[nth - 1])
         nth -= equal.numel()
@@ -238,7 +243,7 @@ def _order(sizes: Sizes) -> Tensor:
 def _bits(sizes: Sizes) -> Iterator[tuple[int, Tensor]]:
     """The bits of all sizes, block by block, with the index of the first."""
     for start in range(0, sizes.elements, BLOCK):
-        yield start, bits_of(sizes.read(slice(start, min(start + BLOCK, sizes.elements))))
+        yield start, sizes.read(slice(start, min(start + BLOCK, sizes.elements))).view(torch.int32)
 
 
 def _bits_with(sizes: Sizes, top: int) -> Iterator[Tensor]:
@@ -246,13 +251,20 @@ def _bits_with(sizes: Sizes, top: int) -> Iterator[Tensor]:
     order = kept_order(sizes)
     if order is None:
         for _, bits in _bits(sizes):
-            yield bits[bits >> LOW_BITS == top]
+            yield bits[_places(bits >> LOW_BITS == top)]
         return
     found = counts(sizes)
     start = int(found[top + 1 :].sum())
     members = order[start : start + int(found[top])]
     for first in range(0, members.numel(), BLOCK):
         yield bits_of(sizes.read(members[first : first + BLOCK].long()))
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a mask is true."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))  # several times faster than torch's
+    return torch.nonzero(mask).view(-1)
 
 
 def _sparse(dense: Counts) -> tuple[Counts, Counts]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from core.catalog import MethodInfo
 from core.params import FloatParam
 from merging.kernels import BLOCK, Block, Inputs, Method, Step
-from merging.magnitudes import ORDER_BYTES, Sizes, cut_at, members, share, whole_order, within
+from merging.magnitudes import ORDER_BYTES, Sizes, cut_at, members, picked, share, whole_order, within
 from merging.masks import chosen
 from merging.reductions import TREE, ordered_sum
 from merging.scalars import value
@@ -79,8 +79,8 @@ def _spreads(inputs: Inputs) -> Sizes:
     tensors = [inputs.tensors[position] for position in inputs.others]
 
     def read(selected: slice | Tensor) -> Tensor:
-        origin = base[selected].to(torch.float32)
-        return spread([tensor[selected].to(torch.float32) - origin for tensor in tensors])
+        origin = picked(base, selected)
+        return spread([picked(tensor, selected) - origin for tensor in tensors])
 
     return Sizes(("spread", inputs.base, inputs.content), inputs.elements, inputs.device, read, inputs.statistics)
 
@@ -117,7 +117,7 @@ def _squares(inputs: Inputs, position: int, chosen: Tensor) -> float:
 
     def terms(start: int, stop: int) -> Tensor:
         part = chosen[start:stop]
-        return (tensor[part].to(torch.float32) - base[part].to(torch.float32)).double().square_()
+        return (picked(tensor, part) - picked(base, part)).double().square_()
 
     return ordered_sum(chosen.numel(), terms)
 
