@@ -52,7 +52,7 @@ class Adapted:
         weight: Tensor | None = None
         for change in self.changes[name]:
             if change.whole is not None:
-                weight = self._read(change.whole, parents)
+                weight = self._read(change.whole, parents).clone()  # Mapped memory may lie at any address.
                 continue
             if weight is None:
                 weight = parents.tensor(self.base, name, keep=False)
