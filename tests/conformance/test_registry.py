@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import merging.blocks
+import merging.compute
 from core.errors import RecipeError
 from core.params import ChoiceParam, IntParam
+from merging.compiled import Compiler
 from merging.compute import compute
 from merging.methods import methods
 from merging.plan import plan
@@ -195,6 +197,22 @@ def test_the_bytes_do_not_depend_on_threads_blocks_or_how_the_tensor_lies_in_mem
             assert torch.equal(way(strided, base, way.active), once)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@only(lambda way: way.info.elementwise)
+def test_compiled_and_as_it_stands_the_bytes_are_the_same(way, monkeypatch):
+    generator = np.random.default_rng(1)
+    # Each takes seconds to compile, so that half of the methods are tried in one dtype and half in the other.
+    dtype = (torch.float32, torch.bfloat16)[WAYS.index(way) % 2]
+    *arrays, base = [torch.from_numpy(generator.normal(size=(70, 1000))).to(dtype) for _ in range(4)]
+    plain = way(arrays, base, way.active, dtype=dtype)
+    compiler = Compiler("always")
+    monkeypatch.setattr(merging.compute, "AS_IT_STANDS", compiler)
+    assert torch.equal(way(arrays, base, way.active, dtype=dtype), plain)
+    # A plain passthrough is a copy, which there is nothing to compile about.
+    assert all(compiler._kernels.values())
+    assert compiler._kernels or way.info.name == "passthrough"
 
 
 @ALL
