@@ -53,7 +53,8 @@ def test_a_missing_field_and_a_broken_rule_of_ours_are_both_told() -> None:
     twice = [{"name": "a", "ref": "local:a"}, {"name": "a", "ref": "local:b"}]
     (line,) = broken(models=twice)
     assert line == "huarizo: invalid_input: model names must be unique, but got ['a', 'a']: rename one"
-    assert broken(objective={}) == ["huarizo: invalid_input: objective.tasks: this field is required: add it"]
+    missing = "huarizo: invalid_input: objective.tasks.0.task: this field is required: add it"
+    assert broken(objective={"tasks": [{}]}) == [missing]
 
 
 def test_what_has_no_code_is_internal_and_names_the_way_to_the_traceback() -> None:
