@@ -15,7 +15,7 @@ from core.errors import RecipeError, SpaceError, UnknownModelError
 from core.noun import Noun
 from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar, check_value
 from core.recipe.short import Dtype, Layout, Merge, Recipe, Repeated, Source
-from core.space_spec import REPEATED, Interval, LayoutFamily, MergeFamily, SpaceSpec
+from core.space_spec import REPEATED, REST, Interval, LayoutFamily, MergeFamily, SpaceSpec
 
 Values = Mapping[str, Scalar]
 
@@ -35,7 +35,7 @@ class Hole(Noun):
         """Whether a value lies in the searched interval."""
         if isinstance(self.spec, ChoiceParam):
             return value in self.spec.choices
-        if isinstance(value, str) or (isinstance(self.spec, IntParam) and value % 1 != 0):
+        if not isinstance(value, int | float) or (isinstance(self.spec, IntParam) and value % 1 != 0):
             return False
         return self.spec.search_low <= value <= self.spec.search_high
 
@@ -172,7 +172,7 @@ class SearchSpace:
             searched = _searched(spec_, family.params.get(spec_.name))
             if searched is None:
                 continue
-            for suffix in self._suffixes(spec_, _labels(method, sources, picks), family.layer_groups):
+            for suffix in self._suffixes(spec_, _labels(method, sources, picks), family):
                 yield Hole(name=f"merge.{method.name}.{spec_.name}{suffix}", spec=searched, when=when)
 
     def _layout_holes(self, family: LayoutFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
@@ -238,16 +238,22 @@ class SearchSpace:
         )
 
     def _fill_param(self, values: Values, prefix: str, spec: Any, labels: Mapping[str, str]) -> Any:
-        groups = self._family(MergeFamily).layer_groups
+        family = self._family(MergeFamily)
 
         def grouped(stem: str) -> Any:
-            if groups == 1 or spec.scope == "recipe":
+            if family.layer_groups == 1 or spec.scope == "recipe":
                 return values[stem]
-            return {"groups": [values[f"{stem}.g{g}"] for g in range(groups)]}
+            return {"groups": [values[f"{stem}.g{g}"] for g in range(family.layer_groups)]}
+
+        def blocked(stem: str) -> Any:
+            if not family.blocks or spec.scope == "recipe":
+                return grouped(stem)
+            found = [{"filter": block, "value": grouped(f"{stem}.{block}")} for block in family.blocks]
+            return [*found, {"value": grouped(f"{stem}.{REST}")}]
 
         if spec.scope == "source" and any(labels.values()):
-            return {source: grouped(f"{prefix}.{label}") for source, label in labels.items()}
-        return grouped(prefix)
+            return {source: blocked(f"{prefix}.{label}") for source, label in labels.items()}
+        return blocked(prefix)
 
     def _fill_layout(self, values: Values) -> Recipe:
         family = self._family(LayoutFamily)
@@ -286,14 +292,7 @@ class SearchSpace:
             labels = dict(zip(sources, _labels(method, sources, picks), strict=False))
             read[_pick_name(method)] = "|".join(sources)
         for name, value in merge.params.items():
-            stem = f"merge.{merge.method}.{name}"
-            per_source = isinstance(value, Mapping) and set(value) != {"groups"}
-            by_source = [(f".{labels.get(source, source)}", own) for source, own in value.items()] if per_source else []
-            for suffix, inner in by_source or [("", value)]:
-                if isinstance(inner, Mapping) and set(inner) == {"groups"}:
-                    read.update({f"{stem}{suffix}.g{g}": v for g, v in enumerate(inner["groups"])})
-                else:
-                    read[stem + suffix] = inner
+            read |= {f"merge.{merge.method}.{name}{suffix}": inner for suffix, inner in _cells(value, labels)}
         return read
 
     def _read_layout(self, recipe: Recipe) -> dict[str, Scalar]:
@@ -326,10 +325,14 @@ class SearchSpace:
         choose = itertools.permutations if method.parts else itertools.combinations
         return tuple("|".join(pick) for pick in choose(sources, method.max_sources))
 
-    def _suffixes(self, spec: Any, sources: Sequence[str], groups: int) -> list[str]:
+    def _suffixes(self, spec: Any, sources: Sequence[str], family: MergeFamily) -> list[str]:
         per_source = [f".{s}" if s else "" for s in sources] if spec.scope == "source" else [""]
-        per_group = [f".g{g}" for g in range(groups)] if groups > 1 and spec.scope != "recipe" else [""]
-        return [a + b for a in per_source for b in per_group]
+        if spec.scope == "recipe":
+            return per_source
+        groups, blocks = family.layer_groups, family.blocks
+        per_block = [f".{block}" for block in (*blocks, REST)] if blocks else [""]
+        per_group = [f".g{g}" for g in range(groups)] if groups > 1 else [""]
+        return ["".join(parts) for parts in itertools.product(per_source, per_block, per_group)]
 
     def _uniform_value(self, method: MethodInfo, hole: Hole) -> Scalar:
         spec = hole.spec
@@ -367,6 +370,21 @@ def _labels(method: MethodInfo, sources: Sequence[str], picks: Sequence[str]) ->
         return tuple(sources)
     count = method.max_sources or 0
     return tuple(str(place + 1) for place in range(count)) if count > 1 else ("",)
+
+
+def _cells(value: Any, labels: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """The numbers of a value, per source, per block and per group, each with its place in the name of a hole."""
+    parts: list[tuple[str, Any]] = []
+    if isinstance(value, Mapping) and set(value) == {"groups"}:
+        parts = [(f"g{g}", inner) for g, inner in enumerate(value["groups"])]
+    elif isinstance(value, Mapping):
+        parts = [(labels.get(source, source), inner) for source, inner in value.items()]
+    elif isinstance(value, list | tuple) and all(isinstance(entry, Mapping) for entry in value):
+        parts = [(entry.get("filter", REST), entry.get("value")) for entry in value]
+    else:
+        yield "", value
+    for label, inner in parts:
+        yield from ((f".{label}{suffix}", cell) for suffix, cell in _cells(inner, labels))
 
 
 def _searched(

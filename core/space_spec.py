@@ -21,6 +21,20 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _Names = Annotated[tuple[str, ...], Field(max_length=MAX_SOURCES), AfterValidator(_each_once)]
+#: What holes call the tensors that no block finds.
+REST = "rest"
+
+
+def _not_rest(name: str) -> str:
+    if name == REST:
+        raise ValueError(f"{REST!r} stands for the tensors that no block finds: name others")
+    return name
+
+
+_Block = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=100), AfterValidator(_not_rest)]
+_Blocks = Annotated[
+    tuple[_Block, ...], Field(max_length=16, exclude_if=lambda blocks: not blocks), AfterValidator(_each_once)
+]
 
 
 class Interval(Noun):
@@ -39,6 +53,8 @@ class MergeFamily(Noun):
         base: the base of methods that take deltas, or may take them.
         sources: the models merged; by default all but the base.
         layer_groups: how many groups of layers get their own values.
+        blocks: filters by tensor name, as in a recipe: the tensors that each finds get their own values, and so do all
+            the rest. One that finds nothing adds parameters without effect.
         params: per parameter either an interval to search or a fixed value.
         tokenizer: how vocabularies are aligned, where the models have several.
     """
@@ -48,6 +64,7 @@ class MergeFamily(Noun):
     base: str | None = None
     sources: _Names | None = None
     layer_groups: Annotated[int, Field(ge=1, le=64)] = 1
+    blocks: _Blocks = ()
     params: Annotated[dict[str, Interval | Scalar], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
     tokenizer: Tokenizer | None = Field(default=None, exclude_if=lambda tokenizer: tokenizer is None)
 

@@ -36,7 +36,7 @@ def intervals(draw) -> dict:
 
 @st.composite
 def spaces(draw) -> SearchSpace:
-    """Spaces over one to four models, with or without layouts, groups, own intervals and fixed values."""
+    """Spaces over one to four models, with or without layouts, groups, blocks, own intervals and fixed values."""
     methods = draw(st.lists(st.sampled_from(METHODS), min_size=1, unique=True))
     sources = draw(
         st.lists(st.sampled_from("abc"), min_size=2 if {"slerp", "nuslerp"} & set(methods) else 1, unique=True)
@@ -48,7 +48,8 @@ def spaces(draw) -> SearchSpace:
         if wish is not None:
             params[name] = wish
     groups = draw(st.integers(1, 4))
-    families = [merge(*methods, sources=sources, layer_groups=groups, params=params)]
+    blocks = draw(st.lists(st.sampled_from(["self_attn", "mlp", "norm.weight"]), unique=True))
+    families = [merge(*methods, sources=sources, layer_groups=groups, blocks=blocks, params=params)]
     if draw(st.booleans()):
         presets = draw(st.lists(st.sampled_from(["dus", "idus"]), min_size=1, unique=True))
         layout = {"family": "layout", "presets": presets, "sources": draw(st.permutations(sources))}
@@ -352,3 +353,36 @@ def test_a_recipe_with_more_sources_than_its_method_takes_is_in_no_space():
     crowded = recipe.evolve(merge=recipe.merge.evolve(sources=("a", "b", "c")))
     with pytest.raises(SpaceError, match="cannot be expressed"):
         compiled.read(crowded)
+
+
+def test_every_block_of_tensors_has_its_own_values_and_so_have_all_the_rest():
+    compiled = between("atlas", ("base", "a"), blocks=["q_proj", "mlp"], layer_groups=2)
+    places = [f"{block}.g{group}" for block in ("q_proj", "mlp", "rest") for group in range(2)]
+    assert [hole.name for hole in compiled.holes] == [f"merge.atlas.weight.a.{place}" for place in places]
+    values = {f"merge.atlas.weight.a.{place}": i / 8 for i, place in enumerate(places)}
+    recipe = compiled.fill(values)
+    assert recipe.merge.params["weight"]["a"] == [
+        {"filter": "q_proj", "value": {"groups": [0.0, 0.125]}},
+        {"filter": "mlp", "value": {"groups": [0.25, 0.375]}},
+        {"value": {"groups": [0.5, 0.625]}},
+    ]
+    assert compiled.read(recipe) == values
+
+
+def test_what_holds_for_a_whole_recipe_has_no_blocks():
+    compiled = between("rws", ("base", "a", "b"), blocks=["mlp"])
+    assert [hole.name for hole in compiled.holes if hole.name.startswith("merge.rws.layers")] == ["merge.rws.layers"]
+
+
+@pytest.mark.parametrize("blocks", [["rest"], [""], ["mlp", "mlp"], ["a b"], [f"b{i}" for i in range(17)]])
+def test_blocks_are_few_distinct_filters_that_a_name_can_hold(blocks):
+    with pytest.raises(ValidationError):
+        between("ties", blocks=blocks)
+
+
+def test_a_recipe_whose_values_have_another_form_is_in_no_space():
+    compiled = between("linear", base=None)
+    recipe = compiled.uniform()[0]
+    sloped = recipe.evolve(merge=recipe.merge.evolve(params={"weight": {s: [0.1, 0.9] for s in recipe.merge.sources}}))
+    with pytest.raises(SpaceError, match="cannot be expressed"):
+        compiled.read(sloped)
