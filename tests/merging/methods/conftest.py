@@ -13,7 +13,7 @@ from core.params import Scalar
 from merging.compute import compute
 from merging.kernels import Inputs
 from merging.methods import method_of
-from merging.plan import Leaf, TensorPlan
+from merging.plan import Leaf, Pool, TensorPlan
 from merging.randomness import mask_key
 from merging.statistics import Statistics
 
@@ -49,18 +49,22 @@ def merge(
     defaults = {spec.name: spec.default for spec in info.params if spec.scope != "source"}
     each = {spec.name: spec.default for spec in info.params if spec.scope == "source"}
     values = [{**each, **given} for given in (sources or [{}] * len(arrays))]
+    leaves = tuple(Leaf(str(i), "weight", t.dtype) for i, t in enumerate(tensors))
+    # Over the whole model means over this one tensor.
+    pools = (*(Pool(((leaf, leaves[-1], tensors[0].numel()),)) for leaf in leaves[:-1]), None)
     planned = TensorPlan(
         name="weight",
         shape=tuple(tensors[0].shape),
         method=method,
         version=info.version,
-        sources=tuple(Leaf(str(i), "weight", t.dtype) for i, t in enumerate(tensors)),
+        sources=leaves,
         base=None if base is None else len(arrays),
         params={**defaults, **(params or {})},
         source_params=(*values, *([] if base is None else [{}])),
         scale=scale,
         keys=tuple(mask_key(seed, str(i), "weight") for i in range(len(tensors))) if info.random else (),
         dtype=dtype,
+        pools=pools if (params or {}).get("trim_scope") == "model" else (),
     )
     return compute(planned, ArrayParents(tensors))
 
