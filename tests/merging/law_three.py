@@ -54,7 +54,10 @@ def merge_of(info: MethodInfo, based: bool) -> dict[str, Any]:
         "density": 0.45,
         "rescale": "l1",
         "lambda": [0.8, 1.1],
-        "t": [0.1, 0.7],
+        # Of nearswap, the furthest that a weight moves: less than the models are apart.
+        "t": [0.005, 0.01] if info.name == "nearswap" else [0.1, 0.7],
+        "parts": 3,
+        "offset_2": [0.2, 0.4],
     }
     names = {spec.name for spec in info.params}
     params = {name: value for name, value in values.items() if name in names}
