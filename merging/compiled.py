@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from types import FunctionType
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ OPTIONS: dict[str, Any] = {
 GPU_OPTIONS: dict[str, Any] = {"emulate_precision_casts": True, "eager_numerics.division_rounding": True}
 
 Kernel = Callable[..., Tensor | None]
+_names = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +174,9 @@ def variant_of(step: Step, inputs: Inputs, out: Tensor, scaled: bool) -> Variant
 def sample_of(step: Step, inputs: Inputs) -> tuple[Step, Inputs]:
     """The first rows of a tensor, copied."""
     rows, columns = _grid(inputs)
-    count = min(rows, max(2, SAMPLE // columns)) if rows > 1 else 1
-    end = count * columns if rows > 1 else min(columns, SAMPLE)
-    shape = (count, columns) if rows > 1 else (end,)
+    high = min(rows, max(2, SAMPLE // columns)) if rows > 1 else 1
+    end = high * columns if rows > 1 else min(columns, SAMPLE)
+    shape = (high, columns) if rows > 1 else (end,)
     tensors = tuple(tensor[:end].clone() for tensor in inputs.tensors)
     fields = tuple(_laid(field, inputs, shape).clone() for field in step.fields)
     return replace(step, fields=fields), replace(inputs, tensors=tensors, shape=shape)
@@ -205,13 +207,13 @@ def compile_variant(variant: Variant, step: Step, inputs: Inputs, scale: float) 
 
 def _kernel(variant: Variant) -> Kernel:
     """The function to compile: a formula around which everything is fixed but the tensors."""
-    formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
+    formula, flags, base, width = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
 
     def kernel(out: Tensor, numbers: Tensor, words: Tensor, place: Tensor, *tensors: Tensor) -> Tensor | None:
-        sources = [tensor.to(torch.float32) for tensor in tensors[:count]]
+        sources = [tensor.to(torch.float32) for tensor in tensors[:width]]
         anchor = None if base is None else sources.pop(base)
         index, stretch = (_indices(out, place), place[1]) if variant.indexed else (None, None)
-        fields = tuple(field.expand(out.shape) for field in tensors[count:])
+        fields = tuple(field.expand(out.shape) for field in tensors[width:])
         values, keys = numbers.unbind()[: variant.numbers], words.unbind()
         result = formula(
             Block(tuple(sources), anchor, fields, values[: variant.numbers], keys, index, stretch), **flags
@@ -221,8 +223,11 @@ def _kernel(variant: Variant) -> Kernel:
         out.copy_(result)
         return result.abs().amax() if variant.tells else None
 
-    # A code object of its own, for the compiler counts how often one is compiled.
-    return FunctionType(kernel.__code__.replace(), kernel.__globals__, "kernel", None, kernel.__closure__)
+    # Code and a name of its own: the compiler counts how often one code is compiled, and takes numbers for variable
+    # that differ between codes of one name.
+    name = f"kernel_{next(_names)}"
+    code = kernel.__code__.replace(co_name=name, co_qualname=name)
+    return FunctionType(code, kernel.__globals__, name, None, kernel.__closure__)
 
 
 def _indices(out: Tensor, place: Tensor) -> Tensor:
