@@ -125,9 +125,7 @@ def _multislerp(families: tuple[str, ...]) -> Iterator[Case]:
         )
         yield from _case("multislerp", f"{name} signed", ("apart", "unequal"), base=base, weight=SIGNED)
         yield from _case("multislerp", f"{name} two", ("apart", "opposite"), "ab", base, weight=each(1.0, 1.0))
-        yield from _case(
-            "multislerp", f"{name} wide eps", ("apart", "weights", "unequal"), base=base, weight=MIXED, eps=1e-3
-        )
+        yield from _case("multislerp", f"{name} wide eps", ("apart", "unequal"), base=base, weight=MIXED, eps=1e-3)
         yield from _case("multislerp", f"{name} alone", ("apart",), "a", base, weight={"a": 0.5})
         raw: Settings = {"weight": {"a": 0.5}, "normalize_weights": False}
         yield from _case("multislerp", f"{name} alone raw", ("apart",), "a", base, **raw)

@@ -11,7 +11,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "a mean of opposite directions takes the line": ("karcher/two/opposite", "karcher/two/against"),
     "directions that cancel take the line": ("multislerp/* balanced/opposite",),
     "a lone source has its weight": ("multislerp/* alone raw/apart",),
-    "eps decides and does not add": ("multislerp/* wide eps/unequal", "multislerp/deltas wide eps/weights"),
+    "eps decides and does not add": ("multislerp/* wide eps/unequal",),
     "tol ends the iteration": ("karcher/coarse/unequal",),
     "t below 1e-6": ("nearswap/tiny t/weights",),
     "divergence of nearly equal rows": ("arcee_fusion/default/weights",),

@@ -21,6 +21,11 @@ GOLDEN = Path(__file__).with_name("golden")
 #: Names for what mergekit only switches on: both scale the kept entries up to the norm that was there before.
 RESCALE = {True: "l1", False: "none"}
 
+#: Their result holds norms, inner products, angles or variances of whole tensors.
+REDUCING = {"slerp", "nuslerp", "multislerp", "karcher", "model_stock", "sce"}
+#: Those that `normalize` by the sum of all weights; others divide by the weights of what agrees.
+DIVIDING = {"linear", "task_arithmetic", "dare_linear", "della_linear", "breadcrumbs"}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -155,3 +160,30 @@ def of(*patterns: str) -> Iterator[Case]:
     for case in cases().values():
         if any(fnmatch.fnmatchcase(case.id, pattern) for pattern in patterns):
             yield case
+
+
+def agrees(case: Case) -> bool:
+    """Whether ours and theirs are as near as they have to be.
+
+    Methods that reduce: 1e-6 of the tensor's largest element, for mergekit reduces in float32. Others: 2 ulp of the
+    largest term of the element's sum.
+    """
+    ours, theirs = case.ours(), case.theirs
+    assert ours.shape == theirs.shape
+    apart = np.abs(ours.astype(np.float64) - theirs)
+    if case.method in REDUCING or case.filled.get("rescale") is True:
+        return bool(apart.max() <= 1e-6 * np.abs(theirs).max())
+    return bool((apart <= 2 * np.spacing(largest_term(case))).all())
+
+
+def largest_term(case: Case) -> np.ndarray:
+    """The largest magnitude that enters the sum of an element, float32."""
+    weights = case.values("weight") if "weight" in case.filled else [1.0] * len(case.models)
+    factor = abs(case.filled.get("lambda", 1.0))
+    if case.filled.get("normalize") and case.method in DIVIDING:
+        factor /= abs(sum(weights)) or 1.0
+    summed = case.tensors if case.base is None else case.deltas
+    terms = [np.abs(case.theirs), *(np.abs(factor * w * t) for w, t in zip(weights, summed, strict=True))]
+    if case.base is not None:
+        terms.append(np.abs(case.tensor(case.base)))
+    return np.max(terms, axis=0).astype(np.float32)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.deviations import DEVIATIONS, PATTERNS, deviating
-from tests.conformance.oracle_cases import golden
+from tests.conformance.oracle_cases import agrees, cases, golden
 
 SHOWN = set()
 
@@ -363,6 +363,12 @@ def test_weights_that_cancel_are_not_divided_by_what_float32_leaves_of_their_sum
     assert np.abs(case.theirs).max() > 1e5
     np.testing.assert_allclose(case.theirs, base + change / left, rtol=1e-4, atol=10)
     near(case.ours(), base + change)
+
+
+@pytest.mark.parametrize("id_", DEVIATIONS)
+def test_a_case_that_is_said_to_deviate_does(id_):
+    case = cases()[id_]
+    assert case.error is not None or not agrees(case)
 
 
 def test_every_deviation_is_shown():
