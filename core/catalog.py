@@ -38,6 +38,7 @@ class MethodInfo(Noun):
         parts: what each source is for, where they are not alike; a search tries every order of them.
         idempotent: a model merged with itself (weights that sum to 1 where they are not normalised) returns it.
         smooth: parameters in which the result is differentiable, given its masks.
+        measured: looks at the activation statistics that a recipe names.
     """
 
     name: str
@@ -53,6 +54,7 @@ class MethodInfo(Noun):
     parts: Annotated[tuple[str, ...], Field(exclude_if=lambda parts: not parts)] = ()
     idempotent: bool = True
     smooth: tuple[str, ...] = ()
+    measured: Annotated[bool, Field(exclude_if=lambda measured: not measured)] = False
     params: tuple[ParamSpec, ...] = ()
 
     def base_of(self, base: str | None) -> str | None:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from core.errors import NonFiniteWeightsError
+from merging.activations import activations_of
 from merging.blocks import block_size, is_sound, witness
 from merging.compiled import Compiler
 from merging.kernels import BLOCK, Inputs, Sibling
@@ -80,7 +81,8 @@ def write(
     tensors = [load(source) for source in planned.sources]
     if planned.copies:
         return [witness(out.copy_(tensors[0]))]
-    method, inputs = method_of(planned.method), inputs_of(planned, tensors, statistics, load)
+    activations = activations_of(planned, parents)
+    method, inputs = method_of(planned.method), inputs_of(planned, tensors, statistics, load, activations)
     runner = compiler if method.info.elementwise else AS_IT_STANDS
     return runner.run(method.kernel(inputs), inputs, out.view(-1), planned.scale)
 
@@ -107,7 +109,11 @@ def _adjusted(planned: TensorPlan, plain: torch.Tensor) -> torch.Tensor:
 
 
 def inputs_of(
-    planned: TensorPlan, tensors: list[torch.Tensor], statistics: Statistics, load: Load | None = None
+    planned: TensorPlan,
+    tensors: list[torch.Tensor],
+    statistics: Statistics,
+    load: Load | None = None,
+    activations: torch.Tensor | None = None,
 ) -> Inputs:
     """What the plan's kernel looks at; `load` gives other tensors of the sources, where it asks for them."""
 
@@ -131,6 +137,7 @@ def inputs_of(
         content=tuple(source.key for source in planned.sources),
         statistics=statistics,
         pools=tuple(pools),
+        activations=activations,
     )
 
 

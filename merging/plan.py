@@ -66,6 +66,7 @@ class TensorPlan:
         dtype: the dtype the result is rounded to, once.
         part, shift: a factor on a part of the scaled result, and what is added to it then.
         pools: of every source, where its task vector is trimmed over the whole model; the base has none.
+        activations: where the statistics of its inputs stand, for a method that looks at them.
     """
 
     name: str
@@ -82,6 +83,7 @@ class TensorPlan:
     part: Part | None = None
     shift: float = 0.0
     pools: tuple[Pool | None, ...] = ()
+    activations: Leaf | None = None
 
     @property
     def copies(self) -> bool:
@@ -111,6 +113,7 @@ class TensorPlan:
         values = [self.method, self.version, self.base, dict(self.params), [dict(p) for p in self.source_params]]
         more: list[Any] = [] if self.plain is self else [self.part and self.part.model_dump(), self.shift]
         more += [pool and pool.key for pool in self.pools]
+        more += [] if self.activations is None else [self.activations.key]
         return digest_of([content, str(self.dtype), *values, self.scale, keys, *more])
 
 
@@ -217,9 +220,15 @@ def _plan(
         dtype=dtype,
         part=group.part,
         shift=group.shift,
+        activations=_activations(recipe.statistics, names[entry.base or 0]) if info.measured else None,
     )
     inner = sources[0]
     # A nested result passed through in its own dtype is that result, and may in turn be a parent's tensor.
     if planned.copies and isinstance(inner, TensorPlan) and inner.dtype == dtype:
         return replace(inner, name=tensor.name)
     return planned
+
+
+def _activations(statistics: str | None, name: str) -> Leaf | None:
+    """The statistics of a tensor's inputs, under the tensor's name in the base."""
+    return None if statistics is None else Leaf(statistics, name, torch.float32)

@@ -124,11 +124,16 @@ def find_model(name: str, folders: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line says of a recipe besides its file."""
+    """What the command line says of a recipe besides its file.
+
+    Attributes:
+        statistics: the digest of the activation statistics at hand.
+    """
 
     form: Form = "auto"
     save_dtype: Dtype | None = None
     seed: int | None = None
+    statistics: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,7 @@ def prepare(file: Path, wanted: Wanted, tell: Tell | None = None, *, hashed: boo
     dtypes = {name: native_dtype(model.header) for name, model in models if isinstance(model, Model)}
     made = found.recipe(refs, dtypes, wanted.seed)
     recipe = made.recipe if wanted.save_dtype is None else made.recipe.evolve(save_dtype=wanted.save_dtype)
+    recipe = _with_statistics(recipe, wanted.statistics)
     if hashed:
         resolved(recipe, registered, folders)  # What headers alone decide is said before gigabytes are read.
         registered = _read(registered, folders, tell)
@@ -206,6 +212,19 @@ def _read(
         digest = adapter_digest(folder, model.header) if isinstance(model, Adapter) else weights_digest(folder)
         found[ref] = model.evolve(weights_digest=digest)
     return found
+
+
+def _with_statistics(recipe: Recipe, at_hand: str | None) -> Recipe:
+    """The recipe with the activation statistics at hand, if it names none."""
+    if at_hand is None:
+        return recipe
+    if recipe.statistics not in (None, at_hand):
+        raise RecipeError(
+            f"the recipe names the activation statistics {recipe.statistics!r}, but those at hand are {at_hand!r}: "
+            "give the file that it means, or take the name out",
+            where="statistics",
+        )
+    return recipe.evolve(statistics=at_hand)
 
 
 def _validated(value: Any) -> Recipe:

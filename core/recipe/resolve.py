@@ -86,6 +86,7 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
         compute_dtype=recipe.compute_dtype,
         save_dtype=recipe.save_dtype,
         seed=recipe.seed if random else 0,
+        statistics=recipe.statistics if any(catalog().method(s.method).measured for s in slices) else None,
     )
 
 

@@ -122,6 +122,7 @@ class ResolvedRecipe(Noun):
             sources where it is a union).
         vocabulary: how its rows come about; None where all sources have one vocabulary, which is the donor's.
         seed: of the masks; 0 where nothing is drawn.
+        statistics: digest of the activation statistics, where a method looks at them.
     """
 
     format: Literal[1] = 1
@@ -137,15 +138,19 @@ class ResolvedRecipe(Noun):
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype
     seed: int
+    # Left out where there are none: recipes had their digests before there were statistics.
+    statistics: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def entry_key(self, entry: Entry) -> str:
         """The key of a layer's content: equal keys mean equal bytes, wherever in a stack the layer stands."""
+        info = catalog().method(entry.method)
         return digest_of(
             {
                 **entry.model_dump(mode="json"),
                 "sources": [[self.sources[source].source_digest, layer] for source, layer in entry.sources],
                 "save_dtype": self.save_dtype,
-                "seed": self.seed if catalog().method(entry.method).random else 0,
+                "seed": self.seed if info.random else 0,
+                **({"statistics": self.statistics} if self.statistics is not None and info.measured else {}),
                 **({"whole": self.whole_digest} if entry.trims_the_model else {}),
             }
         )

@@ -174,7 +174,11 @@ class Slice(Noun):
 
 
 class Recipe(Noun):
-    """The short form. See `core.recipe.resolve.resolve` for what every tensor gets."""
+    """The short form. See `core.recipe.resolve.resolve` for what every tensor gets.
+
+    Attributes:
+        statistics: digest of the activation statistics that some methods look at (`merging.activations`).
+    """
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES)]
     merge: Merge | None = None
@@ -186,6 +190,9 @@ class Recipe(Noun):
     compute_dtype: Literal["float32"] = "float32"
     save_dtype: Dtype = "bfloat16"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    statistics: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, exclude_if=lambda statistics: statistics is None
+    )
 
     @field_validator("tokenizer")
     @classmethod

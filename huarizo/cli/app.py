@@ -206,6 +206,10 @@ def merge(
     shard_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Weights files are cut at this size; 5GiB by default.")
     ] = None,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Activation statistics, a safetensors file."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be made and what it takes; make nothing.")
     ] = False,
@@ -218,7 +222,7 @@ def merge(
     from huarizo.cli import merge as verb
 
     memory, shard = (None if text is None else verb.size_of(text) for text in (max_memory, shard_size))
-    options = verb.Options(form, save_dtype, seed, memory, shard)
+    options = verb.Options(form, save_dtype, seed, memory, shard, statistics)
     if to_mergekit:
         return verb.to_mergekit(recipe, options, as_json=as_json)
     if dry_run:

@@ -32,6 +32,7 @@ class Options:
     seed: int | None = None
     max_memory: int | None = None
     shard_size: int | None = None
+    statistics: Path | None = None
 
     def words(self) -> list[str]:
         """As the merging process takes them."""
@@ -41,6 +42,7 @@ class Options:
             "--seed": self.seed,
             "--max-memory": self.max_memory,
             "--shard-size": self.shard_size,
+            "--statistics": None if self.statistics is None else self.statistics.absolute(),
         }
         return [word for name, value in given.items() if value is not None for word in (name, str(value))]
 

@@ -12,8 +12,8 @@ the output's change nearest to 0, and then the mean over the rows; `analytic_row
     | eta (1 - density / q) sum_j c_j + eta^2 phi(p) sum_j c_j^2 / (4 q^2) + ln(2 / (1 - gamma)) |
     phi(p) = (1 - 2p) / ln((1 - p) / p),  eta = 0.45,  gamma = 0.95
 
-The activations a_j are 1 (unit activations) where a tensor comes without statistics of them. The rows of a 1-D tensor
-are its elements.
+The activations a_j are those of the recipe's `statistics`, and 1 (unit activations) where it names none or they leave
+a tensor out. The rows of a 1-D tensor are its elements.
 
 Differs from the paper: masks are a hash of (seed, source, tensor, index), nested in the density. q may be each
 source's own; one below the density counts as the density (DARE). The analytic search runs to its end for every row
@@ -161,6 +161,7 @@ METHOD = Method(
         symmetric=True,
         idempotent=False,
         smooth=("weight", "q", "lambda"),
+        measured=True,
         params=(
             TASK_WEIGHT,
             DENSITY,
@@ -178,8 +179,8 @@ METHOD = Method(
                 name="q_rule",
                 default="given",
                 choices=("given", "analytic", "analytic_rows"),
-                about="q itself, or the paper's bound, per tensor or per row, with unit activations unless statistics "
-                "of them are there",
+                about="q itself, or the paper's bound, per tensor or per row: with unit activations unless the recipe "
+                "names statistics of them",
             ),
             LAMBDA,
         ),

@@ -22,6 +22,7 @@ from core.model import Model
 from core.recipe import ResolvedRecipe
 from core.recipe.ingredients import models_in
 from core.recipe.output import output_tensors
+from merging.activations import Activations
 from merging.adapters import open_parents
 from merging.compute import peak_bytes
 from merging.export import ExportInfo, export
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=("auto", "huarizo", "mergekit"), default="auto")
     parser.add_argument("--save-dtype", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--statistics", type=Path, help="activation statistics, a safetensors file")
     parser.add_argument("--max-memory", type=int, help="bytes")
     parser.add_argument("--shard-size", type=int, default=SHARD_BYTES, help="bytes")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be made, and make nothing")
@@ -69,13 +71,15 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> dict[str, Any]:
     tell = say if options.json_progress else None
     looking = options.dry_run or options.to_mergekit or options.out is None
-    wanted = Wanted(options.format, options.save_dtype, options.seed)
+    measured = None if options.statistics is None else Activations(options.statistics)
+    wanted = Wanted(options.format, options.save_dtype, options.seed, None if measured is None else measured.digest)
     prepared = prepare(options.recipe, wanted, None if looking else tell, hashed=not looking)
     if options.to_mergekit:
         return mergekit_form(prepared)
     if looking:
         return outlook(prepared, options.shard_size)
-    return merge(prepared, options.out, tell, shard_bytes=options.shard_size, max_memory=options.max_memory)
+    limits = {"shard_bytes": options.shard_size, "max_memory": options.max_memory}
+    return merge(prepared, options.out, tell, measured=measured, **limits)
 
 
 def say(event: dict[str, Any]) -> None:
@@ -85,9 +89,15 @@ def say(event: dict[str, Any]) -> None:
 
 
 def merge(
-    prepared: Prepared, out: Path, tell: Any = None, *, shard_bytes: int = SHARD_BYTES, max_memory: int | None = None
+    prepared: Prepared,
+    out: Path,
+    tell: Any = None,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    max_memory: int | None = None,
+    measured: Activations | None = None,
 ) -> dict[str, Any]:
-    """Build the recipe into the folder `out`.
+    """Build the recipe into the folder `out`, with the activation statistics at hand, if any.
 
     Raises:
         HuarizoError: the recipe cannot be resolved, or a tensor of it cannot be made or written.
@@ -95,7 +105,10 @@ def merge(
     recipe = resolved(prepared.recipe, prepared.registered, prepared.folders)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()  # An export makes its own folder.
-    info = _export(prepared, recipe, out, tell, shard_bytes, max_memory)
+    parents = _parents(prepared)
+    if measured is not None:
+        parents.derive(measured.digest, measured)
+    info = _export(prepared, recipe, parents, out, tell, shard_bytes, max_memory)
     files = write_manifest(out, _about(prepared, recipe, info))["files"]
     return {
         "weights_digest": info.weights_digest,
@@ -141,7 +154,13 @@ def mergekit_form(prepared: Prepared) -> dict[str, Any]:
 
 
 def _export(
-    prepared: Prepared, recipe: ResolvedRecipe, out: Path, tell: Any, shard_bytes: int, max_memory: int | None
+    prepared: Prepared,
+    recipe: ResolvedRecipe,
+    parents: Parents,
+    out: Path,
+    tell: Any,
+    shard_bytes: int,
+    max_memory: int | None,
 ) -> ExportInfo:
     models = models_in(prepared.recipe, prepared.registered)
     donor = prepared.folders[models[recipe.tokenizer_donor()].ref]
@@ -152,7 +171,7 @@ def _export(
 
     return export(
         recipe,
-        _parents(prepared),
+        parents,
         out,
         max_shard_bytes=shard_bytes,
         tokenizer_folder=donor,

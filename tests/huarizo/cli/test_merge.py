@@ -55,12 +55,13 @@ def test_a_folder_that_holds_something_is_not_written_to(recipe: Path) -> None:
 
 
 def test_options_reach_the_merging_process(recipe: Path, process: dict[str, Any], capsys: Any) -> None:
-    options = Options("mergekit", "float16", 7, 2**33, 50_000)
+    options = Options("mergekit", "float16", 7, 2**33, 50_000, recipe.with_name("statistics.safetensors"))
     merge(recipe, recipe.parent / "out", options)
     words = process["argv"][process["argv"].index("workers.runner.merge") + 1 :]
     assert words[:3] == [str(recipe), str(recipe.parent / "out"), "--json-progress"]
     assert words[3:] == [
         "--format", "mergekit", "--save-dtype", "float16", "--seed", "7", "--max-memory", str(2**33), "--shard-size", "50000",
+        "--statistics", str(recipe.with_name("statistics.safetensors")),
     ]  # fmt: skip
     told = capsys.readouterr()
     assert "weights w" in told.out and "note: something differs." in told.err

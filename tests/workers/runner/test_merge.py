@@ -318,3 +318,45 @@ def test_models_lie_where_the_recipe_says_from_the_working_folder_or_from_its_ow
     assert merge.main() == 0
     monkeypatch.setattr(sys, "argv", ["merge", str(here / "recipe.yaml"), "out2", "--format", "mergekit"])
     assert merge.main() == 1
+
+
+MEASURED = """
+sources:
+  - {name: base, model: "local:nursery/base"}
+  - {name: a, model: "local:nursery/arc"}
+merge:
+  method: darex_q
+  base: base
+  params: {density: 0.3, q_rule: analytic_rows}
+%s
+"""
+
+
+def test_activation_statistics_are_read_and_named_in_the_recipe(run, here, smoke_nursery):
+    tensors = load_file(smoke_nursery / "nursery" / "base" / "model.safetensors")
+    vectors = {name: torch.full(t.shape[-1:], 20.0) for name, t in tensors.items() if name.endswith("proj.weight")}
+    save_file(vectors, here / "statistics.safetensors")
+    status, (plain,) = run(MEASURED % "", out="plain")
+    assert status == 0
+    status, (done,) = run(MEASURED % "", "--statistics", "statistics.safetensors")
+    assert status == 0
+    assert done["weights_digest"] != plain["weights_digest"]
+    named = json.loads((here / "out" / "huarizo.json").read_text())["recipe"]["statistics"]
+    status, (again,) = run(MEASURED % f"statistics: {named}", "--statistics", "statistics.safetensors", out="again")
+    assert status == 0
+    assert again["weights_digest"] == done["weights_digest"]
+
+
+def test_a_recipe_that_names_other_statistics_than_those_at_hand_is_refused(run, here):
+    save_file({"x": torch.ones(2)}, here / "statistics.safetensors")
+    status, (event,) = run(MEASURED % f"statistics: {'a' * 64}", "--statistics", "statistics.safetensors")
+    assert status == 1
+    assert event["code"] == "invalid_recipe"
+    assert "those at hand" in event["message"]
+
+
+def test_a_recipe_that_names_statistics_without_their_file_asks_for_it(run, here):
+    status, (event,) = run(MEASURED % f"statistics: {'a' * 64}")
+    assert status == 1
+    assert event["code"] == "missing_checkpoint"
+    assert not (here / "out").exists()
