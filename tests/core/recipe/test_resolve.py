@@ -251,7 +251,9 @@ def test_the_tokenizers_donor_is_found_through_nested_recipes():
 
 
 def nuslerp(base=None, **parts):
-    return resolve(recipe(("base", "a", "b"), merge=Merge(method="nuslerp", base=base, sources=("a", "b"), **parts)), FAMILY)
+    return resolve(
+        recipe(("base", "a", "b"), merge=Merge(method="nuslerp", base=base, sources=("a", "b"), **parts)), FAMILY
+    )
 
 
 def test_a_method_with_an_optional_base_takes_deltas_against_one_where_it_is_named():
