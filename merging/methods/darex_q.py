@@ -41,7 +41,7 @@ from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT
 
 ETA, GAMMA = 0.45, 0.95
 #: Rows whose 1000 values of q are in memory at once.
-ROWS = 512
+ROWS = 64
 
 
 def kernel(inputs: Inputs) -> Step:
