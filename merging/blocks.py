@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from merging.batches import Task
 from merging.kernels import Block, Inputs, Step
 from merging.lanes import spread
 from merging.randomness import WORD, mix, signed
@@ -19,24 +21,34 @@ SIZES = {"cpu": 1 << 16}
 ELSEWHERE = 1 << 22
 
 
-def run(step: Step, inputs: Inputs, out: Tensor, scale: float) -> list[Tensor]:
-    """Write the step's result, times `scale` and rounded once, into the flat `out`.
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is known of results while they are still being computed.
 
-    Returns:
-        witnesses: scalars that are finite only if every element written is (see `is_sound`).
+    Attributes:
+        witness: a scalar that is finite only if every element of the results is. The other way round it may fail where
+            elements are huge.
+        outs: the results.
     """
-    size = block_size(inputs.device)
+
+    witness: Tensor
+    outs: Sequence[Tensor]
+
+
+def run(task: Task) -> list[Note]:
+    """Do a task as it stands."""
+    step, inputs = task.step, task.inputs
+    size, lanes = block_size(inputs.device), None if inputs.device.type == "cpu" else 1
     cut = Cutter(step, inputs)
 
     def piece(start: int) -> Tensor:
         stop = min(start + size, inputs.elements)
         result = step.formula(cut.block(start, stop), **step.flags)
-        target = out[start:stop]
-        target.copy_(result if scale == 1.0 else result * scale)
+        target = task.out[start:stop]
+        target.copy_(result if task.scale == 1.0 else result * task.scale)
         return witness(target)
 
-    lanes = None if inputs.device.type == "cpu" else 1
-    return spread(piece, range(0, inputs.elements, size), lanes)
+    return [Note(told, [task.out]) for told in spread(piece, range(0, inputs.elements, size), lanes)]
 
 
 def block_size(device: torch.device) -> int:
@@ -45,15 +57,18 @@ def block_size(device: torch.device) -> int:
 
 
 def witness(tensor: Tensor) -> Tensor:
-    """A scalar that is finite only if every element is; the other way round it may fail where elements are huge."""
+    """A scalar that is finite only if every element is."""
     # Cheaper than looking for the largest magnitude. Sums of float16 are wanted in a range they do not leave so soon.
     return tensor.sum(dtype=torch.float32) if tensor.dtype == torch.float16 else tensor.sum()
 
 
-def is_sound(witnesses: Sequence[Tensor], out: Tensor) -> bool:
-    """Whether no element of `out` is NaN or infinite, given what was noted while it was written."""
-    noted = torch.stack([each.float() for each in witnesses]).tolist() if witnesses else []
-    return all(map(math.isfinite, noted)) or is_finite(out)
+def unsound(notes: Sequence[Note]) -> list[Tensor]:
+    """The results that hold NaN or infinity."""
+    if not notes:
+        return []
+    told = torch.stack([note.witness.float() for note in notes]).tolist()
+    doubtful = [out for note, value in zip(notes, told, strict=True) if not math.isfinite(value) for out in note.outs]
+    return [out for out in doubtful if not is_finite(out)]
 
 
 class Cutter:

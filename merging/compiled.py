@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import count
 from types import FunctionType
 from typing import Any, Literal
@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from merging.blocks import Cutter, place_of, run, witness, words_of
-from merging.kernels import Block, Formula, Inputs, Step
+from merging.batches import LONGEST, Table, Task, grid, laid, slices, tables
+from merging.blocks import Cutter, Note, run, witness
+from merging.kernels import Block, Formula
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,10 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "never", "always"]
 #: Seconds that a variant takes as it stands before it is compiled, which takes about as long.
 WORTH_SECONDS = 2.0
-#: Smaller tensors are left out: one operation after the other takes no longer on them.
+#: Elements of the smallest tensors that are worth compiling for.
 SMALLEST = 1 << 10
-#: Elements that a variant is tried on before it is used.
-SAMPLE = 1 << 17
+#: Rows and columns that a variant is tried on before it is used.
+SAMPLE = (12, 8192)
 #: Elements per call. In float32 on a CPU a kernel tells by itself whether all is finite; elsewhere the result is read
 #: again, and should still be in the cache.
 LARGEST, CACHED = 1 << 30, 1 << 21
@@ -57,8 +58,7 @@ class Variant:
     Attributes:
         formula, flags, base, indexed: as in the step and its inputs.
         dtypes: of the sources.
-        fields: dtype of each field, and whether it has rows and columns of its own.
-        grid: whether tensors are taken as rows of columns, for the sake of the fields; flat otherwise.
+        fields: of each field its dtype, and whether it has rows and columns of its own.
         numbers, words: how many there are.
         scaled: whether the result is multiplied by one more number.
         out: dtype of the result.
@@ -71,7 +71,6 @@ class Variant:
     indexed: bool
     dtypes: tuple[torch.dtype, ...]
     fields: tuple[tuple[torch.dtype, bool, bool], ...]
-    grid: bool
     numbers: int
     words: int
     scaled: bool
@@ -82,6 +81,11 @@ class Variant:
     def tells(self) -> bool:
         """Whether the kernel gives a witness itself; reducing costs nothing there, but slows narrow stores down."""
         return self.device.type == "cpu" and self.out == torch.float32
+
+    @property
+    def limit(self) -> int:
+        """Elements per call."""
+        return CACHED if self.device.type == "cpu" and not self.tells else LARGEST
 
 
 class Compiler:
@@ -98,63 +102,74 @@ class Compiler:
         self._busy: threading.Thread | None = None
         self._failures = 0
 
-    def run(self, step: Step, inputs: Inputs, out: Tensor, scale: float) -> list[Tensor]:
-        """As `blocks.run`, with the same bytes."""
-        variant = None if self.mode == "never" else variant_of(step, inputs, out, scale != 1.0)
-        if variant is None:
-            return run(step, inputs, out, scale)
-        kernel = self._kernels.get(variant)
-        if kernel is None and self.mode == "always" and self._may_try(variant):
-            self._try(variant, sample_of(step, inputs), scale)
+    def run(self, tasks: Sequence[Task]) -> list[Note]:
+        """Do the tasks, in any order; the bytes are those of `blocks.run`."""
+        notes: list[Note] = []
+        ready: dict[Variant, list[Task]] = defaultdict(list)
+        for task in tasks:
+            variant = None if self.mode == "never" else variant_of(task)
+            if variant is not None and self._kernel(variant, task) is not None:
+                ready[variant].append(task)
+            else:
+                notes += self._plain(variant, task)
+        for variant, members in ready.items():
             kernel = self._kernels[variant]
-        if kernel is not None:
-            return list(_pieces(kernel, variant, step, inputs, out, scale))
-        started = time.perf_counter()
-        witnesses = run(step, inputs, out, scale)
-        self._note(variant, time.perf_counter() - started, step, inputs, scale)
-        return witnesses
+            assert kernel is not None
+            notes += [_invoke(kernel, table) for table in tables(members, variant.limit)]
+        return notes
 
     def wait(self) -> None:
         """Until what is being compiled is ready."""
         if self._busy is not None:
             self._busy.join()
 
-    def _note(self, variant: Variant, seconds: float, step: Step, inputs: Inputs, scale: float) -> None:
-        """Begin to compile, in the background, what has taken long enough as it stands."""
-        total = self._seconds[variant] = self._seconds.get(variant, 0.0) + seconds
-        idle = self._busy is None or not self._busy.is_alive()
-        if total >= WORTH_SECONDS and idle and self._may_try(variant):
-            sample = sample_of(step, inputs)
-            self._busy = threading.Thread(target=self._try, args=(variant, sample, scale), name="compiler")
-            self._busy.start()
+    def _kernel(self, variant: Variant, task: Task) -> Kernel | None:
+        if self.mode == "always" and self._may_try(variant):
+            self._try(variant, sample_of(task))
+        return self._kernels.get(variant)
+
+    def _plain(self, variant: Variant | None, task: Task) -> list[Note]:
+        """Run a task block by block; what has taken long enough so is compiled in the background."""
+        started = time.perf_counter()
+        notes = run(task)
+        if variant is not None:
+            total = self._seconds.get(variant, 0.0) + time.perf_counter() - started
+            self._seconds[variant] = total
+            idle = self._busy is None or not self._busy.is_alive()
+            if total >= WORTH_SECONDS and idle and self._may_try(variant):
+                self._busy = threading.Thread(target=self._try, args=(variant, sample_of(task)), name="compiler")
+                self._busy.start()
+        return notes
 
     def _may_try(self, variant: Variant) -> bool:
         return variant not in self._kernels and self._failures < FAILURES
 
-    def _try(self, variant: Variant, sample: tuple[Step, Inputs], scale: float) -> None:
+    def _try(self, variant: Variant, sample: Task) -> None:
         try:
-            self._kernels[variant] = compile_variant(variant, *sample, scale)
+            self._kernels[variant] = compile_variant(variant, sample)
         except Exception as error:  # Whatever a compiler may raise: the blocks serve.
             self._kernels[variant] = None
             self._failures += 1
             level = logging.WARNING if self._failures == 1 else logging.DEBUG
-            log.log(level, "merging goes on without compiled kernels, for %s: %s", variant.formula.__name__, error)
+            log.log(level, "merging goes on without a compiled kernel for %s: %s", variant.formula.__name__, error)
 
 
-def variant_of(step: Step, inputs: Inputs, out: Tensor, scaled: bool) -> Variant | None:
-    """What a step would be compiled for; None where the tensor is small, a number carries derivatives or a field
-    lies oddly."""
-    grid = any(field.shape != inputs.shape for field in step.fields)
-    rows, columns = _grid(inputs)
+def variant_of(task: Task) -> Variant | None:
+    """What a task would be compiled for.
+
+    None where the bytes might differ, the tensor is small or immense, a number carries derivatives or a field is spread
+    in an odd way.
+    """
+    step, inputs = task.step, task.inputs
     carried = any(isinstance(number, Tensor) for number in step.numbers)
-    if carried or inputs.elements < SMALLEST or (grid and (rows < 2 or columns < 2)):
+    if carried or not task.exact or not SMALLEST <= inputs.elements < LONGEST:
         return None
     fields = []
     for field in step.fields:
-        lying = _lies(field, inputs)
-        if lying is None:
+        table = laid(field, inputs)
+        if table is None:
             return None
-        fields.append((field.dtype, *lying))
+        fields.append((field.dtype, table.shape[0] > 1, table.shape[1] > 1))
     return Variant(
         formula=step.formula,
         flags=tuple(step.flags.items()),
@@ -162,66 +177,84 @@ def variant_of(step: Step, inputs: Inputs, out: Tensor, scaled: bool) -> Variant
         indexed=step.indexed,
         dtypes=tuple(tensor.dtype for tensor in inputs.tensors),
         fields=tuple(fields),
-        grid=grid,
         numbers=len(step.numbers),
         words=len(step.words),
-        scaled=scaled,
-        out=out.dtype,
+        scaled=task.scale != 1.0,
+        out=task.out.dtype,
         device=inputs.device,
     )
 
 
-def sample_of(step: Step, inputs: Inputs) -> tuple[Step, Inputs]:
-    """The first rows of a tensor, copied."""
-    rows, columns = _grid(inputs)
-    high = min(rows, max(2, SAMPLE // columns)) if rows > 1 else 1
-    end = high * columns if rows > 1 else min(columns, SAMPLE)
-    shape = (high, columns) if rows > 1 else (end,)
-    tensors = tuple(tensor[:end].clone() for tensor in inputs.tensors)
-    fields = tuple(_laid(field, inputs, shape).clone() for field in step.fields)
-    return replace(step, fields=fields), replace(inputs, tensors=tensors, shape=shape)
+def sample_of(task: Task) -> Task:
+    """The beginning of a task's tensors, copied, as rows and columns."""
+    step, inputs = task.step, task.inputs
+    if step.fields:
+        rows, columns = grid(inputs)
+        rows = min(rows, max(SAMPLE[0], SAMPLE[0] * SAMPLE[1] // columns))
+        step = replace(step, fields=tuple(_top(laid(field, inputs), rows) for field in step.fields))
+    else:
+        rows = SAMPLE[0]
+        columns = min(SAMPLE[1], inputs.elements // rows)
+    tensors = tuple(tensor[: rows * columns].clone() for tensor in inputs.tensors)
+    out = torch.empty(rows * columns, dtype=task.out.dtype, device=inputs.device)
+    return Task(step, replace(inputs, tensors=tensors, shape=(rows, columns)), out, task.scale)
 
 
-def compile_variant(variant: Variant, step: Step, inputs: Inputs, scale: float) -> Kernel:
+def _top(table: Tensor | None, rows: int) -> Tensor:
+    assert table is not None
+    return table[:rows].clone()
+
+
+def compile_variant(variant: Variant, sample: Task) -> Kernel:
     """The compiled kernel.
 
     Args:
         variant: what to compile.
-        step, inputs, scale: a sample that it is compiled and tried on.
+        sample: what it is compiled and tried on.
 
     Raises:
-        RuntimeError: its bytes are not those of the blocks.
+        RuntimeError: its bytes are not those of the formula.
         Exception: whatever the compiler raises.
     """
     options = OPTIONS if variant.device.type == "cpu" else {**OPTIONS, **GPU_OPTIONS}
-    compiled: Kernel = torch.compile(_kernel(variant), fullgraph=True, options=options)
-    found = torch.empty(inputs.elements, dtype=variant.out, device=inputs.device)
-    for _ in _pieces(compiled, variant, step, inputs, found, scale, first=True):
-        pass
-    with torch.no_grad():
-        expected = step.formula(Cutter(step, inputs).block(0, inputs.elements), **step.flags) * scale
-    if not torch.equal(found.view(torch.uint8), expected.to(variant.out).view(torch.uint8)):
-        raise RuntimeError("the compiled kernel gave other bytes than the formula")
-    return compiled
+    kernel: Kernel = torch.compile(_function(variant), fullgraph=True, options=options)
+    rows, columns = sample.inputs.shape
+    (table,) = slices([sample], rows, columns, LARGEST)
+    _mark(table)
+    for at_once in (LARGEST, columns):
+        sample.out.zero_()
+        for part in (table,) if at_once == LARGEST else slices([sample], rows, columns, at_once):
+            _invoke(kernel, part)
+        if not torch.equal(sample.out.view(torch.uint8), _expected(sample).view(torch.uint8)):
+            raise RuntimeError("its bytes are not those of the formula")
+    return kernel
 
 
-def _kernel(variant: Variant) -> Kernel:
-    """The function to compile: a formula around which everything is fixed but the tensors."""
-    formula, flags, base, width = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
+@torch.no_grad()
+def _expected(task: Task) -> Tensor:
+    block = Cutter(task.step, task.inputs).block(0, task.inputs.elements)
+    return (task.step.formula(block, **task.step.flags) * task.scale).to(task.out.dtype)
 
-    def kernel(out: Tensor, numbers: Tensor, words: Tensor, place: Tensor, *tensors: Tensor) -> Tensor | None:
-        sources = [tensor.to(torch.float32) for tensor in tensors[:width]]
+
+def _function(variant: Variant) -> Kernel:
+    """The function to compile: a formula around which everything is fixed but the tensors of a table."""
+    formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
+
+    def kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> Tensor | None:
+        sources = [tensor.to(torch.float32) for tensor in tensors[:count]]
         anchor = None if base is None else sources.pop(base)
-        index, stretch = (_indices(out, place), place[1]) if variant.indexed else (None, None)
-        fields = tuple(field.expand(out.shape) for field in tensors[width:])
-        values, keys = numbers.unbind()[: variant.numbers], words.unbind()
-        result = formula(
-            Block(tuple(sources), anchor, fields, values[: variant.numbers], keys, index, stretch), **flags
-        )
+        fields = tuple(field.expand(out.shape) for field in tensors[count:])
+        index = stretch = None
+        if variant.indexed:
+            index = starts + torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
+            stretch = torch.zeros((), dtype=torch.int32, device=out.device)
+        *values, scale = (number[:, None] for number in numbers.unbind(1))
+        keys = [word[:, None] for word in words.unbind(1)]
+        result = formula(Block(tuple(sources), anchor, fields, values, keys, index, stretch), **flags)
         if variant.scaled:
-            result = result * numbers[-1]
+            result = result * scale
         out.copy_(result)
-        return result.abs().amax() if variant.tells else None
+        return result.abs().amax(1) if variant.tells else None
 
     # Code and a name of its own: the compiler counts how often one code is compiled, and takes numbers for variable
     # that differ between codes of one name.
@@ -230,78 +263,16 @@ def _kernel(variant: Variant) -> Kernel:
     return FunctionType(code, kernel.__globals__, name, None, kernel.__closure__)
 
 
-def _indices(out: Tensor, place: Tensor) -> Tensor:
-    """The index of every element, in the shape of the result."""
-    if out.dim() == 1:
-        return torch.arange(out.shape[0], dtype=torch.int32, device=out.device) + place[0]
-    rows = torch.arange(out.shape[0], dtype=torch.int32, device=out.device) * out.shape[1]
-    return rows[:, None] + torch.arange(out.shape[1], dtype=torch.int32, device=out.device) + place[0]
-
-
-def _pieces(
-    kernel: Kernel, variant: Variant, step: Step, inputs: Inputs, out: Tensor, scale: float, *, first: bool = False
-) -> Iterator[Tensor]:
-    """Run a kernel over a tensor, a piece at a time; gives the witnesses. `first` if it is yet to be compiled."""
-    device, (rows, columns) = inputs.device, _grid(inputs)
-    numbers = torch.tensor([*step.numbers, scale], dtype=torch.float32, device=device)
-    words = words_of(step, device) if step.words else _nothing(device)
-    tensors = [out, *inputs.tensors]
-    if variant.grid:
-        tensors = [tensor.view(rows, columns) for tensor in tensors]
-        tensors += [_laid(field.to(device), inputs, (rows, columns)) for field in step.fields]
-    else:
-        tensors += [field.to(device).reshape(-1) for field in step.fields]
-    width, length = columns if variant.grid else 1, tensors[0].shape[0]
-    at_once = max(1, (LARGEST if variant.tells or device.type != "cpu" else CACHED) // width)
-    for start in range(0, length, at_once):
-        cut = tensors
-        if at_once < length:
-            cut = [tensor[start : start + at_once] if tensor.shape[0] == length else tensor for tensor in tensors]
-        if first:
-            _mark(cut)
-        place = place_of(start * width, device) if start else _origin(device)
-        with torch.no_grad():
-            told = kernel(cut[0], numbers, words, place, *cut[1:])
-        yield witness(cut[0]) if told is None else told
-
-
-def _mark(tensors: list[Tensor]) -> None:
-    """Lengths may be any at the next call."""
-    for tensor in tensors:
-        for dimension, size in enumerate(tensor.shape):
+def _mark(table: Table) -> None:
+    """The number of rows and their length may be any at the next call."""
+    for tensor in (*table.tensors, table.numbers, table.words, table.starts):
+        for dimension, size in enumerate(tensor.shape[: 1 if tensor.shape[1] < table.tensors[0].shape[1] else 2]):
             if size > 1:
                 torch._dynamo.mark_dynamic(tensor, dimension)
 
 
-@cache
-def _origin(device: torch.device) -> Tensor:
-    return place_of(0, device)
-
-
-@cache
-def _nothing(device: torch.device) -> Tensor:
-    return torch.empty(0, dtype=torch.int32, device=device)
-
-
-def _grid(inputs: Inputs) -> tuple[int, int]:
-    """Rows and columns; a 1-D tensor is one row."""
-    return inputs.elements // max(1, inputs.columns), inputs.columns
-
-
-def _lies(field: Tensor, inputs: Inputs) -> tuple[bool, bool] | None:
-    """Whether a field has rows and columns of its own; None if it is spread along some dimensions in another way."""
-    shape = (1,) * (len(inputs.shape) - field.dim()) + tuple(field.shape)
-    rows = shape[:-1] == inputs.shape[:-1]
-    if not rows and any(size != 1 for size in shape[:-1]):
-        return None
-    return rows, shape[-1] == inputs.shape[-1]
-
-
-def _laid(field: Tensor, inputs: Inputs, shape: tuple[int, ...]) -> Tensor:
-    """A field as rows of columns, each of them 1 where it has none of its own, cut down to the rows of `shape`."""
-    lying = _lies(field, inputs)
-    assert lying is not None
-    if len(shape) == 1:
-        return field.reshape(-1)[: shape[0]]
-    rows, columns = shape
-    return field.reshape(-1, columns if lying[1] else 1)[: rows if lying[0] else 1]
+@torch.no_grad()
+def _invoke(kernel: Kernel, table: Table) -> Note:
+    out, *others = table.tensors
+    told = kernel(out, table.numbers, table.words, table.starts, *others)
+    return Note(witness(out if told is None else told), [task.out for task in table.tasks])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from core.errors import NonFiniteWeightsError
 from merging.activations import activations_of
-from merging.blocks import block_size, is_sound, witness
+from merging.batches import Task
+from merging.blocks import Note, block_size, unsound, witness
 from merging.compiled import Compiler
 from merging.kernels import BLOCK, Inputs, Sibling
 from merging.kernels import Pool as Siblings
@@ -53,47 +55,52 @@ def compute(
     compiler = compiler or AS_IT_STANDS
     if out is None:
         out = torch.empty(planned.shape, dtype=planned.dtype, device=parents.device)
-    check(planned, out, write(planned, parents, out, keep=keep, statistics=statistics, compiler=compiler))
+    options = Options(parents, keep, statistics, compiler)
+    task = prepare(planned, out, options)
+    notes = [Note(witness(out), [out])] if task is None else compiler.run([task])
+    if unsound(notes):
+        raise not_finite(planned)
     return out
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What tensors are computed from and with; see `compute`."""
+
+    parents: Parents
+    keep: bool
+    statistics: Statistics
+    compiler: Compiler
+
+    def load(self, source: Leaf | TensorPlan) -> torch.Tensor:
+        """A tensor of a parent, or of a nested recipe."""
+        if isinstance(source, Leaf):
+            return self.parents.tensor(source.digest, source.name, keep=self.keep)
+        return compute(source, self.parents, keep=self.keep, statistics=self.statistics, compiler=self.compiler)
+
+
 @torch.no_grad()
-def write(
-    planned: TensorPlan,
-    parents: Parents,
-    out: torch.Tensor,
-    *,
-    keep: bool,
-    statistics: Statistics,
-    compiler: Compiler,
-) -> list[torch.Tensor]:
-    """As `compute`, without waiting for the result: what it returns is for `check`, once all is under way."""
-
-    def inner(source: TensorPlan) -> torch.Tensor:
-        return compute(source, parents, keep=keep, statistics=statistics, compiler=compiler)
-
+def prepare(planned: TensorPlan, out: torch.Tensor, options: Options) -> Task | None:
+    """What is left to be run for the planned tensor; None where `out` holds it already."""
     if planned.plain is not planned:
-        return [witness(out.copy_(_adjusted(planned, inner(planned.plain))))]
-
-    def load(source: Leaf | TensorPlan) -> torch.Tensor:
-        return parents.tensor(source.digest, source.name, keep=keep) if isinstance(source, Leaf) else inner(source)
-
-    tensors = [load(source) for source in planned.sources]
+        out.copy_(_adjusted(planned, options.load(planned.plain)))
+        return None
+    tensors = [options.load(source) for source in planned.sources]
     if planned.copies:
-        return [witness(out.copy_(tensors[0]))]
-    activations = activations_of(planned, parents)
-    method, inputs = method_of(planned.method), inputs_of(planned, tensors, statistics, load, activations)
-    runner = compiler if method.info.elementwise else AS_IT_STANDS
-    return runner.run(method.kernel(inputs), inputs, out.view(-1), planned.scale)
+        out.copy_(tensors[0])
+        return None
+    activations = activations_of(planned, options.parents)
+    inputs = inputs_of(planned, tensors, options.statistics, options.load, activations)
+    method = method_of(planned.method)
+    return Task(method.kernel(inputs), inputs, out.view(-1), planned.scale, method.info.elementwise)
 
 
-def check(planned: TensorPlan, out: torch.Tensor, witnesses: list[torch.Tensor]) -> None:
-    """Raise NonFiniteWeightsError, naming the tensor, if what was written holds NaN or infinity."""
-    if not is_sound(witnesses, out):
-        raise NonFiniteWeightsError(
-            f"built weights must be finite, but tensor {planned.name!r} is not: take smaller weights or a wider dtype",
-            where=planned.name,
-        )
+def not_finite(planned: TensorPlan) -> NonFiniteWeightsError:
+    """The failure of a tensor that holds NaN or infinity."""
+    return NonFiniteWeightsError(
+        f"built weights must be finite, but tensor {planned.name!r} is not: take smaller weights or a wider dtype",
+        where=planned.name,
+    )
 
 
 def _adjusted(planned: TensorPlan, plain: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,19 @@
-"""How much memory there is, and telling a lack of it apart from every other failure."""
+"""Memory for tensors: how much there is, in what order they lie in it, and when it is lacking."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 
 from core.errors import OutOfMemoryError
+
+#: Bytes that tensors must be a multiple of to lie one after another, so that all of them are aligned.
+ALIGNED = 64
 
 
 @contextmanager
@@ -39,3 +44,23 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_rows(sizes: Sequence[tuple[Sequence[int], torch.dtype]], device: torch.device) -> list[torch.Tensor]:
+    """Uninitialised tensors of these shapes and dtypes; those of one size lie one after another, in order."""
+    groups: dict[tuple[int, torch.dtype], list[int]] = defaultdict(list)
+    for place, (shape, dtype) in enumerate(sizes):
+        groups[torch.Size(shape).numel(), dtype].append(place)
+    made: dict[int, torch.Tensor] = {}
+    for (elements, dtype), places in groups.items():
+        if elements * dtype.itemsize % ALIGNED:
+            rows = [torch.empty(elements, dtype=dtype, device=device) for _ in places]
+        else:
+            rows = list(torch.empty(len(places), elements, dtype=dtype, device=device).unbind())
+        made.update((place, row.view(sizes[place][0])) for place, row in zip(places, rows, strict=True))
+    return [made[place] for place in range(len(sizes))]
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Sorts names with the numbers in them by value, so that layer 10 follows layer 9."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))

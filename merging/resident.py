@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,14 @@ from core.checkpoint import combine_digests
 from core.noun import canonical_json
 from core.recipe.output import output_config
 from core.recipe.resolved import ResolvedRecipe
+from merging.batches import Task
+from merging.blocks import Note, unsound, witness
 from merging.compiled import Compiler
-from merging.compute import check, write
-from merging.memory import fits, free_bytes, lacks_memory
+from merging.compute import Options, not_finite, prepare
+from merging.memory import fits, free_bytes
 from merging.plan import TensorPlan, plan
 from merging.skeleton import Skeleton, build_skeleton
+from merging.slots import Slots
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
 from merging.statistics import Statistics
 from merging.vocabulary import Vocabularies
@@ -27,6 +30,8 @@ from merging.vocabulary import Vocabularies
 KEPT_SKELETONS = 8
 #: Share of the memory free at the start that statistics of the parents may fill.
 KEPT_SHARE = 0.25
+#: Elements whose sources are gathered before they are merged: bounds what is held of parents that are not kept.
+AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -75,10 +80,10 @@ class Resident:
         self.device = parents.device if device is None else torch.device(device)
         self._attention = attn_implementation
         self._forward_dtype = forward_dtype
-        self._widened: dict[str, torch.nn.Parameter] = {}
+        self._widened: dict[Hashable, torch.nn.Parameter] = {}
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
-        self._slots: dict[str, torch.nn.Parameter] = {}
-        self._shared: dict[str, torch.nn.Parameter] = {}
+        self._slots = Slots(self.device)
+        self._shared: dict[Hashable, torch.nn.Parameter] = {}
         room = int(free_bytes(parents.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
         self._statistics = Statistics(room)
         self._compiler = compiler or Compiler()
@@ -120,25 +125,21 @@ class Resident:
         return self._skeletons[key]
 
     def _parameters(self, plans: Iterable[TensorPlan]) -> dict[str, torch.nn.Parameter]:
-        """A parameter for every plan; plans with one key get one parameter."""
+        """A parameter for every plan; plans of one content get one parameter."""
         plans = tuple(plans)
-        self._shared = {planned.key: self._share(planned) for planned in plans if planned.shared}
-        wanted = {planned.key: planned for planned in plans if not planned.shared}
-        free = [key for key in self._slots if key not in wanted]
-        anew = {key: (planned, self._claim(planned, free)) for key, planned in wanted.items() if key not in self._slots}
-        written = {key: self._write(planned, slot) for key, (planned, slot) in anew.items()}
-        # Looked at only now, so that a GPU is not waited for after every tensor.
-        for key, (planned, slot) in anew.items():
-            check(planned, slot.data, written[key])
-            self._slots[key] = slot
-        return {p.name: self._shared[p.key] if p.shared else self._slots[p.key] for p in plans}
+        self._shared = {planned.content: self._share(planned) for planned in plans if planned.shared}
+        wanted = {planned.content: planned for planned in plans if not planned.shared}
+        claimed = self._slots.claim(wanted)
+        self._write([(wanted[content], slot.parameter.data) for content, slot in claimed.items()])
+        self._slots.settle(claimed)
+        return {p.name: self._shared[p.content] if p.shared else self._slots.parameter(p.content) for p in plans}
 
     def _widen(
         self, plans: Iterable[TensorPlan], parameters: Mapping[str, torch.nn.Parameter]
     ) -> Mapping[str, torch.nn.Parameter]:
         """What the model computes with: the parameters, or exact copies of them in `forward_dtype`, kept by key."""
         wide = self._forward_dtype
-        keys = {planned.name: planned.key for planned in plans}
+        keys = {planned.name: planned.content for planned in plans}
         if wide is None or all(parameter.dtype == wide for parameter in parameters.values()):
             self._widened = {}
             return parameters
@@ -152,39 +153,34 @@ class Resident:
                 )
         return {name: self._widened[key] for name, key in keys.items()}
 
-    def _write(self, planned: TensorPlan, slot: torch.nn.Parameter) -> list[torch.Tensor]:
-        statistics, compiler = self._statistics, self._compiler
-        return write(planned, self.parents, slot.data, keep=True, statistics=statistics, compiler=compiler)
+    def _write(self, plans: Sequence[tuple[TensorPlan, torch.Tensor]]) -> None:
+        """Compute every planned tensor into its memory."""
+        options = Options(self.parents, True, self._statistics, self._compiler)
+        notes: list[Note] = []
+        tasks: list[Task] = []
+        for planned, out in plans:
+            task = prepare(planned, out, options)
+            if task is None:
+                notes.append(Note(witness(out), [out]))
+                continue
+            tasks.append(task)
+            if sum(waiting.inputs.elements for waiting in tasks) >= AT_ONCE:
+                notes += self._compiler.run(tasks)
+                tasks = []
+        notes += self._compiler.run(tasks)
+        # Looked at only now, so that a GPU is not waited for after every tensor.
+        wrong = {out.data_ptr() for out in unsound(notes)}
+        for planned, out in plans:
+            if out.data_ptr() in wrong:
+                raise not_finite(planned)
 
     def _share(self, planned: TensorPlan) -> torch.nn.Parameter:
         leaf = planned.shared
         assert leaf is not None
-        kept = self._shared.get(planned.key)
+        kept = self._shared.get(planned.content)
         if kept is not None:
             return kept
         return torch.nn.Parameter(self.parents.tensor(leaf.digest, leaf.name).to(self.device), requires_grad=False)
-
-    def _claim(self, planned: TensorPlan, free: list[str]) -> torch.nn.Parameter:
-        """A slot of the plan's shape and dtype that the candidate does not need; a new one where there is none."""
-        for place, key in enumerate(free):
-            slot = self._slots[key]
-            if slot.shape == planned.shape and slot.dtype == planned.dtype:
-                del free[place]
-                # Forgotten before it is written, so that a failed build leaves no slot under a wrong key.
-                return self._slots.pop(key)
-        try:
-            return self._allocate(planned)
-        except (MemoryError, RuntimeError) as error:
-            if not free or not lacks_memory(error):
-                raise
-            for key in free:
-                del self._slots[key]
-            free.clear()
-            return self._allocate(planned)
-
-    def _allocate(self, planned: TensorPlan) -> torch.nn.Parameter:
-        memory = torch.empty(planned.shape, dtype=planned.dtype, device=self.device)
-        return torch.nn.Parameter(memory, requires_grad=False)
 
 
 def weights_digest(built: Built) -> str:

@@ -14,7 +14,7 @@ from core.checkpoint import StoredTensor, stored_tensors
 from core.errors import CheckpointError, MissingCheckpointError, NonFiniteCheckpointError
 from core.model import DTYPE_NAMES, Header, TensorInfo
 from core.recipe.output import SAVE_DTYPES
-from merging.memory import free_bytes
+from merging.memory import free_bytes, in_rows, natural
 
 #: Share of the memory free at the start that kept tensors may fill.
 KEPT_SHARE = 0.6
@@ -60,6 +60,7 @@ class Parents:
         self._derived: dict[str, Derived] = {}
         self._files: dict[Path, mmap.mmap] = {}
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
+        self._rows: dict[tuple[str, str], torch.Tensor] = {}
         self._room = int(free_bytes(self.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
         self._finite: set[tuple[str, str]] = set()
 
@@ -85,7 +86,7 @@ class Parents:
         derived = self._derived.get(digest)
         if derived is not None and (origin := derived.origin(name)):
             return self.tensor(*origin, keep=keep)
-        tensor = self._read(digest, name) if derived is None else derived.make(name, self)
+        tensor = derived.make(name, self) if derived is not None else self._read(digest, name, keep)
         if (digest, name) not in self._finite:
             if not is_finite(tensor):
                 raise NonFiniteCheckpointError(
@@ -93,25 +94,42 @@ class Parents:
                     where=name,
                 )
             self._finite.add((digest, name))
-        if keep and tensor.nbytes <= self._room:
+        if derived is not None and keep and tensor.nbytes <= self._room:
             self._room -= tensor.nbytes
-            # A mapped tensor may lie at any address; a kept one is aligned like any other.
-            mapped = self.device.type == "cpu" and derived is None
-            tensor = self._kept[digest, name] = tensor.clone() if mapped else tensor
+            self._rows[digest, name] = tensor
+        if (digest, name) in self._rows:
+            self._kept[digest, name] = tensor
         return tensor
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of the tensors held on the device."""
-        return sum(tensor.nbytes for tensor in self._kept.values())
-
-    def _read(self, digest: str, name: str) -> torch.Tensor:
+    def _read(self, digest: str, name: str, keep: bool) -> torch.Tensor:
+        """A tensor on the device, in memory that is kept where there is room."""
         if digest not in self._stored:
             raise MissingCheckpointError(f"the model with weights {digest!r} is not open: give its folder")
         stored = self._stored[digest].get(name)
         if stored is None:
             raise MissingCheckpointError(f"the model with weights {digest!r} has no tensor {name!r}", where=name)
-        return self.mapped(stored).to(self.device)
+        mapped, row = self.mapped(stored), self._row(digest, stored.info) if keep else None
+        return mapped.to(self.device) if row is None else row.copy_(mapped)
+
+    def _row(self, digest: str, info: TensorInfo) -> torch.Tensor | None:
+        """Memory to keep a tensor in, beside the model's others of its size; None if there is no room."""
+        if (digest, info.name) in self._rows:
+            return self._rows[digest, info.name]
+        stored = [each.info for each in self._stored[digest].values()]
+        alike = [each for each in stored if (each.elements, each.dtype) == (info.elements, info.dtype)]
+        for group in (sorted(alike, key=lambda each: natural(each.name)), [info]):
+            size = len(group) * info.elements * torch_dtype(info).itemsize
+            if size <= self._room:
+                self._room -= size
+                rows = in_rows([(each.shape, torch_dtype(each)) for each in group], self.device)
+                self._rows.update(((digest, each.name), row) for each, row in zip(group, rows, strict=True))
+                return self._rows[digest, info.name]
+        return None
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes set aside for tensors held on the device."""
+        return sum(tensor.nbytes for tensor in self._rows.values())
 
     def mapped(self, stored: StoredTensor) -> torch.Tensor:
         """A view of the file's bytes; the mapping is private, so that no write could ever reach the file."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.errors import CheckpointError, NonFiniteCheckpointError, NonFiniteWeightsError, OutOfMemoryError
 from merging import resident as resident_module
+from merging import slots
 from merging.resident import Resident, weights_digest
 
 LAYOUTS = {
@@ -134,8 +136,8 @@ def test_builds_in_any_order_give_the_bytes_of_a_fresh_build(family):
 
 def test_only_tensors_whose_content_changed_are_computed_again(family, monkeypatch):
     computed: list[str] = []
-    real = resident_module.write
-    monkeypatch.setattr(resident_module, "write", lambda p, *a, **k: (computed.append(p.name), real(p, *a, **k))[1])
+    real = resident_module.prepare
+    monkeypatch.setattr(resident_module, "prepare", lambda p, *a: (computed.append(p.name), real(p, *a))[1])
     resident = Resident(family.parents())
     resident.build(family.merge("linear", weight={"a": 0.5, "b": 0.5, "c": {"groups": [0.1, 0.1, 0.1, 0.1]}}))
     assert len(computed) == len(family.models["a"].header.tensors)
@@ -200,41 +202,42 @@ def test_files_that_changed_since_registration_are_refused(family, rewrite: Call
 def test_what_the_last_candidate_left_is_given_up_before_memory_runs_out(family, monkeypatch):
     resident = Resident(family.parents())
     resident.build(family.merge("linear"))
-    real, refusals = resident._allocate, [1]
+    real, refusals, left = slots.in_rows, [1], []
 
-    def full(planned):
+    def full(sizes, device):
         if refusals and refusals.pop():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(planned)
+        left.append(sum(gone() is None for gone in before))
+        return real(sizes, device)
 
-    monkeypatch.setattr(resident, "_allocate", full)
+    before = [weakref.ref(slot.parameter) for slot in resident._slots._held.values()]
+    resident._filled.empty()
+    monkeypatch.setattr(slots, "in_rows", full)
     recipe = family.merge("linear", save_dtype="bfloat16")
     assert weights_digest(resident.build(recipe)) == weights_digest(Resident(family.parents()).build(recipe))
-    assert {slot.dtype for slot in resident._slots.values()} == {torch.bfloat16}
+    assert left[0] == len(before) > 0
 
 
 def test_a_candidate_that_does_not_fit_is_a_typed_failure_and_the_next_build_is_sound(family, monkeypatch):
     resident = Resident(family.parents())
 
-    def full(planned):
+    def full(sizes, device):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(resident, "_allocate", full)
+        patch.setattr(slots, "in_rows", full)
         with pytest.raises(OutOfMemoryError, match="CUDA out of memory"):
             resident.build(family.merge("linear"))
     assert resident.build(family.merge("linear")).model.device.type == "cpu"
 
 
 def test_other_runtime_errors_are_not_called_a_lack_of_memory(family, monkeypatch):
-    resident = Resident(family.parents())
-
-    def broken(planned):
+    def broken(sizes, device):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(resident, "_allocate", broken)
+    monkeypatch.setattr(slots, "in_rows", broken)
     with pytest.raises(RuntimeError, match="something else"):
-        resident.build(family.merge("linear"))
+        Resident(family.parents()).build(family.merge("linear"))
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

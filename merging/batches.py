@@ -1,0 +1,171 @@
+"""Many tensors in one call of a kernel: as rows of a table, where tensors of one size lie one after another in memory.
+
+Large tensors are cut into rows as well, so that every table has enough of them to share between cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from merging.kernels import Inputs, Step
+from merging.randomness import WORD, signed
+
+#: Elements of a row at most: some hundred kilobytes.
+WIDTH = 1 << 17
+#: Rows have an index per element only below this length.
+LONGEST = 1 << 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A step to be run: its result times `scale`, rounded once, goes into the flat `out`.
+
+    Attributes:
+        exact: whether the formula gives the same bytes however it is run.
+    """
+
+    step: Step
+    inputs: Inputs
+    out: Tensor
+    scale: float
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The arguments of one call.
+
+    Attributes:
+        tasks: whose results it holds, or parts of them.
+        tensors: (rows, columns) the result and the sources; then the fields, which may have one row or one column.
+        numbers: (rows, k + 1) float32, the step's numbers and the scale.
+        words: (rows, k) int32.
+        starts: (rows, 1) int32, the index of every row's first element within its tensor; (1, 1) if nobody asks.
+    """
+
+    tasks: Sequence[Task]
+    tensors: Sequence[Tensor]
+    numbers: Tensor
+    words: Tensor
+    starts: Tensor
+
+
+def tables(tasks: Sequence[Task], limit: int) -> Iterator[Table]:
+    """Tasks of one variant as tables of at most `limit` elements (and at least one row)."""
+    for run in _runs(tasks):
+        if run[0].step.fields:
+            rows, columns = grid(run[0].inputs)
+            yield from slices(run, rows, columns, limit)
+            continue
+        parts = _parts(run[0].inputs.elements)
+        if parts:
+            yield from slices(run, parts, run[0].inputs.elements // parts, limit)
+        else:
+            yield from _with_rest(run[0], limit)
+
+
+def grid(inputs: Inputs) -> tuple[int, int]:
+    """Rows and columns of a tensor; a 1-D tensor is one row."""
+    return inputs.elements // max(1, inputs.columns), inputs.columns
+
+
+def laid(field: Tensor, inputs: Inputs) -> Tensor | None:
+    """A field as a table of rows and columns, or of one of either; None if it is spread in another way."""
+    shape = (1,) * (len(inputs.shape) - field.dim()) + tuple(field.shape)
+    if shape[:-1] != inputs.shape[:-1] and any(size != 1 for size in shape[:-1]):
+        return None
+    return field.reshape(-1, shape[-1] if shape else 1)
+
+
+def _runs(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """The tasks in lists of equal size whose tensors all follow one another in memory; alone where they have fields."""
+    ordered = sorted(tasks, key=lambda task: (task.inputs.elements, task.out.data_ptr()))
+    run = ordered[:1]
+    for before, after in pairwise(ordered):
+        if after.step.fields or not _adjacent(before, after):
+            yield run
+            run = []
+        run.append(after)
+    if run:
+        yield run
+
+
+def _adjacent(before: Task, after: Task) -> bool:
+    if before.inputs.elements != after.inputs.elements:
+        return False
+    pairs = zip((before.out, *before.inputs.tensors), (after.out, *after.inputs.tensors), strict=True)
+    return all(
+        right.data_ptr() == left.data_ptr() + left.nbytes
+        and right.untyped_storage().data_ptr() == left.untyped_storage().data_ptr()
+        for left, right in pairs
+    )
+
+
+def slices(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Table]:
+    """Tables of at most `limit` elements of tensors that follow one another, cut into so many rows of some width."""
+    first, rows = run[0], len(run) * parts
+    whole = [tensor.as_strided((rows, width), (width, 1)) for tensor in (first.out, *first.inputs.tensors)]
+    fields = [_field(field, first.inputs) for field in first.step.fields]
+    numbers, words = _numbers(run, parts), _words(run, parts)
+    starts = _starts(parts, width, first.inputs.device).repeat(len(run), 1) if first.step.indexed else None
+    height = max(1, limit // width)
+    for top in range(0, rows, height):
+        end = min(top + height, rows)
+        yield Table(
+            tasks=run[top // parts : (end - 1) // parts + 1],
+            tensors=[t if t.shape[0] == 1 != rows else t[top:end] for t in (*whole, *fields)],
+            numbers=numbers[top:end],
+            words=words[top:end],
+            starts=_starts(1, 0, first.inputs.device) if starts is None else starts[top:end],
+        )
+
+
+def _with_rest(task: Task, limit: int) -> Iterator[Table]:
+    """Tables of a tensor that equal rows do not fill: full rows, and one shorter row."""
+    rows = task.inputs.elements // WIDTH
+    yield from slices([_cut(task, 0, rows * WIDTH)], rows, WIDTH, limit)
+    rest = next(slices([_cut(task, rows * WIDTH, task.inputs.elements)], 1, task.inputs.elements - rows * WIDTH, limit))
+    starts = torch.full((1, 1), signed(rows * WIDTH & WORD), dtype=torch.int32, device=task.inputs.device)
+    yield Table([task], rest.tensors, rest.numbers, rest.words, starts if task.step.indexed else rest.starts)
+
+
+def _cut(task: Task, start: int, stop: int) -> Task:
+    inputs = replace(task.inputs, tensors=tuple(tensor[start:stop] for tensor in task.inputs.tensors))
+    return replace(task, inputs=inputs, out=task.out[start:stop])
+
+
+def _field(field: Tensor, inputs: Inputs) -> Tensor:
+    table = laid(field.to(inputs.device), inputs)
+    assert table is not None
+    return table
+
+
+def _numbers(run: Sequence[Task], parts: int) -> Tensor:
+    values = [[*task.step.numbers, task.scale] for task in run]
+    table = torch.tensor(values, dtype=torch.float32, device=run[0].inputs.device)
+    return table if parts == 1 else table.repeat_interleave(parts, 0)
+
+
+def _words(run: Sequence[Task], parts: int) -> Tensor:
+    values = [[signed(word) for word in task.step.words] for task in run]
+    table = torch.tensor(values, dtype=torch.int32, device=run[0].inputs.device)
+    return table if parts == 1 else table.repeat_interleave(parts, 0)
+
+
+@cache
+def _parts(elements: int) -> int:
+    """How many equal rows a tensor is cut into; 0 if there is no good number."""
+    least = max(1, -(-elements // WIDTH))
+    return next((parts for parts in range(least, 2 * least + 8) if elements % parts == 0), 0)
+
+
+@cache
+def _starts(parts: int, width: int, device: torch.device) -> Tensor:
+    starts = [signed(part * width & WORD) for part in range(parts)]
+    return torch.tensor(starts, dtype=torch.int32, device=device).view(-1, 1)

@@ -1,0 +1,87 @@
+"""The resident memory: one slot per content, written anew only where the content changes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from merging.memory import in_rows, lacks_memory, natural
+from merging.plan import TensorPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Memory for one tensor, and the name it was last written under."""
+
+    parameter: torch.nn.Parameter
+    name: str
+
+
+class Slots:
+    """Slots outlive their candidate: what the next one does not need may be overwritten by it.
+
+    Args:
+        device: where they lie.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._held: dict[Hashable, Slot] = {}
+
+    def parameter(self, content: Hashable) -> torch.nn.Parameter:
+        """The slot that holds a content."""
+        return self._held[content].parameter
+
+    def claim(self, wanted: Mapping[Hashable, TensorPlan]) -> dict[Hashable, Slot]:
+        """A slot for every plan whose content is not held yet; `settle` them once they are written.
+
+        Until then they hold nothing, so that a failed build leaves no slot under a wrong content.
+        """
+        missing = {content: planned for content, planned in wanted.items() if content not in self._held}
+        claimed = self._reuse(missing, [content for content in self._held if content not in wanted])
+        rest = {content: planned for content, planned in missing.items() if content not in claimed}
+        try:
+            return {**claimed, **self._allocate(rest)}
+        except (MemoryError, RuntimeError) as error:
+            free = [content for content in self._held if content not in wanted]
+            if not free or not lacks_memory(error):
+                raise
+            for content in free:
+                del self._held[content]
+            return {**claimed, **self._allocate(rest)}
+
+    def settle(self, written: Mapping[Hashable, Slot]) -> None:
+        """Claimed slots hold their contents now."""
+        self._held.update(written)
+
+    def _reuse(self, missing: Mapping[Hashable, TensorPlan], free: list[Hashable]) -> dict[Hashable, Slot]:
+        """Free slots of the right shape and dtype; first those that had the same name, for they lie in order."""
+        kinds: dict[tuple[torch.Size, torch.dtype], dict[str, list[Hashable]]] = defaultdict(lambda: defaultdict(list))
+        for content in free:
+            slot = self._held[content]
+            kinds[slot.parameter.shape, slot.parameter.dtype][slot.name].append(content)
+        claimed, others = {}, []
+        for content, planned in missing.items():
+            same = kinds[torch.Size(planned.shape), planned.dtype].get(planned.name)
+            if same:
+                claimed[content] = self._held.pop(same.pop())
+            else:
+                others.append((content, planned))
+        for content, planned in others:
+            names = kinds[torch.Size(planned.shape), planned.dtype]
+            found = next((slots for slots in names.values() if slots), None)
+            if found:
+                claimed[content] = Slot(self._held.pop(found.pop()).parameter, planned.name)
+        return claimed
+
+    def _allocate(self, plans: Mapping[Hashable, TensorPlan]) -> dict[Hashable, Slot]:
+        """New slots; those of one size lie one after another in the order of their names."""
+        ordered = sorted(plans.items(), key=lambda item: natural(item[1].name))
+        made = in_rows([(planned.shape, planned.dtype) for _, planned in ordered], self._device)
+        return {
+            content: Slot(torch.nn.Parameter(tensor, requires_grad=False), planned.name)
+            for (content, planned), tensor in zip(ordered, made, strict=True)
+        }
