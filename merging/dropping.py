@@ -6,6 +6,7 @@ from torch import Tensor
 
 from core.params import ChoiceParam, FloatParam
 from merging.kernels import Block, Inputs, Number
+from merging.masks import below, chosen
 from merging.randomness import draws, keep_mask, threshold
 from merging.scaling import norm_ratio
 
@@ -36,22 +37,14 @@ def key_words(inputs: Inputs) -> tuple[int, ...]:
     return tuple(word for key in keys for word in (key.index, key.state))
 
 
-def drawn(block: Block, word: int) -> Tensor:
-    """The 24-bit draws of a block's elements, where two words of a mask key begin; int32."""
-    assert block.index is not None
-    assert block.stretch is not None
-    return draws(block.index, block.words[word] ^ block.stretch, block.words[word + 1])
-
-
 def dropping(inputs: Inputs) -> tuple[tuple[Number, ...], tuple[int, ...]]:
     """The numbers and words of `dropped`, from the parameters `density`, `rescale` and `q`."""
     densities = inputs.values("density")
-    thresholds = [threshold(density) for density in densities]
     factors = [
         _factor(inputs, position, density, q)
         for position, density, q in zip(inputs.others, densities, inputs.numbers("q"), strict=True)
     ]
-    return (*thresholds, *factors), key_words(inputs)
+    return tuple(factors), (*key_words(inputs), *(int(threshold(density)) for density in densities))
 
 
 def dropped(block: Block) -> list[Tensor]:
@@ -61,11 +54,18 @@ def dropped(block: Block) -> list[Tensor]:
         block: of an indexed step, whose numbers are a weight per source and then those of `dropping`.
     """
     count = len(block.others)
-    thresholds, factors = range(count, 2 * count), block.numbers[2 * count : 3 * count]
+    thresholds, factors = block.words[2 * count : 3 * count], block.numbers[count : 2 * count]
     return [
-        delta.mul_(block.kept(2 * i, place)).mul_(factor)
-        for i, (delta, place, factor) in enumerate(zip(block.deltas(), thresholds, factors, strict=True))
+        chosen(delta, below(drawn(block, 2 * i), limit)).mul_(factor)
+        for i, (delta, limit, factor) in enumerate(zip(block.deltas(), thresholds, factors, strict=True))
     ]
+
+
+def drawn(block: Block, word: int) -> Tensor:
+    """The 24-bit draws of a block's elements, where two words of a mask key begin; int32."""
+    assert block.index is not None
+    assert block.stretch is not None
+    return draws(block.index, block.words[word] ^ block.stretch, block.words[word + 1])
 
 
 def _factor(inputs: Inputs, position: int, density: float, q: Number) -> Number:

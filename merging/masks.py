@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: The sign of a float32, its magnitude, and the float32 one, as integers.
-SIGN, MAGNITUDE, ONE = -(1 << 31), 0x7FFFFFFF, 0x3F800000
+#: The magnitude of a float32, and the float32 one, as integers.
+MAGNITUDE, ONE = 0x7FFFFFFF, 0x3F800000
 
 
 def below(left: Tensor, right: Tensor | int) -> Tensor:
@@ -31,14 +31,21 @@ def sizes(values: Tensor) -> Tensor:
     return values.to(torch.float32).view(torch.int32) & MAGNITUDE
 
 
-def agreeing(votes: Tensor, total: Tensor) -> Tensor:
-    """Where a vote is not zero and has the sign of the total, a total of zero counting as positive."""
+def agreeing(votes: Tensor, total: Tensor, *, zeros: bool) -> Tensor:
+    """Where a vote has the sign of the total, a total of zero counting as positive.
+
+    Args:
+        votes, total: float32 (or float64, in checks). A total of -0.0 counts as negative, but votes only add up to
+            that where all of them are zero.
+        zeros: whether votes of zero may count as agreeing, which is cheaper where nothing hangs on it.
+    """
     if votes.dtype != torch.float32:
         return -torch.gt(votes * torch.where(total >= 0.0, 1.0, -1.0), 0.0).to(torch.int32)
-    # A total of -0.0 counts as negative here, but arises only where every vote is zero.
-    turned = (total.view(torch.int32) & SIGN).bitwise_xor_(votes.view(torch.int32))
-    # Positive integers are those that stay non-negative when 1 is taken off.
-    return (turned - 1).bitwise_or_(turned).bitwise_not_().bitwise_right_shift_(31)
+    turned = (votes.view(torch.int32) ^ total.view(torch.int32)).bitwise_not_()
+    if not zeros:
+        # A magnitude of zero stays below zero when 1 is taken off.
+        turned.bitwise_and_((votes.view(torch.int32) & MAGNITUDE).sub_(1).bitwise_not_())
+    return turned.bitwise_right_shift_(31)
 
 
 def zero_as_one(values: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ def elected(block: Block, thinned: Sequence[Tensor], *, elect: str, normalize: b
     merged: Tensor | None = None
     divisor: Tensor | None = None
     for part, vote, weight in zip(thinned, votes, weights, strict=True):
-        agrees = agreeing(vote, total)
+        # Entries of zero add nothing to the sum, whether they agree or not; to the divisor they must not.
+        agrees = agreeing(vote, total, zeros=not normalize)
         term = chosen(part, agrees) * weight
         merged = term if merged is None else merged.add_(term)
         if normalize:

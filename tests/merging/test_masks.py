@@ -43,12 +43,15 @@ def test_sizes_are_ordered_as_magnitudes_are(values):
     assert torch.equal(found[:, None] == found, magnitudes[:, None] == magnitudes)
 
 
+@pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_vote_agrees_with_a_total_of_its_sign_and_zeros_never_do(dtype):
+def test_a_vote_agrees_with_a_total_of_its_sign_and_zeros_never_do_where_that_matters(dtype, zeros):
     one, other = torch.tensor(SPECIAL, dtype=dtype), torch.tensor([0.0, 2.0, -2.0, 1e-45, -1e-45], dtype=dtype)
     votes, totals = (each.contiguous() for each in torch.cartesian_prod(one, other).T)
     expected = torch.where(totals >= 0, votes > 0, votes < 0)
-    assert torch.equal(agreeing(votes, totals) == -1, expected)
+    found = agreeing(votes, totals, zeros=zeros) == -1
+    matters = (votes != 0) | (not zeros)
+    assert torch.equal(found[matters], expected[matters])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
