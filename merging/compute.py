@@ -105,14 +105,22 @@ def not_finite(planned: TensorPlan) -> NonFiniteWeightsError:
 
 def _adjusted(planned: TensorPlan, plain: torch.Tensor) -> torch.Tensor:
     """The float32 result with the factor on its part and the shift; `plain` is overwritten."""
-    part = planned.part
-    if part is not None:
-        index = torch.arange(plain.shape[part.axis], device=plain.device) % part.period < part.length
-        factor = torch.where(index, part.scale, 1.0).to(torch.float32)
-        plain.mul_(factor if part.axis == -1 else factor.view(-1, *(1,) * (plain.dim() - 1)))
+    factor = part_factor(planned, plain.device)
+    if factor is not None:
+        plain.mul_(factor)
     if planned.shift != 0.0:
         plain.add_(planned.shift)
     return plain
+
+
+def part_factor(planned: TensorPlan, device: torch.device) -> torch.Tensor | None:
+    """The factor on the result's part and 1 elsewhere, in a shape that spreads over the tensor; None without a part."""
+    part = planned.part
+    if part is None:
+        return None
+    index = torch.arange(planned.shape[part.axis], device=device) % part.period < part.length
+    factor = torch.where(index, part.scale, 1.0).to(torch.float32)
+    return factor if part.axis == -1 else factor.view(-1, *(1,) * (len(planned.shape) - 1))
 
 
 def inputs_of(
@@ -159,7 +167,9 @@ def peak_bytes(planned: TensorPlan) -> int:
     # The blocks of every source with what a formula makes of them, and small tables.
     at_once = max(BLOCK, block_size(torch.device("cpu")) * torch.get_num_threads())
     blocks = 4 * min(elements, at_once) * (6 * len(planned.sources) + 8) + (1 << 20)
-    return own + elements * (planned.dtype.itemsize + method_of(planned.method).scratch) + blocks + _pooled(planned)
+    method = method_of(planned.method)
+    kernel = elements * (method.scratch + method.fields * len(planned.sources))
+    return own + elements * planned.dtype.itemsize + kernel + blocks + _pooled(planned)
 
 
 def _pooled(planned: TensorPlan) -> int:

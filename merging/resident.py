@@ -90,10 +90,19 @@ class Resident:
         self._filled: Skeleton | None = None
         self.vocabularies = Vocabularies(parents)
 
-    def build(self, recipe: ResolvedRecipe) -> Built:
+    @property
+    def options(self) -> Options:
+        """What its tensors are computed from and with."""
+        return Options(self.parents, True, self._statistics, self._compiler)
+
+    def build(self, recipe: ResolvedRecipe, *, apart: bool = False) -> Built:
         """The candidate's model. It replaces the one built before, which must no longer be used.
 
         After a failure no model is held until the next build.
+
+        Args:
+            recipe: the candidate.
+            apart: give every tensor a parameter of its own, also where tensors of one content share their memory.
 
         Raises:
             NonFiniteWeightsError, NonFiniteCheckpointError: a tensor holds NaN or infinity; names it.
@@ -109,6 +118,8 @@ class Resident:
         with fits("a candidate", self.device):
             parameters = self._parameters(plans)
             seen = self._widen(plans, parameters)
+        if apart:
+            seen = {name: torch.nn.Parameter(shared.data, requires_grad=False) for name, shared in seen.items()}
         skeleton.fill(seen)
         self._filled = skeleton
         return Built(skeleton.model, recipe.layer_keys(), {name: p.data for name, p in parameters.items()})
@@ -155,7 +166,7 @@ class Resident:
 
     def _write(self, plans: Sequence[tuple[TensorPlan, torch.Tensor]]) -> None:
         """Compute every planned tensor into its memory."""
-        options = Options(self.parents, True, self._statistics, self._compiler)
+        options = self.options
         notes: list[Note] = []
         tasks: list[Task] = []
         for planned, out in plans:
