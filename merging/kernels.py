@@ -233,12 +233,15 @@ class Method:
     """A merge method: what the catalogue says of it, and its arithmetic.
 
     Attributes:
-        scratch: bytes per element that the kernel takes at once besides its inputs and its step's fields.
+        scratch: bytes per element that the kernel takes at once besides its inputs and its step's fields, where nothing
+            can be kept from one candidate to the next.
+        fields: bytes per element of every source besides the base that its step's fields take.
     """
 
     info: MethodInfo
     kernel: Kernel
     scratch: int = 0
+    fields: int = 0
 
 
 def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:

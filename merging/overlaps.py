@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from core.params import FloatParam
@@ -57,8 +58,8 @@ def shares(inputs: Inputs) -> list[tuple[int, int]]:
             stop = min(start + BLOCK, inputs.elements)
             parts, count = active([inputs.delta(position, start, stop) for position in inputs.others], epsilon)
             for place, part in enumerate(parts):
-                own = count[part != 0.0]
-                found[place] += (int((own > 1).sum()), int((own == 1).sum()))
+                own = part != 0.0
+                found[place] += [int(torch.count_nonzero(own & each)) for each in (count > 1, count == 1)]
         return [(int(shared), int(alone)) for shared, alone in found]
 
     counted_shares: list[tuple[int, int]] = inputs.statistics.number(key, counted)

@@ -10,8 +10,8 @@ from torch import Tensor
 from merging.kernels import BLOCK, Inputs
 from merging.masks import MAGNITUDE, sizes
 
-#: Bytes per element of the ranks while they are taken.
-RANK_BYTES = 4
+#: Bytes per element of the planes (but for rows of more than 2^16 elements, which only small tensors have).
+RANK_BYTES = 2
 
 
 def row_ranks(inputs: Inputs, position: int) -> tuple[Tensor, ...]:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from core.catalog import MethodInfo
 from merging.kernels import Block, Inputs, Method, Step
-from merging.magnitudes import ORDER_BYTES
 from merging.outliers import GAMMA, OUTLIERS, kept_middle, middle
+from merging.ranks import RANK_BYTES
 from merging.scaling import RESCALE_TRIMMED
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
 from merging.task_vectors import ELECT, elected, electing
@@ -46,5 +46,5 @@ METHOD = Method(
         params=(TASK_WEIGHT, DENSITY, GAMMA, LAMBDA, normalize(default=False), ELECT, OUTLIERS, RESCALE_TRIMMED),
     ),
     kernel=kernel,
-    scratch=ORDER_BYTES,
+    fields=RANK_BYTES,
 )

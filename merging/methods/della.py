@@ -52,5 +52,5 @@ METHOD = Method(
         params=(TASK_WEIGHT, DENSITY, EPSILON, LAMBDA, normalize(default=True), RESCALE_RANKED, ELECT),
     ),
     kernel=kernel,
-    scratch=RANK_BYTES,
+    fields=RANK_BYTES,
 )

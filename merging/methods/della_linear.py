@@ -44,5 +44,5 @@ METHOD = Method(
         params=(TASK_WEIGHT, DENSITY, EPSILON, LAMBDA, normalize(default=False), RESCALE_RANKED),
     ),
     kernel=kernel,
-    scratch=RANK_BYTES,
+    fields=RANK_BYTES,
 )

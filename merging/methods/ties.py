@@ -24,7 +24,7 @@ from torch import Tensor
 from core.catalog import MethodInfo
 from core.params import ChoiceParam
 from merging.kernels import Block, Inputs, Method, Step
-from merging.magnitudes import ORDER_BYTES, Cut, changes, cut_at, largest, share, within
+from merging.magnitudes import Cut, changes, cut_at, largest, share, within
 from merging.masks import chosen
 from merging.scaling import RESCALE_TRIMMED, Kept, trimmed_factor
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
@@ -86,5 +86,4 @@ METHOD = Method(
         params=(TASK_WEIGHT, DENSITY, LAMBDA, normalize(default=True), TRIM_SCOPE, ELECT, RESCALE_TRIMMED),
     ),
     kernel=kernel,
-    scratch=ORDER_BYTES,
 )

@@ -44,6 +44,24 @@ def merge(
     seed: int = SEED,
 ) -> torch.Tensor:
     """The merged tensor. `sources` are values per array; the base, if there is one, is appended last."""
+    planned, parents = planned_of(
+        method, arrays, base=base, params=params, sources=sources, scale=scale, dtype=dtype, seed=seed
+    )
+    return compute(planned, parents)
+
+
+def planned_of(
+    method: str,
+    arrays: Sequence[Any],
+    *,
+    base: Any = None,
+    params: Mapping[str, Scalar] | None = None,
+    sources: Sequence[Mapping[str, Scalar]] | None = None,
+    scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    seed: int = SEED,
+) -> tuple[TensorPlan, Any]:
+    """What `merge` computes, and where its tensors come from."""
     info = method_of(method).info
     tensors = [torch.as_tensor(array) for array in (*arrays, *([] if base is None else [base]))]
     defaults = {spec.name: spec.default for spec in info.params if spec.scope != "source"}
@@ -66,7 +84,7 @@ def merge(
         dtype=dtype,
         pools=pools if (params or {}).get("trim_scope") == "model" else (),
     )
-    return compute(planned, ArrayParents(tensors))
+    return planned, ArrayParents(tensors)
 
 
 @pytest.fixture(name="merge")
