@@ -10,12 +10,15 @@ import torch
 
 #: Bytes of tensors kept by default.
 KEPT_BYTES = 1 << 30
+#: Tensors make room once as many others have been asked for as there are, so many times over.
+PATIENCE = 16
 
 
 class Statistics:
     """Values kept by what they are and by the content they were taken of.
 
-    Numbers are kept for ever; tensors make room for newer ones beyond `keep_bytes`.
+    Numbers are kept for ever. Tensors are kept while there is room. One candidate after another asks for all of them
+    in turn, so those that are there stay, and make room for others only when nobody has asked for them in a long time.
 
     Args:
         keep_bytes: how much of tensors may be kept; 0 keeps none.
@@ -24,6 +27,8 @@ class Statistics:
     def __init__(self, keep_bytes: int = KEPT_BYTES) -> None:
         self._numbers: dict[Hashable, Any] = {}
         self._tensors: OrderedDict[Hashable, tuple[torch.Tensor, ...]] = OrderedDict()
+        self._asked: dict[Hashable, int] = {}
+        self._clock = 0
         self._room = keep_bytes
 
     def number(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -33,22 +38,31 @@ class Statistics:
         return self._numbers[key]
 
     def has_room(self, key: Hashable, size: int) -> bool:
-        """Whether tensors of so many bytes are kept under the key, or can be without dropping others."""
-        return key in self._tensors or size <= self._room
+        """Whether tensors of so many bytes are kept under the key, or can be."""
+        self._clock += 1
+        if key in self._tensors:
+            return True
+        while size > self._room and self._tensors:
+            oldest = next(iter(self._tensors))
+            if self._clock - self._asked[oldest] <= PATIENCE * len(self._tensors):
+                break
+            self._room += _bytes(self._tensors.pop(oldest))
+            del self._asked[oldest]
+        return size <= self._room
 
     def tensors(self, key: Hashable, make: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
         """Tensors under a key, made on first use and whenever there was no room to keep them."""
+        self._clock += 1
         found = self._tensors.get(key)
-        if found is not None:
-            self._tensors.move_to_end(key)
-            return found
-        found = make()
-        size = _bytes(found)
-        while self._tensors and size > self._room:
-            self._room += _bytes(self._tensors.popitem(last=False)[1])
-        if size <= self._room:
+        if found is None:
+            found = make()
+            size = _bytes(found)
+            if not self.has_room(key, size):
+                return found
             self._room -= size
             self._tensors[key] = found
+        self._tensors.move_to_end(key)
+        self._asked[key] = self._clock
         return found
 
 
