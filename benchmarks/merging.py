@@ -1,0 +1,280 @@
+"""How fast candidates are built: against the memory, against mergekit, and against themselves.
+
+    python -m benchmarks.merging [--quick] [--json FILE]
+
+A build reads each source byte once and writes each output byte once; what it reaches is a fraction of the bandwidth of
+a plain copy, measured between the builds of the same run. Candidates differ in every weight and density from those
+before; statistics of the parents are warm. The model is a Llama of 32 layers and 160 M weights.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.claims import Report, run
+from benchmarks.merging_parents import MEASURED, NARROW, Family, Shape
+from benchmarks.oracle.venv import MERGEKIT, mergekit_python
+from core.recipe.resolved import ResolvedRecipe
+from merging.compiled import Compiler
+from merging.export import export
+from merging.resident import Resident
+
+#: (fp32, bf16) goals of the compiled build, by method.
+NEAR_COPY, DROPPING, TRIMMING = (0.8, 0.8), (0.6, 0.4), (0.35, 0.25)
+GOALS = {
+    "linear": NEAR_COPY,
+    "slerp": NEAR_COPY,
+    "task_arithmetic": NEAR_COPY,
+    "dare_linear": DROPPING,
+    "dare_ties": DROPPING,
+    "ties": TRIMMING,
+    "della": TRIMMING,
+    "breadcrumbs": TRIMMING,
+}
+#: The same without a compiler, for the methods whose arithmetic is next to nothing.
+PLAIN_GOAL = (0.4, 0.2)
+DTYPES = ("float32", "bfloat16")
+#: How many times faster than mergekit.
+AGAINST = {"linear": 10, "slerp": 10, "task_arithmetic": 10, "ties": 5, "dare_ties": 5}
+#: Weights of about 2 GB in float32.
+LARGE = Shape(layers=16, width=1472, inner=4096, heads=23, vocabulary=32_000)
+MEMORY = 512 << 20
+
+
+def params(method: str, number: int, count: int) -> dict[str, Any]:
+    """Values of candidate `number`, all unlike those of any other."""
+    weight = 0.3 + 0.013 * number
+    if method == "slerp":
+        return {"t": weight}
+    found: dict[str, Any] = {"weight": {name: weight + 0.1 * k for k, name in enumerate("abc"[:count])}}
+    if method not in ("linear", "task_arithmetic"):
+        found["density"] = {name: 0.4 + 0.011 * number + 0.05 * k for k, name in enumerate("abc"[:count])}
+    return found
+
+
+def candidates(family: Family, method: str, count: int) -> Iterator[ResolvedRecipe]:
+    """Candidates of one method, without end."""
+    number = 0
+    while True:
+        yield family.merge(method, count, params(method, number, count), base=method not in ("linear", "slerp"))
+        number += 1
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class Copying:
+    """A plain copy of as many bytes as a model has."""
+
+    def __init__(self, size: int) -> None:
+        self.source = torch.ones(size // 4)
+        self.target = torch.empty_like(self.source)
+
+    def __call__(self) -> None:
+        self.target.copy_(self.source)
+
+
+def fraction(resident: Resident, found: Iterator[ResolvedRecipe], sources: int, copying: Copying, rounds: int) -> float:
+    """Share of the copy bandwidth that builds reach: the median of pairs measured one after the other."""
+    shares = []
+    for _ in range(rounds):
+        recipe = next(found)
+        before = seconds(copying)
+        taken = seconds(lambda recipe=recipe: resident.build(recipe))
+        copied = (before + seconds(copying)) / 2
+        # A copy moves the model twice, a build once per source and once for the result.
+        shares.append(copied / taken * (sources + 1) / 2)
+    return statistics.median(shares)
+
+
+def builds(report: Report, folder: Path, dtype: str) -> None:
+    """Every method with 2 and 3 sources, compiled and as it stands."""
+    family = Family(folder / dtype, MEASURED, dtype)
+    copying, rounds, which = Copying(family.bytes), 5 if report.quick else 15, DTYPES.index(dtype)
+    for method, goals in GOALS.items():
+        for count in (2,) if method == "slerp" else (2, 3):
+            sources = count + (method not in ("linear", "slerp"))
+            name = f"build {method} {dtype} {count} sources"
+            if report.quick and (count == 3 or dtype == "bfloat16") and method not in ("linear", "ties"):
+                report.skip(name, goals[which], "takes too long for a quick run")
+                continue
+            for mode, title in (("always", name), ("never", f"{name} without a compiler")):
+                resident, found = Resident(family.parents(), compiler=Compiler(mode)), candidates(family, method, count)
+                cold = seconds(lambda r=resident, f=found: r.build(next(f)))
+                resident.build(next(found))
+                share = fraction(resident, found, sources, copying, rounds)
+                goal = goals[which] if mode == "always" else (PLAIN_GOAL[which] if goals is NEAR_COPY else None)
+                report.claim(title, share, "of copy", goal)
+                report.claim(f"{title}, cold first build", cold, "s", None, "lower")
+                del resident
+                gc.collect()
+
+
+def overhead(report: Report, folder: Path) -> None:
+    """What a candidate costs besides arithmetic, and a candidate that changes one of four layer groups."""
+    narrow = Family(folder / "narrow", NARROW, "float32")
+    for method in ("linear", "ties"):
+        resident, found = Resident(narrow.parents()), candidates(narrow, method, 2)
+        for _ in range(3):
+            resident.build(next(found))
+        taken = statistics.median(seconds(lambda r=resident, f=found: r.build(next(f))) for _ in range(30))
+        report.claim(f"fixed cost of a {method} candidate of 32 layers", 1000 * taken, "ms", 20, "lower")
+    family = Family(folder / "float32", MEASURED, "float32")
+    resident = Resident(family.parents(), compiler=Compiler("always"))
+
+    def grouped(number: int, last: int) -> ResolvedRecipe:
+        weights = {"a": {"groups": [0.3 + 0.01 * number] * 3 + [0.3 + 0.01 * last]}, "b": 0.4}
+        return family.merge("task_arithmetic", 2, {"weight": weights}, base=True)
+
+    shares = []
+    for number in range(8 if report.quick else 20):
+        whole = seconds(lambda n=number: resident.build(grouped(n, 50 + n)))
+        # The last group holds the head as well, the heaviest of the four.
+        part = seconds(lambda n=number: resident.build(grouped(n, 90 + n)))
+        shares.append(whole / part)
+    report.claim("one of four layer groups changed, against a full build", statistics.median(shares[2:]), "x", 3)
+
+
+@contextmanager
+def mergekit() -> Iterator[Callable[[dict[str, Any]], float]]:
+    """mergekit in a process of its own; gives a function that merges and tells the seconds."""
+    script = Path(__file__).with_name("merging_peer.py")
+    command = [str(mergekit_python()), str(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def merge(config: dict[str, Any]) -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps({"config": config}) + "\n")
+            process.stdin.flush()
+            return float(json.loads(process.stdout.readline())["seconds"])
+
+        try:
+            yield merge
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def configuration(family: Family, method: str, number: int) -> dict[str, Any]:
+    """The candidate in mergekit's words."""
+    own = params(method, number, 2)
+    folder, config = family.folder, {"merge_method": method, "dtype": family.dtype}
+    names = ("a", "b")
+    if method == "slerp":
+        models = [{"model": str(folder / name)} for name in names]
+        return config | {"base_model": str(folder / "a"), "models": models, "parameters": {"t": own["t"]}}
+    models = [{"model": str(folder / n), "parameters": {k: v[n] for k, v in own.items()}} for n in names]
+    return config | {"models": models} | ({} if method == "linear" else {"base_model": str(folder / "base")})
+
+
+def against_mergekit(report: Report, folder: Path) -> None:
+    """A candidate until it can be scored, here and there, one after the other."""
+    family = Family(folder / "bfloat16", MEASURED, "bfloat16")
+    rounds = 2 if report.quick else 5
+    report.note(
+        f"mergekit {MERGEKIT} merges in memory into a live model, in its own process and environment, models in the "
+        "page cache, imports and the first merge not counted; ours likewise, parents resident"
+    )
+    with mergekit() as merge:
+        for method, goal in AGAINST.items():
+            resident = Resident(family.parents(), compiler=Compiler("always"))
+            found, ratios = candidates(family, method, 2), []
+            for number in range(rounds + 1):
+                theirs = merge(configuration(family, method, number))
+                ours = seconds(lambda r=resident, f=found: r.build(next(f)))
+                ratios.append(theirs / ours)
+            # The first of each warms up.
+            report.claim(f"{method}, times as fast as mergekit", statistics.median(ratios[1:]), "x", goal)
+            del resident
+
+
+def exports(report: Report, folder: Path) -> None:
+    """2 GB to disk, against plain sequential writing, and the memory it takes."""
+    family = Family(folder / "large", LARGE, "float32", names=("base", "a", "b"))
+    parents = family.parents()
+    recipe = family.merge("linear", 2, params("linear", 1, 2), base=False)
+    ratios, peaks = [], []
+    for _ in range(1 if report.quick else 3):
+        before = seconds(lambda: write_plainly(folder / "plain", family.bytes))
+        with watched() as peak:
+            taken = seconds(
+                lambda: export(recipe, parents, folder / "out", tokenizer_folder=family.folder / "a", max_memory=MEMORY)
+            )
+        shutil.rmtree(folder / "out")
+        plain = (before + seconds(lambda: write_plainly(folder / "plain", family.bytes))) / 2
+        ratios.append(plain / taken)
+        peaks.append(peak[0])
+    report.claim("export of 2 GB, against sequential writing", statistics.median(ratios), "x", 0.7)
+    report.claim("memory of that export, of its budget", max(peaks) / MEMORY, "x", 1.0, "lower")
+
+
+def write_plainly(path: Path, size: int) -> None:
+    """Write so many bytes and wait until they are on the disk."""
+    data = memoryview(os.urandom(1 << 22))
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size // len(data)):
+            file.write(data)
+        os.fsync(file.fileno())
+    path.unlink()
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    """The most memory of its own that this process takes meanwhile, over what it had; mapped files do not count."""
+    begun, peak, stop = anonymous(), [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.002):
+            peak[0] = max(peak[0], anonymous() - begun)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def anonymous() -> int:
+    """Bytes of memory that no file stands behind."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this system does not tell a process's own memory: run the benchmark on Linux")
+
+
+def measure(report: Report) -> None:
+    """All of it."""
+    if not torch.cuda.is_available():
+        report.skip("8 B shape in bfloat16 on a GPU, of copy bandwidth", 0.7, "no GPU in this machine")
+    with tempfile.TemporaryDirectory(dir=Path.cwd() / "var" if (Path.cwd() / "var").is_dir() else None) as name:
+        folder = Path(name)
+        overhead(report, folder)
+        for dtype in DTYPES:
+            builds(report, folder, dtype)
+        against_mergekit(report, folder)
+        exports(report, folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run("merging", measure))
