@@ -13,11 +13,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from merging.kernels import Inputs, Step
+from merging.kernels import Inputs, Step, largest_result
 from merging.randomness import WORD, signed
 
-#: Elements of a row at most: some hundred kilobytes.
-WIDTH = 1 << 17
+#: Elements of a row at most: what a formula makes of them stays in a core's own cache.
+WIDTH = 1 << 16
 #: Rows have an index per element only below this length.
 LONGEST = 1 << 32
 
@@ -35,6 +35,12 @@ class Task:
     out: Tensor
     scale: float
     exact: bool = True
+
+    @property
+    def safe(self) -> bool:
+        """Whether the result is finite for certain."""
+        peak = largest_result(self.step, self.inputs) * abs(self.scale)
+        return peak < torch.finfo(self.out.dtype).max / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,11 @@ class Table:
     numbers: Tensor
     words: Tensor
     starts: Tensor
+
+    @property
+    def columns(self) -> int:
+        """Of the result."""
+        return self.tensors[0].shape[1]
 
 
 def tables(tasks: Sequence[Task], limit: int) -> Iterator[Table]:

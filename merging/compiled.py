@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from types import FunctionType
 from typing import Any, Literal
@@ -21,8 +22,9 @@ import torch
 from torch import Tensor
 
 from merging.batches import LONGEST, Table, Task, grid, laid, slices, tables
-from merging.blocks import Cutter, Note, run, witness
+from merging.blocks import Cutter, Note, block_size, run, witness
 from merging.kernels import Block, Formula
+from merging.lanes import spread
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,10 @@ WORTH_SECONDS = 2.0
 SMALLEST = 1 << 10
 #: Rows and columns that a variant is tried on before it is used.
 SAMPLE = (12, 8192)
-#: Elements per call. In float32 on a CPU a kernel tells by itself whether all is finite; elsewhere the result is read
-#: again, and should still be in the cache.
-LARGEST, CACHED = 1 << 30, 1 << 21
+#: Elements per call; fewer where the result is read again at once and should still be in the cache.
+LARGEST, CACHED = 1 << 30, 1 << 20
+#: Columns from which on a row is worth a compiled kernel.
+SHORTEST = 16
 #: So many variants may fail before no more are tried.
 FAILURES = 4
 #: Kernels use as many threads as torch is set to; everything a guard would look at is part of the variant.
@@ -47,7 +50,7 @@ OPTIONS: dict[str, Any] = {
 #: Divide and round exactly as eager operations do, without fused multiply-adds.
 GPU_OPTIONS: dict[str, Any] = {"emulate_precision_casts": True, "eager_numerics.division_rounding": True}
 
-Kernel = Callable[..., Tensor | None]
+Kernel = Callable[..., None]
 _names = count()
 
 
@@ -77,16 +80,6 @@ class Variant:
     out: torch.dtype
     device: torch.device
 
-    @property
-    def tells(self) -> bool:
-        """Whether the kernel gives a witness itself; reducing costs nothing there, but slows narrow stores down."""
-        return self.device.type == "cpu" and self.out == torch.float32
-
-    @property
-    def limit(self) -> int:
-        """Elements per call."""
-        return CACHED if self.device.type == "cpu" and not self.tells else LARGEST
-
 
 class Compiler:
     """Runs steps, compiled where that pays.
@@ -98,24 +91,32 @@ class Compiler:
     def __init__(self, mode: Mode = "auto") -> None:
         self.mode = mode
         self._kernels: dict[Variant, Kernel | None] = {}
+        self._plain: dict[Variant, Kernel] = {}
         self._seconds: dict[Variant, float] = {}
         self._busy: threading.Thread | None = None
         self._failures = 0
 
     def run(self, tasks: Sequence[Task]) -> list[Note]:
-        """Do the tasks, in any order; the bytes are those of `blocks.run`."""
+        """Do the tasks, in any order; the bytes are those of `blocks.run`.
+
+        Returns:
+            What is known of the results, but of those that cannot be other than finite.
+        """
         notes: list[Note] = []
-        ready: dict[Variant, list[Task]] = defaultdict(list)
+        alike: dict[Variant, list[Task]] = defaultdict(list)
         for task in tasks:
-            variant = None if self.mode == "never" else variant_of(task)
-            if variant is not None and self._kernel(variant, task) is not None:
-                ready[variant].append(task)
+            variant = variant_of(task)
+            if variant is None:
+                notes += run(task)
             else:
-                notes += self._plain(variant, task)
-        for variant, members in ready.items():
-            kernel = self._kernels[variant]
-            assert kernel is not None
-            notes += [_invoke(kernel, table) for table in tables(members, variant.limit)]
+                alike[variant].append(task)
+        for variant, members in alike.items():
+            plain = self._plain.setdefault(variant, _function(variant))
+            kernel = self._compiled(variant, members)
+            if kernel is None:
+                notes += self._as_it_stands(variant, members)
+            else:
+                notes += _call(kernel, plain, members)
         return notes
 
     def wait(self) -> None:
@@ -123,21 +124,25 @@ class Compiler:
         if self._busy is not None:
             self._busy.join()
 
-    def _kernel(self, variant: Variant, task: Task) -> Kernel | None:
+    def _compiled(self, variant: Variant, tasks: Sequence[Task]) -> Kernel | None:
         if self.mode == "always" and self._may_try(variant):
-            self._try(variant, sample_of(task))
+            sample = sample_of(tasks)
+            if sample is not None:
+                self._try(variant, sample)
         return self._kernels.get(variant)
 
-    def _plain(self, variant: Variant | None, task: Task) -> list[Note]:
-        """Run a task block by block; what has taken long enough so is compiled in the background."""
+    def _as_it_stands(self, variant: Variant, tasks: Sequence[Task]) -> list[Note]:
+        """Run the formula itself; what has taken long enough so is compiled in the background."""
         started = time.perf_counter()
-        notes = run(task)
-        if variant is not None:
-            total = self._seconds.get(variant, 0.0) + time.perf_counter() - started
-            self._seconds[variant] = total
-            idle = self._busy is None or not self._busy.is_alive()
-            if total >= WORTH_SECONDS and idle and self._may_try(variant):
-                self._busy = threading.Thread(target=self._try, args=(variant, sample_of(task)), name="compiler")
+        lanes = None if variant.device.type == "cpu" else 1
+        pieces = tables(tasks, block_size(variant.device))
+        notes = [note for found in spread(partial(_invoke, self._plain[variant]), pieces, lanes) for note in found]
+        total = self._seconds[variant] = self._seconds.get(variant, 0.0) + time.perf_counter() - started
+        idle = self._busy is None or not self._busy.is_alive()
+        if self.mode == "auto" and total >= WORTH_SECONDS and idle and self._may_try(variant):
+            sample = sample_of(tasks)
+            if sample is not None:
+                self._busy = threading.Thread(target=self._try, args=(variant, sample), name="compiler")
                 self._busy.start()
         return notes
 
@@ -157,12 +162,12 @@ class Compiler:
 def variant_of(task: Task) -> Variant | None:
     """What a task would be compiled for.
 
-    None where the bytes might differ, the tensor is small or immense, a number carries derivatives or a field is spread
+    None where the bytes might differ, the tensor is empty or immense, a number carries derivatives or a field is spread
     in an odd way.
     """
     step, inputs = task.step, task.inputs
     carried = any(isinstance(number, Tensor) for number in step.numbers)
-    if carried or not task.exact or not SMALLEST <= inputs.elements < LONGEST:
+    if carried or not task.exact or not 0 < inputs.elements < LONGEST:
         return None
     fields = []
     for field in step.fields:
@@ -185,9 +190,12 @@ def variant_of(task: Task) -> Variant | None:
     )
 
 
-def sample_of(task: Task) -> Task:
-    """The beginning of a task's tensors, copied, as rows and columns."""
+def sample_of(tasks: Sequence[Task]) -> Task | None:
+    """The beginning of the largest tensors, copied, as rows and columns; None where no tensor is large enough."""
+    task = max(tasks, key=lambda each: each.inputs.elements)
     step, inputs = task.step, task.inputs
+    if inputs.elements < SMALLEST:
+        return None
     if step.fields:
         rows, columns = grid(inputs)
         rows = min(rows, max(SAMPLE[0], SAMPLE[0] * SAMPLE[1] // columns))
@@ -224,7 +232,7 @@ def compile_variant(variant: Variant, sample: Task) -> Kernel:
     for at_once in (LARGEST, columns):
         sample.out.zero_()
         for part in (table,) if at_once == LARGEST else slices([sample], rows, columns, at_once):
-            _invoke(kernel, part)
+            _invoke(kernel, part, checked=False)
         if not torch.equal(sample.out.view(torch.uint8), _expected(sample).view(torch.uint8)):
             raise RuntimeError("its bytes are not those of the formula")
     return kernel
@@ -240,7 +248,7 @@ def _function(variant: Variant) -> Kernel:
     """The function to compile: a formula around which everything is fixed but the tensors of a table."""
     formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
 
-    def kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> Tensor | None:
+    def kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> None:
         sources = [tensor.to(torch.float32) for tensor in tensors[:count]]
         anchor = None if base is None else sources.pop(base)
         fields = tuple(field.expand(out.shape) for field in tensors[count:])
@@ -254,7 +262,6 @@ def _function(variant: Variant) -> Kernel:
         if variant.scaled:
             result = result * scale
         out.copy_(result)
-        return result.abs().amax(1) if variant.tells else None
 
     # Code and a name of its own: the compiler counts how often one code is compiled, and takes numbers for variable
     # that differ between codes of one name.
@@ -271,8 +278,18 @@ def _mark(table: Table) -> None:
                 torch._dynamo.mark_dynamic(tensor, dimension)
 
 
+def _call(kernel: Kernel, plain: Kernel, tasks: Sequence[Task]) -> list[Note]:
+    """Run a compiled kernel, over rows that are long enough for it, and look results through that need it."""
+    notes = []
+    for checked, limit in ((False, LARGEST), (True, CACHED)):
+        members = [task for task in tasks if task.safe != checked]
+        for table in tables(members, limit):
+            notes += _invoke(kernel if table.columns >= SHORTEST else plain, table, checked)
+    return notes
+
+
 @torch.no_grad()
-def _invoke(kernel: Kernel, table: Table) -> Note:
+def _invoke(kernel: Kernel, table: Table, checked: bool = True) -> list[Note]:
     out, *others = table.tensors
-    told = kernel(out, table.numbers, table.words, table.starts, *others)
-    return Note(witness(out if told is None else told), [task.out for task in table.tasks])
+    kernel(out, table.numbers, table.words, table.starts, *others)
+    return [Note(witness(out), [task.out for task in table.tasks])] if checked else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -78,6 +78,10 @@ class Options:
             return self.parents.tensor(source.digest, source.name, keep=self.keep)
         return compute(source, self.parents, keep=self.keep, statistics=self.statistics, compiler=self.compiler)
 
+    def peak(self, source: Leaf | TensorPlan) -> float | None:
+        """The largest magnitude in a parent's tensor that was loaded before; of others it is not known."""
+        return self.parents.peak(source.digest, source.name) if isinstance(source, Leaf) else None
+
 
 @torch.no_grad()
 def prepare(planned: TensorPlan, out: torch.Tensor, options: Options) -> Task | None:
@@ -90,7 +94,8 @@ def prepare(planned: TensorPlan, out: torch.Tensor, options: Options) -> Task | 
         out.copy_(tensors[0])
         return None
     activations = activations_of(planned, options.parents)
-    inputs = inputs_of(planned, tensors, options.statistics, options.load, activations)
+    peaks = [options.peak(source) for source in planned.sources]
+    inputs = inputs_of(planned, tensors, options.statistics, options.load, activations, peaks)
     method = method_of(planned.method)
     return Task(method.kernel(inputs), inputs, out.view(-1), planned.scale, method.info.elementwise)
 
@@ -129,6 +134,7 @@ def inputs_of(
     statistics: Statistics,
     load: Load | None = None,
     activations: torch.Tensor | None = None,
+    peaks: Sequence[float | None] = (),
 ) -> Inputs:
     """What the plan's kernel looks at; `load` gives other tensors of the sources, where it asks for them."""
 
@@ -153,6 +159,7 @@ def inputs_of(
         statistics=statistics,
         pools=tuple(pools),
         activations=activations,
+        peaks=tuple(peak for peak in peaks if peak is not None) if None not in peaks else (),
     )
 
 

@@ -7,6 +7,7 @@ float32; it runs block by block as it stands, or compiled, and gives the same by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -68,6 +69,7 @@ class Inputs:
         content: names each tensor's content; equal names mean equal bytes.
         statistics: keeps what does not depend on the candidate.
         pools: what each source changes in the whole candidate, where the recipe asks for it.
+        peaks: the largest magnitude of each tensor; empty where that is not known.
         activations: (columns,) mean magnitude of what each column is multiplied by, for methods that ask; None where
             nothing is known of it.
     """
@@ -83,6 +85,7 @@ class Inputs:
     statistics: Statistics = field(default_factory=Statistics)
     pools: tuple[Pool | None, ...] = ()
     activations: Tensor | None = None
+    peaks: tuple[float, ...] = ()
 
     @property
     def elements(self) -> int:
@@ -271,6 +274,22 @@ def delta_combination(block: Block, *, divide: bool = False, factor: bool = Fals
     if factor:
         total.mul_(block.numbers[count + int(divide)])
     return total.add_(block.base)
+
+
+def largest_result(step: Step, inputs: Inputs) -> float:
+    """What no result's magnitude exceeds but by rounding; infinite where that cannot be told from the numbers alone."""
+    if not inputs.peaks or step.formula not in (combination, delta_combination):
+        return math.inf
+    anchor = 0.0 if inputs.base is None else inputs.peaks[inputs.base]
+    numbers = [abs(float(number)) for number in step.numbers]
+    total = sum(number * (inputs.peaks[place] + anchor) for number, place in zip(numbers, inputs.others, strict=False))
+    rest = iter(numbers[len(inputs.others) :])
+    if step.flags.get("divide"):
+        divisor = next(rest)
+        total = total / divisor if divisor else math.inf
+    if step.flags.get("factor"):
+        total *= next(rest)
+    return total + anchor
 
 
 def is_one(number: Number) -> bool:

@@ -169,15 +169,17 @@ class Resident:
         options = self.options
         notes: list[Note] = []
         tasks: list[Task] = []
+        waiting = 0
         for planned, out in plans:
             task = prepare(planned, out, options)
             if task is None:
                 notes.append(Note(witness(out), [out]))
                 continue
             tasks.append(task)
-            if sum(waiting.inputs.elements for waiting in tasks) >= AT_ONCE:
+            waiting += out.numel()
+            if waiting >= AT_ONCE:
                 notes += self._compiler.run(tasks)
-                tasks = []
+                tasks, waiting = [], 0
         notes += self._compiler.run(tasks)
         # Looked at only now, so that a GPU is not waited for after every tensor.
         wrong = {out.data_ptr() for out in unsound(notes)}

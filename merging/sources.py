@@ -62,7 +62,7 @@ class Parents:
         self._kept: dict[tuple[str, str], torch.Tensor] = {}
         self._rows: dict[tuple[str, str], torch.Tensor] = {}
         self._room = int(free_bytes(self.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
-        self._finite: set[tuple[str, str]] = set()
+        self._peaks: dict[tuple[str, str], float] = {}
 
     def derive(self, digest: str, derived: Derived) -> None:
         """Offer tensors under a digest of their own, which names what they are made of and how."""
@@ -87,13 +87,14 @@ class Parents:
         if derived is not None and (origin := derived.origin(name)):
             return self.tensor(*origin, keep=keep)
         tensor = derived.make(name, self) if derived is not None else self._read(digest, name, keep)
-        if (digest, name) not in self._finite:
-            if not is_finite(tensor):
+        if (digest, name) not in self._peaks:
+            peak = largest_magnitude(tensor)
+            if not math.isfinite(peak):
                 raise NonFiniteCheckpointError(
                     f"parents must be finite, but tensor {name!r} of {digest!r} is not: repair that checkpoint",
                     where=name,
                 )
-            self._finite.add((digest, name))
+            self._peaks[digest, name] = peak
         if derived is not None and keep and tensor.nbytes <= self._room:
             self._room -= tensor.nbytes
             self._rows[digest, name] = tensor
@@ -125,6 +126,12 @@ class Parents:
                 self._rows.update(((digest, each.name), row) for each, row in zip(group, rows, strict=True))
                 return self._rows[digest, info.name]
         return None
+
+    def peak(self, digest: str, name: str) -> float | None:
+        """The largest magnitude in a tensor; None unless it was read before."""
+        derived = self._derived.get(digest)
+        origin = None if derived is None else derived.origin(name)
+        return self.peak(*origin) if origin else self._peaks.get((digest, name))
 
     @property
     def kept_bytes(self) -> int:
@@ -166,10 +173,16 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite: one pass, no temporaries, independent of order."""
+    """Whether no element is NaN or infinite."""
+    return math.isfinite(largest_magnitude(tensor))
+
+
+def largest_magnitude(tensor: torch.Tensor) -> float:
+    """The largest magnitude, NaN where an element is: one pass, no temporaries, independent of order."""
     if not tensor.numel():
-        return True
-    return all(math.isfinite(bound) for bound in torch.stack(torch.aminmax(tensor)).tolist())
+        return 0.0
+    least, most = torch.stack(torch.aminmax(tensor)).tolist()
+    return least if math.isnan(least) else float(max(-least, most))
 
 
 def _open(folder: Path, headers: Mapping[str, Header], digest: str) -> dict[str, StoredTensor]:

@@ -31,6 +31,9 @@ class ArrayParents:
     def tensor(self, digest: str, name: str, *, keep: bool = True) -> torch.Tensor:
         return self._arrays[int(digest)]
 
+    def peak(self, digest: str, name: str) -> None:
+        return None
+
 
 def merge(
     method: str,
