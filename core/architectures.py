@@ -25,8 +25,8 @@ class LayerTypes(Noun):
 
     Attributes:
         rule: without a list, `listed` says nothing (all layers are alike); `from` slides from layer
-            `max_window_layers` on where `use_sliding_window` is on (Qwen); `every` slides in all layers but each
-            `pattern`-th (Gemma).
+            `max_window_layers` on where `use_sliding_window` is on and there is a window (Qwen); `every` slides in all
+            layers but each `pattern`-th (Gemma).
         pattern_key, pattern_default: the config key of that pattern, and its value where the key is absent.
     """
 
@@ -43,8 +43,8 @@ class LayerTypes(Noun):
             wanted = config.get(self.pattern_key) if self.pattern_key else None
             full = (layer + 1) % int(self.pattern_default if wanted is None else wanted) == 0
         elif self.rule == "from" and config.get("use_sliding_window"):
-            first = config.get("max_window_layers")
-            full = layer < int(28 if first is None else first)
+            first, windowless = config.get("max_window_layers"), config.get("sliding_window", 0) is None
+            full = windowless or layer < int(28 if first is None else first)
         else:
             return None
         return "full_attention" if full else "sliding_attention"

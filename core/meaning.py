@@ -34,6 +34,8 @@ def meaning(config: Mapping[str, Any], architecture: Architecture) -> dict[str, 
             found["num_key_value_heads"] = found["num_key_value_heads"] or heads
         if "head_dim" in found:
             found["head_dim"] = found["head_dim"] or int(config.get("hidden_size") or heads) // int(heads)
+    if "sliding_window" in found:
+        found["sliding_window"] = _window(found, config, architecture)
     found["tie_word_embeddings"] = architecture.is_tied(config)
     if architecture.rope is not None:
         # What the family states beside its rotary embedding is compared there; transformers 5 copies it in.
@@ -76,6 +78,21 @@ def in_both_forms(config: dict[str, Any], architecture: Architecture) -> dict[st
     if nested.get("rope_type", "default") != "default":
         config.setdefault("rope_scaling", _old_scaling(nested, rope))
     return config
+
+
+def _window(found: Mapping[str, Any], config: Mapping[str, Any], architecture: Architecture) -> Any:
+    """How far a sliding layer looks back; None where no layer slides.
+
+    A window of w hides position k from position q where k <= q - w: nothing, if no input is longer than w. Where the
+    window holds for some layers only it stays what it is: those layers are told apart by their kind.
+    """
+    window = found["sliding_window"]
+    if not found.get("use_sliding_window", True):
+        return None
+    types, longest = architecture.layer_types, config.get("max_position_embeddings")
+    if window is None or longest is None or (types is not None and types.rule != "listed"):
+        return window
+    return None if window >= longest else window
 
 
 def _old_scaling(nested: Mapping[str, Any], rope: Rope | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from core.errors import MissingCheckpointError, ParentsDoNotFitError
 from core.meaning import in_both_forms
 from core.model import DTYPE_NAMES, Header, TensorInfo
 from core.params import Scalar
+from core.recipe.attention import attention_kinds, check_attention
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource
 
 #: safetensors' names of the dtypes a candidate can be saved in.
@@ -101,7 +102,10 @@ def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: i
 
     It is the config of the tokenizer's donor (token ids belong to the vocabulary), with the depth, the values per
     layer, the dtype, the vocabulary's rows and the tying of the embeddings that the candidate has. Arguments and errors
-    as in `output_tensors`.
+    as in `output_tensors`; also:
+
+    Raises:
+        ParentsDoNotFitError: sources of one layer that attend in different ways.
     """
     architecture = architecture_of(recipe.model_type)
     donor = _donor(recipe, headers)
@@ -116,12 +120,30 @@ def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: i
     config[architecture.layers_key] = len(recipe.layers)
     config["tie_word_embeddings"] = architecture.output not in names
     if architecture.layer_types is not None:
+        stack_kinds(recipe, headers)
         kinds = [_layer_type(recipe, entry, architecture.layer_types, headers) for entry in recipe.layers]
         if None in kinds:
             config.pop("layer_types", None)
         else:
             config["layer_types"] = kinds
     return in_both_forms(config, architecture)
+
+
+def stack_kinds(recipe: ResolvedRecipe, headers: Mapping[str, Header]) -> tuple[str, ...]:
+    """The kind of attention of every layer of the candidate.
+
+    Raises:
+        MissingCheckpointError: no header for one of its models.
+        ParentsDoNotFitError: sources of one layer that attend in different ways.
+    """
+    kinds = [
+        attention_kinds(_header(source.source_digest, headers))
+        if source.recipe is None
+        else stack_kinds(source.recipe, headers)
+        for source in recipe.sources
+    ]
+    check_attention(recipe.layers, [(s.source_digest, own) for s, own in zip(recipe.sources, kinds, strict=True)])
+    return tuple(kinds[entry.sources[0][0]][entry.sources[0][1]] for entry in recipe.layers)
 
 
 def _rows(recipe: ResolvedRecipe, rows: int | None) -> int:

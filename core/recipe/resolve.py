@@ -11,9 +11,11 @@ from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, UnknownM
 from core.model import Model, check_fit
 from core.noun import canonical_json
 from core.params import FloatParam, Scalar
+from core.recipe.attention import attention_kinds, check_attention
 from core.recipe.factors import with_factors
 from core.recipe.forms import form_of
 from core.recipe.ingredients import Registered, model_of, models_in
+from core.recipe.output import stack_kinds
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
 from core.recipe.short import Recipe, Slice, Source
 from core.recipe.tokenizers import aligned_vocabulary, joint_digest
@@ -33,6 +35,7 @@ class Ingredient:
     embed: tuple[str, ...]
     head: tuple[str, ...]
     tokenizer: str | None
+    kinds: tuple[str, ...]
 
     @property
     def depth(self) -> int:
@@ -70,6 +73,7 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     header = chosen[0].models[0].header
     stack = tuple(with_factors(plain, recipe.repeated, form.streams, header))
     _check_places(stack, parents.values())
+    check_attention(stack, [(item.name, item.kinds) for item in chosen])
     random = any(catalog().method(s.method).random for s in slices)
     donor = recipe.donor or used[0]
     if donor not in table:
@@ -102,13 +106,15 @@ def _ingredient(source: Source, models: Registered) -> Ingredient:
             _entry_tensors(inner.embed),
             _entry_tensors(inner.head),
             inner.tokenizer_digest,
+            stack_kinds(inner, {digest: model.header for digest, model in named.items()}),
         )
     model = model_of(source, models)
     header = model.header
     suffixes = header.stack_suffixes()
     resolved = resolved_source(model)
     edges = header.embed_tensors(), header.head_tensors()
-    return Ingredient(source.name, resolved, (model,), suffixes, *edges, header.tokenizer_files)
+    kinds = attention_kinds(header)
+    return Ingredient(source.name, resolved, (model,), suffixes, *edges, header.tokenizer_files, kinds)
 
 
 def _entry_tensors(entry: Entry) -> tuple[str, ...]:

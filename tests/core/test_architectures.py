@@ -58,6 +58,7 @@ def test_a_family_that_is_not_known_has_no_layers_and_leaves_names_alone():
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 2}, "ffssss"),
         ("qwen3", {"use_sliding_window": True, "max_window_layers": 0}, "ssssss"),
         ("qwen3", {"use_sliding_window": True}, "ffffff"),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": None}, "ffffff"),
         ("mistral", {}, "------"),
         ("llama", {"layer_types": ["sliding_attention"] * 6}, "ssssss"),
     ],
