@@ -36,6 +36,11 @@ class Activations:
         """Names the content, whatever the file's metadata and order."""
         return combine_digests(hashes(self._stored.values()))
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The weights that it has vectors for."""
+        return frozenset(self._stored)
+
     def origin(self, name: str) -> None:
         """None: no vector is a parent's tensor."""
 
@@ -50,7 +55,7 @@ def activations_of(planned: TensorPlan, parents: Parents) -> torch.Tensor | None
 
     Raises:
         MissingCheckpointError: the statistics are not open.
-        CheckpointError: there is not one number for every column.
+        CheckpointError: there is not one number for every column, or a negative one.
         NonFiniteCheckpointError: a number is NaN or infinite.
     """
     leaf = planned.activations
@@ -67,6 +72,12 @@ def activations_of(planned: TensorPlan, parents: Parents) -> torch.Tensor | None
         raise CheckpointError(
             f"activation statistics must have a number per column, but tensor {leaf.name!r} has {columns} columns and "
             f"{found.numel()!r} numbers: measure them on this model",
+            where=leaf.name,
+        )
+    if found.numel() and float(found.min()) < 0.0:
+        raise CheckpointError(
+            f"activation statistics are mean magnitudes, but those of tensor {leaf.name!r} go down to "
+            f"{float(found.min())!r}: measure absolute values",
             where=leaf.name,
         )
     return found if found.numel() else None

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from core.adapters import Adapter, adapter_digest, is_adapter, read_adapter
+from core.catalog import catalog
 from core.checkpoint import read_header, weights_digest
 from core.errors import MissingCheckpointError, ParentsDoNotFitError, RecipeError
 from core.jobs import HUB_REF, LOCAL_REF
@@ -215,16 +216,38 @@ def _read(
 
 
 def _with_statistics(recipe: Recipe, at_hand: str | None) -> Recipe:
-    """The recipe with the activation statistics at hand, if it names none."""
+    """The recipe with the activation statistics at hand, wherever it or a recipe in it looks at some and names none.
+
+    Raises:
+        RecipeError: it names others, or looks at none.
+    """
     if at_hand is None:
         return recipe
-    if recipe.statistics not in (None, at_hand):
+    found = _measuring(recipe, at_hand)
+    if found is None:
+        measured = [info.name for info in catalog().methods if info.measured]
+        raise RecipeError(
+            f"activation statistics are for methods that look at them ({', '.join(measured)}), but this recipe has none "
+            "of them: leave the file out",
+            where="statistics",
+        )
+    return found
+
+
+def _measuring(recipe: Recipe, at_hand: str) -> Recipe | None:
+    """The recipe with the statistics named; None where neither it nor a recipe in it looks at any."""
+    inner = {s.name: _measuring(s.recipe, at_hand) for s in recipe.sources if s.recipe is not None}
+    own = any(catalog().method(name).measured for name in recipe.methods)
+    if not own and not any(inner.values()):
+        return None
+    if own and recipe.statistics not in (None, at_hand):
         raise RecipeError(
             f"the recipe names the activation statistics {recipe.statistics!r}, but those at hand are {at_hand!r}: "
             "give the file that it means, or take the name out",
             where="statistics",
         )
-    return recipe.evolve(statistics=at_hand)
+    sources = tuple(s.evolve(recipe=inner.get(s.name) or s.recipe) for s in recipe.sources)
+    return recipe.evolve(sources=sources, statistics=at_hand if own else recipe.statistics)
 
 
 def _validated(value: Any) -> Recipe:

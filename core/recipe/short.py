@@ -205,6 +205,13 @@ class Recipe(Noun):
         """The source that gives the tokenizer, where the recipe names one."""
         return self.tokenizer.source if isinstance(self.tokenizer, Tokenizer) else self.tokenizer
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that combine its sources, slice by slice; those of recipes in it are not among them."""
+        if self.merge is not None:
+            return (self.merge.method,)
+        return tuple(part.method for part in self.slices) if self.slices is not None else ("passthrough",)
+
     @model_validator(mode="after")
     def _shape(self) -> Recipe:
         given = [name for name in ("merge", "layout", "slices", "path") if getattr(self, name) is not None]

@@ -110,3 +110,10 @@ def test_a_vector_with_a_hole_is_refused(saved, family):
 def test_a_file_that_is_not_there_is_asked_for(tmp_path):
     with pytest.raises(MissingCheckpointError, match="check the path"):
         Activations(tmp_path / "nothing.safetensors")
+
+
+def test_a_negative_magnitude_is_refused(saved, family):
+    measured, parents = saved({NAME: -vectors()[NAME]}), family.parents()
+    parents.derive(measured.digest, measured)
+    with pytest.raises(CheckpointError, match="mean magnitudes.*measure absolute values"):
+        compute(planned(recipe(family, measured.digest), family), parents)

@@ -17,8 +17,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from core.adapters import Adapter
+from core.errors import CheckpointError
 from core.mergekit import to_mergekit
-from core.model import Model
+from core.model import Model, TensorInfo
 from core.recipe import ResolvedRecipe
 from core.recipe.ingredients import models_in
 from core.recipe.output import output_tensors
@@ -74,12 +76,29 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
     measured = None if options.statistics is None else Activations(options.statistics)
     wanted = Wanted(options.format, options.save_dtype, options.seed, None if measured is None else measured.digest)
     prepared = prepare(options.recipe, wanted, None if looking else tell, hashed=not looking)
+    if measured is not None:
+        _check_named(measured, prepared, options.statistics)
     if options.to_mergekit:
         return mergekit_form(prepared)
     if looking:
         return outlook(prepared, options.shard_size)
     limits = {"shard_bytes": options.shard_size, "max_memory": options.max_memory}
     return merge(prepared, options.out, tell, measured=measured, **limits)
+
+
+def _check_named(measured: Activations, prepared: Prepared, file: Path) -> None:
+    """Statistics of another model would change nothing, and nobody would know."""
+    known = {info.name for model in prepared.registered.values() for info in _weights(model)}
+    if not known & measured.names:
+        raise CheckpointError(
+            f"activation statistics have vectors under the names of weights, but {file.name!r} names none of this "
+            f"recipe's (it has {sorted(measured.names)[:3]!r}): measure them on its base",
+            where="statistics",
+        )
+
+
+def _weights(model: Model | Adapter) -> tuple[TensorInfo, ...]:
+    return model.header.tensors if isinstance(model, Model) else ()
 
 
 def say(event: dict[str, Any]) -> None:

@@ -360,3 +360,48 @@ def test_a_recipe_that_names_statistics_without_their_file_asks_for_it(run, here
     assert status == 1
     assert event["code"] == "missing_checkpoint"
     assert not (here / "out").exists()
+
+
+NESTED = """
+sources:
+  - {name: base, model: "local:nursery/base"}
+  - name: thinned
+    recipe:
+      sources: [{name: base, model: "local:nursery/base"}, {name: a, model: "local:nursery/arc"}]
+      merge: {method: darex_q, base: base, params: {density: 0.3, q_rule: analytic_rows}}
+      save_dtype: float32
+merge: {method: linear}
+"""
+
+
+@pytest.fixture
+def measured(here, smoke_nursery):
+    """Statistics of the weights that layers are made of."""
+    tensors = load_file(smoke_nursery / "nursery" / "base" / "model.safetensors")
+    vectors = {name: torch.full(t.shape[-1:], 20.0) for name, t in tensors.items() if name.endswith("proj.weight")}
+    save_file(vectors, here / "statistics.safetensors")
+    return vectors
+
+
+def test_activation_statistics_reach_a_recipe_within_the_recipe(run, here, measured):
+    _, (plain,) = run(NESTED, out="plain")
+    status, (done,) = run(NESTED, "--statistics", "statistics.safetensors")
+    assert status == 0
+    assert done["weights_digest"] != plain["weights_digest"]
+    kept = json.loads((here / "out" / "huarizo.json").read_text())["recipe"]
+    assert "statistics" not in kept
+    assert len(kept["sources"][1]["recipe"]["statistics"]) == 64
+
+
+def test_activation_statistics_that_no_method_looks_at_are_refused(run, here, measured):
+    status, (event,) = run(RECIPE % "float32", "--statistics", "statistics.safetensors")
+    assert (status, event["code"]) == (1, "invalid_recipe")
+    assert "leave the file out" in event["message"]
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_activation_statistics_of_other_weights_are_refused(run, here, options):
+    save_file({"nonsense": torch.ones(4)}, here / "statistics.safetensors")
+    status, (event,) = run(MEASURED % "", "--statistics", "statistics.safetensors", *options)
+    assert (status, event["code"]) == (1, "bad_checkpoint")
+    assert "nonsense" in event["message"]
