@@ -17,7 +17,7 @@ from api.progress import leading
 from api.schemas.failures import FailureOut
 from api.schemas.trials import TrialOut
 from api.templating import fragment, page
-from core.recipe.naming import source_names
+from core.recipe.naming import used_names
 from core.records import JobRecord, TrialSummary
 from core.settings import Settings
 from core.states import JobState, TrialState
@@ -87,7 +87,8 @@ def _stack(s: ReadSession, job: JobRecord, candidates: Sequence[TrialSummary]) -
         return None
     trial = trials.get(s, best.id)
     colours = {model.name: position for position, model in enumerate(job.request.models)}
-    slots = pictures.slots(trial.resolved, source_names(trial.recipe, trial.resolved, {}), colours)
+    # What a search makes are merges and layouts, whose sources show without their depths.
+    slots = pictures.slots(trial.resolved, used_names(trial.recipe, {}), colours)
     return {"trial": best, "picture": svg.layout(slots), "layers": len(trial.resolved.layers)}
 
 

@@ -16,9 +16,8 @@ from core.adapters import Adapter
 from core.errors import UnknownModelError
 from core.mergekit import Knowledge, from_mergekit, model_names, native_dtype, to_mergekit
 from core.model import Model
-from core.recipe import Recipe, ResolvedRecipe, resolve
+from core.recipe import Recipe, ResolvedRecipe, resolve_named
 from core.recipe.ingredients import names_in
-from core.recipe.naming import source_names
 from core.recipe.output import OutputTensor, walk
 from store import models
 from store.session import ReadSession
@@ -32,13 +31,12 @@ def resolve_recipe(wanted: ResolveIn, s: Reading) -> ResolveOut:
     of it all."""
     known = _ready(s, _names(wanted), wanted.models)
     recipe, notes = _recipe(wanted, known)
-    resolved = resolve(recipe, known)
-    digests = {name: model.weights_digest for name, model in known.items()}
+    resolved, names = resolve_named(recipe, known)
     return ResolveOut(
         digest=resolved.digest(),
         layers=len(resolved.layers),
         layer_keys=resolved.layer_keys(),
-        tensors=tuple(_tensors(resolved, source_names(recipe, resolved, digests))),
+        tensors=tuple(_tensors(resolved, names)),
         resolved=resolved,
         recipe=recipe,
         notes=notes,

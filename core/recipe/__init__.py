@@ -1,7 +1,7 @@
 """Recipes: the short form people write, the resolved form that has one value per tensor, and the way between."""
 
 from core.recipe.path import Path
-from core.recipe.resolve import resolve
+from core.recipe.resolve import resolve, resolve_named
 from core.recipe.resolved import Entry, Group, Part, ResolvedRecipe, ResolvedSource
 from core.recipe.short import Layout, Merge, Recipe, Repeated, Slice, SliceSource, Source, Tokenizer, identity
 
@@ -22,4 +22,5 @@ __all__ = [
     "Tokenizer",
     "identity",
     "resolve",
+    "resolve_named",
 ]

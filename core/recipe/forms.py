@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from core.catalog import catalog
 from core.errors import LayoutError, ParentsDoNotFitError, RecipeError, UnknownModelError
 from core.recipe.layouts import layout_indices
+from core.recipe.naming import merged_names
 from core.recipe.path import Path
 from core.recipe.short import Layout, Merge, Recipe, Slice, SliceSource
 from core.recipe.values import has_groups
@@ -29,11 +30,6 @@ class Form:
     head: Slice
     streams: tuple[float, ...] | None = None
 
-    @property
-    def all_slices(self) -> tuple[Slice, ...]:
-        """The slices of stack and edges."""
-        return (*self.slices, self.embed, self.head)
-
 
 def form_of(recipe: Recipe, depths: Mapping[str, int]) -> Form:
     """The recipe as slices.
@@ -46,7 +42,7 @@ def form_of(recipe: Recipe, depths: Mapping[str, int]) -> Form:
         UnknownModelError, UnknownMethodError, UnknownLayoutError: a name nobody knows.
         ParentsDoNotFitError: a merge of stacks of different depth.
         LayoutError: a layout that does not fit its source, or over a source whose layers are not known.
-        RecipeError: layer groups over sources whose layers are not known.
+        RecipeError: layer groups over sources whose layers are not known; a base where a merge's method takes none.
     """
     if recipe.path is not None:
         return _of_path(recipe.path, depths)
@@ -82,13 +78,17 @@ def _layout_slice(layout: Layout, depths: Mapping[str, int]) -> Slice:
 
 def _merge_slice(recipe: Recipe, merge: Merge, depths: Mapping[str, int]) -> Slice:
     """A merge as one slice over the whole stack, the base last among its sources."""
-    base = catalog().method(merge.method).base_of(merge.base)
-    names = merge.sources or tuple(s.name for s in recipe.sources if s.name != base)
-    if base is not None and base not in names:
-        names = (*names, base)
+    base, info = merge.base, catalog().method(merge.method)
+    names = merged_names(recipe, merge)
     for name in names:
         if name not in depths:
-            raise UnknownModelError.suggest(name, depths, where="sources")
+            raise UnknownModelError.suggest(name, depths, where="base" if name == base else "sources")
+    if info.base_of(base) != base:
+        raise RecipeError(
+            f"{info.name!r} takes no base, but got {base!r}: leave it out, or list it in `sources` to merge it like the "
+            "others",
+            where="base",
+        )
     chosen = {name: depths[name] for name in names}
     if len(set(chosen.values())) > 1:
         raise ParentsDoNotFitError(f"merging needs equal depth, but the sources have {chosen!r} layers: use slices")

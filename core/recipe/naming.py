@@ -1,34 +1,45 @@
-"""Names for people: which of a recipe's sources each resolved source is."""
+"""Which of its sources a recipe uses; a resolved recipe has these alone, in the order of declaration."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.recipe.resolved import ResolvedRecipe, ResolvedSource
-from core.recipe.short import Recipe, Source
+from core.recipe.path import Path
+from core.recipe.short import Merge, Recipe
 
 
-def source_names(recipe: Recipe, resolved: ResolvedRecipe, digests: Mapping[str, str]) -> tuple[str, ...]:
-    """A name for each of the resolved sources, which leave out what the recipe declares but does not use.
+def used_names(recipe: Recipe, depths: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of the sources in use, the tokenizer's donor included, in the order in which the recipe declares them.
+
+    They are, one by one, what `ResolvedRecipe.sources` are called.
 
     Args:
-        recipe: the short form.
-        resolved: what it resolves to; its sources keep the order in which the recipe declares them.
-        digests: weights digests of models by the names that the recipe's sources use; a model without one fits any.
+        recipe: the short form; names that it does not declare are passed over.
+        depths: layers of the sources of a path; other forms need none.
+
+    Raises:
+        LayoutError: as `Path.slots`.
     """
-    declared, names = list(recipe.sources), []
-    for position, source in enumerate(resolved.sources):
-        spare = len(declared) - (len(resolved.sources) - position)
-        while spare > 0 and not _may_be(declared[0], source, digests):
-            declared.pop(0)
-            spare -= 1
-        names.append(declared.pop(0).name)
-    return tuple(names)
+    named = {*_combined(recipe, depths), recipe.donor}
+    return tuple(source.name for source in recipe.sources if source.name in named)
 
 
-def _may_be(declared: Source, source: ResolvedSource, digests: Mapping[str, str]) -> bool:
-    if declared.model is None or source.weights is None:
-        return declared.model is None and source.weights is None
-    if declared.adapter is not None:
-        return source.adapter is not None
-    return digests.get(declared.model, source.source_digest) == source.source_digest
+def merged_names(recipe: Recipe, merge: Merge) -> tuple[str, ...]:
+    """The sources of a merge, the base among them, last unless it is listed."""
+    names = merge.sources or tuple(s.name for s in recipe.sources if s.name != merge.base)
+    return (*names, merge.base) if merge.base is not None and merge.base not in names else names
+
+
+def _combined(recipe: Recipe, depths: Mapping[str, int]) -> tuple[str, ...]:
+    if recipe.merge is not None:
+        return merged_names(recipe, recipe.merge)
+    if recipe.layout is not None:
+        return (recipe.layout.source,)
+    if recipe.path is not None:
+        return _passed(recipe.path, depths)
+    return tuple(source.source for part in recipe.slices or () for source in part.sources)
+
+
+def _passed(path: Path, depths: Mapping[str, int]) -> tuple[str, ...]:
+    steps = path.steps(depths)
+    return (*(name for name, _, _ in steps), path.embed or path.sources[0], path.head or steps[-1][0])

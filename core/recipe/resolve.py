@@ -15,6 +15,7 @@ from core.recipe.attention import attention_kinds, check_attention
 from core.recipe.factors import with_factors
 from core.recipe.forms import form_of
 from core.recipe.ingredients import Registered, model_of, models_in
+from core.recipe.naming import used_names
 from core.recipe.output import stack_kinds
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
 from core.recipe.short import Recipe, Slice, Source
@@ -56,10 +57,16 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
         LayoutError: layer indices out of range, layers that are not known, or factors that weights cannot take.
         RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
     """
+    return resolve_named(recipe, models)[0]
+
+
+def resolve_named(recipe: Recipe, models: Registered) -> tuple[ResolvedRecipe, tuple[str, ...]]:
+    """As `resolve`, with what the recipe calls each of the resolved sources."""
     ingredients = {source.name: _ingredient(source, models) for source in recipe.sources}
-    form = form_of(recipe, {name: item.depth for name, item in ingredients.items()})
+    depths = {name: item.depth for name, item in ingredients.items()}
+    form = form_of(recipe, depths)
     slices = tuple(_check_slice(s, ingredients) for s in form.slices)
-    used = _used(recipe, form.all_slices)
+    used = used_names(recipe, depths)
     table = {name: position for position, name in enumerate(used)}
     chosen = [ingredients[name] for name in used]
     # A model that is reached twice is compared once; equal weights under another config are another model.
@@ -78,7 +85,7 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     donor = recipe.donor or used[0]
     if donor not in table:
         raise UnknownModelError.suggest(donor, used, where="tokenizer")
-    return ResolvedRecipe(
+    resolved = ResolvedRecipe(
         model_type=header.model_type,
         sources=tuple(item.resolved for item in chosen),
         layers=stack,
@@ -92,6 +99,7 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
         seed=recipe.seed if random else 0,
         statistics=recipe.statistics if any(catalog().method(s.method).measured for s in slices) else None,
     )
+    return resolved, used
 
 
 def _ingredient(source: Source, models: Registered) -> Ingredient:
@@ -179,12 +187,6 @@ def _check_places(stack: Sequence[Entry], models: Iterable[Model]) -> None:
                 "comes from another: only merge such models",
                 where=key,
             )
-
-
-def _used(recipe: Recipe, slices: Sequence[Slice]) -> list[str]:
-    """Names of the sources in use, in the order the recipe declares them."""
-    named = {s.source for part in slices for s in part.sources} | ({recipe.donor} if recipe.donor else set())
-    return [source.name for source in recipe.sources if source.name in named]
 
 
 def _layer_entry(

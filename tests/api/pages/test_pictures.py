@@ -4,8 +4,7 @@ import pytest
 
 from api.pages import pictures
 from core.model import Model
-from core.recipe import Recipe, resolve
-from core.recipe.naming import source_names
+from core.recipe import Recipe, resolve, resolve_named
 from tests.api import seeds
 
 
@@ -40,8 +39,7 @@ def test_a_base_has_what_the_task_vectors_leave(known):
             "merge": {"method": "task_arithmetic", "base": "base", "params": params},
         }
     )
-    resolved = resolve(recipe, known)
-    names = source_names(recipe, resolved, {})
+    resolved, names = resolve_named(recipe, known)
     entry = resolved.layers[0]
     found = {names[source]: share for (source, _), share in zip(entry.sources, pictures.shares(entry), strict=True)}
     assert found == pytest.approx({"base": 0.25, "maths": 0.5, "code": 0.25})
@@ -59,8 +57,8 @@ def test_negative_weights_count_by_their_size(known):
 
 def test_a_restacked_candidate_shows_each_layer_where_it_came_from(known):
     recipe = seeds.dus("code", 2)
-    resolved = resolve(recipe, known)
-    rows = pictures.slots(resolved, source_names(recipe, resolved, {}), {"base": 0, "maths": 1, "code": 2})
+    resolved, names = resolve_named(recipe, known)
+    rows = pictures.slots(resolved, names, {"base": 0, "maths": 1, "code": 2})
     assert [row.label for row in rows] == ["embed", *map(str, range(12)), "head"]
     assert [row.parts[0][2] for row in rows[1:-1]] == ["0", "1", "2", "3", "4", "5", "2", "3", "4", "5", "6", "7"]
     assert {row.parts[0][0] for row in rows} == {2} and {row.parts[0][1] for row in rows} == {1.0}

@@ -12,19 +12,17 @@ from core.catalog import catalog
 from core.errors import RecipeError
 from core.mergekit import from_mergekit, to_mergekit
 from core.mergekit.methods import METHODS
-from core.recipe import resolve
-from core.recipe.naming import source_names
+from core.recipe import resolve_named
 from core.recipe.output import walk
 
 FAMILY = family(*MODELS, layers=LAYERS)
-DIGESTS = {name: model.weights_digest for name, model in FAMILY.items()}
 drawn = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def resolved(config):
     recipe = from_mergekit(config).recipe
     try:
-        return recipe, resolve(recipe, FAMILY)
+        return recipe, *resolve_named(recipe, FAMILY)
     except RecipeError as error:
         # Weights that happen to sum to zero, or a trimming that no method allows.
         reject() if "sum to 0" in str(error) else pytest.fail(f"{config}: {error}")
@@ -44,9 +42,9 @@ def test_a_great_many_configurations_survive_the_way_there_and_back(data):
 
 
 def there_and_back(config):
-    recipe, first = resolved(config)
+    recipe, first, _ = resolved(config)
     written = to_mergekit(recipe)
-    again, second = resolved(written.config)
+    again, second, _ = resolved(written.config)
     assert second.digest() == first.digest(), written.config
     assert to_mergekit(again).documents == written.documents
 
@@ -56,8 +54,7 @@ def there_and_back(config):
 @given(st.data())
 def test_every_tensor_gets_the_value_that_mergekit_gives_it(method, data):
     config = data.draw(configurations(method))
-    recipe, found = resolved(config)
-    names = source_names(recipe, found, DIGESTS)
+    _, found, names = resolved(config)
     for tensor in walk(found):
         for parameter in METHODS[method].parameters:
             check(config, found, tensor, parameter, names)

@@ -1,6 +1,8 @@
 from core.model import Header, Model, TensorInfo
-from core.recipe import Recipe, resolve
-from core.recipe.naming import source_names
+import pytest
+
+from core.recipe import Recipe, resolve_named
+from core.recipe.naming import used_names
 
 HEADER = Header(
     model_type="llama",
@@ -15,7 +17,6 @@ HEADER = Header(
     ),
 )
 MODELS = {name: Model(name=name, ref=name, weights_digest=f"digest {name}", header=HEADER) for name in "abc"}
-DIGESTS = {name: model.weights_digest for name, model in MODELS.items()}
 
 
 def recipe(**form) -> Recipe:
@@ -24,13 +25,13 @@ def recipe(**form) -> Recipe:
 
 def test_sources_that_are_all_used_keep_their_names_in_order():
     wanted = recipe(merge={"method": "linear"})
-    assert source_names(wanted, resolve(wanted, MODELS), {}) == ("xa", "xb", "xc")
+    assert resolve_named(wanted, MODELS)[1] == ("xa", "xb", "xc")
 
 
 def test_a_source_that_is_not_used_is_passed_over():
     for used in (["xa", "xc"], ["xb", "xc"], ["xc"]):
         wanted = recipe(merge={"method": "linear", "sources": used})
-        assert source_names(wanted, resolve(wanted, MODELS), DIGESTS) == tuple(used)
+        assert resolve_named(wanted, MODELS)[1] == tuple(used)
 
 
 def test_a_recipe_within_a_recipe_has_the_outer_name():
@@ -45,4 +46,34 @@ def test_a_recipe_within_a_recipe_has_the_outer_name():
             "merge": {"method": "slerp", "sources": ["blend", "c"]},
         }
     )
-    assert source_names(wanted, resolve(wanted, MODELS), DIGESTS) == ("blend", "c")
+    assert resolve_named(wanted, MODELS)[1] == ("blend", "c")
+
+
+BLENDS = [
+    {"name": name, "recipe": recipe(merge={"method": "linear", "params": {"weight": {"xa": weight, "xb": 1, "xc": 1}}})}
+    for name, weight in (("light", 1.0), ("heavy", 9.0))
+]
+TWINS = [{"name": "x", "model": "a"}, {"name": "y", "model": "a"}, {"name": "z", "model": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("sources", "form", "used"),
+    [
+        (TWINS, {"merge": {"method": "linear", "sources": ["y", "z"]}}, ("y", "z")),
+        (BLENDS, {"merge": {"method": "passthrough", "sources": ["heavy"]}}, ("heavy",)),
+        (BLENDS, {"layout": {"preset": "dus", "source": "heavy", "params": {"m": 1}}}, ("heavy",)),
+        (TWINS, {"slices": [{"sources": [{"source": "y", "range": [0, 1]}]}], "tokenizer": "z"}, ("y", "z")),
+        (TWINS, {"path": {"sources": ["y", "z"], "include": [True, False, False, False]}}, ("y",)),
+        (TWINS, {"path": {"sources": ["y", "z"], "include": [True, False, False, False], "head": "z"}}, ("y", "z")),
+    ],
+)
+def test_sources_that_could_be_mistaken_for_one_another_keep_their_own_names(sources, form, used):
+    wanted = Recipe.model_validate({"sources": sources, **form})
+    resolved, names = resolve_named(wanted, MODELS)
+    assert names == used
+    assert len(resolved.sources) == len(names)
+
+
+def test_a_merge_names_its_sources_without_their_depths():
+    wanted = Recipe.model_validate({"sources": TWINS, "merge": {"method": "ties", "base": "x", "sources": ["z"]}})
+    assert used_names(wanted, {}) == ("x", "z")

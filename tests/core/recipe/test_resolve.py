@@ -297,3 +297,11 @@ def test_weights_that_cancel_are_refused_wherever_they_would_be_divided_by_their
         resolve(recipe(merge=merge), FAMILY)
     raw = Merge(method="multislerp", sources=("a", "b"), params={**cancelling, "normalize_weights": False})
     assert resolve(recipe(merge=raw), FAMILY).layers
+
+
+def test_a_merge_names_a_base_only_where_its_method_takes_one_and_only_one_there_is():
+    with pytest.raises(RecipeError, match="'linear' takes no base, but got 'base': leave it out, or list it"):
+        resolve(recipe(merge=Merge(method="linear", base="base")), FAMILY)
+    for method in ("linear", "ties"):
+        with pytest.raises(UnknownModelError, match="bsae"):
+            resolve(recipe(merge=Merge(method=method, base="bsae", sources=("a", "b"))), FAMILY)
