@@ -8,6 +8,7 @@ inequality the k rows of such a mean take at most k/V of the probability that V 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class Vocabularies:
 
     def __init__(self, parents: Parents) -> None:
         self.parents = parents
-        self._read: dict[str, Vocabulary] = {}
+        self._read: dict[Path, Vocabulary] = {}
         self._aligned: dict[str, Alignment] = {}
 
     def align(self, recipe: ResolvedRecipe) -> Alignment | None:
@@ -72,13 +73,13 @@ class Vocabularies:
         return union_tokenizer(self.of(recipe), alignment)
 
     def _vocabulary(self, digest: str, tokenizer: str) -> Vocabulary:
-        if tokenizer not in self._read:
-            folder = self.parents.folders[digest]
-            found = read_vocabulary(folder)
-            if found.digest != tokenizer:
-                raise CheckpointError(f"the tokenizer of {folder.name!r} must be as registered: register it again")
-            self._read[tokenizer] = found
-        return self._read[tokenizer]
+        # By folder: tokenizers of equal tokens may read a text, or frame it, in different ways.
+        folder = self.parents.folders[digest]
+        found = self._read.get(folder) or read_vocabulary(folder)
+        if found.digest != tokenizer:
+            raise CheckpointError(f"the tokenizer of {folder.name!r} must be as registered: register it again")
+        self._read[folder] = found
+        return found
 
 
 class AlignedRows:

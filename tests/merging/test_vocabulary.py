@@ -310,6 +310,45 @@ def test_the_mean_of_rows_is_exact_for_whole_numbers_and_ignores_other_rows():
     assert torch.equal(mean_of_rows(matrix, rows), matrix[rows].double().mean(0))
 
 
+@pytest.fixture
+def framed(zoo, tmp_path):
+    """The zoo beside `framed`: other weights than `base` with its tokens, and some of its `tokenizer.json` replaced."""
+    for name in ("base", "maths", "code"):
+        (tmp_path / name).symlink_to(zoo / name)
+
+    def write_framed(**changed) -> Path:
+        made = tmp_path / "framed"
+        write(made, Tokenizer.from_file(str(zoo / "base" / "tokenizer.json")), seed=9, spare=5)
+        parsed = json.loads((zoo / "base" / "tokenizer.json").read_text())
+        (made / "tokenizer.json").write_text(json.dumps(parsed | changed))
+        return tmp_path
+
+    return write_framed
+
+
+@pytest.mark.parametrize("order", [("base", "framed", "maths"), ("framed", "base", "maths")])
+def test_a_union_frames_texts_as_its_donor_does_even_beside_a_source_of_equal_tokens(framed, order):
+    frame = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+    }
+    folder = framed(post_processor=frame)
+    for donor, wanted in (("framed", frame), ("base", None)):
+        resolved, vocabularies = recipe(folder, *order, tokenizer={"mode": "union", "source": donor})
+        assert vocabularies.tokenizer(resolved)["post_processor"] == wanted
+
+
+@pytest.mark.parametrize("order", [("base", "framed", "maths"), ("framed", "maths", "base")])
+@pytest.mark.parametrize("mode", ["union", "align"])
+def test_a_source_of_equal_tokens_that_cuts_texts_otherwise_is_refused(framed, order, mode):
+    folder = framed(pre_tokenizer={"type": "Whitespace"})
+    resolved, vocabularies = recipe(folder, *order, tokenizer={"mode": mode, "source": "base"})
+    with pytest.raises(ParentsDoNotFitError, match="'pre_tokenizer'"):
+        vocabularies.align(resolved)
+
+
 _FRESH = """
 import hashlib, sys, tempfile
 from pathlib import Path
