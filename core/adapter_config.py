@@ -70,10 +70,10 @@ def parse_config(config: Mapping[str, Any]) -> AdapterConfig:
             raise _refused(field, "is not understood", config)
     return AdapterConfig(
         r=int(_number(config, "r", whole=True)),
-        alpha=_number(config, "lora_alpha"),
+        alpha=_alpha(config),
         ranks=_patterns(config, "rank_pattern", whole=True),
         alphas=_patterns(config, "alpha_pattern"),
-        stabilised=config.get("use_rslora") is True,
+        stabilised=_switch(config, "use_rslora"),
     )
 
 
@@ -104,6 +104,25 @@ def _number(config: Mapping[str, Any], field: str, *, whole: bool = False) -> fl
     if type(value) not in (int, float) or not abs(value) <= _MAX_ALPHA:
         raise _refused(field, "must be a finite number", config)
     return float(value)
+
+
+def _alpha(config: Mapping[str, Any]) -> float:
+    alpha = _number(config, "lora_alpha")
+    if alpha == 0:
+        raise CheckpointError(
+            "'lora_alpha' of an adapter must not be 0, with which it changes nothing: name its base alone, or correct "
+            "the file",
+            where="lora_alpha",
+        )
+    return alpha
+
+
+def _switch(config: Mapping[str, Any], field: str) -> bool:
+    """True, false, or null for false; what merely looks like one of them would be guessed."""
+    value = config.get(field)
+    if value is not None and not isinstance(value, bool):
+        raise _refused(field, "must be true, false or null", config)
+    return bool(value)
 
 
 def _refused(field: str, rule: str, config: Mapping[str, Any]) -> CheckpointError:

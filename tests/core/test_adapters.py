@@ -61,6 +61,8 @@ def test_the_header_says_which_tensors_change_and_by_how_much(tmp_path):
     [
         ({}, Q, 2, 2.0),
         ({"use_rslora": True}, Q, 2, 4 / math.sqrt(2)),
+        ({"use_rslora": None}, Q, 2, 2.0),
+        ({"use_rslora": False}, Q, 2, 2.0),
         ({"alpha_pattern": {"q_proj": 3}}, Q, 2, 1.5),
         ({"alpha_pattern": {"q_proj": 3}}, Q.replace("q_proj", "k_proj"), 2, 2.0),
         ({"alpha_pattern": {"q": 3}}, Q, 2, 2.0),
@@ -90,6 +92,9 @@ def test_ranks_and_scales_of_modules_are_looked_up_as_peft_does(changes, module,
         ({**PLAIN, "r": 0}, "r"),
         ({**PLAIN, "r": True}, "r"),
         ({**PLAIN, "lora_alpha": "8"}, "lora_alpha"),
+        ({**PLAIN, "use_rslora": 1}, "use_rslora"),
+        ({**PLAIN, "use_rslora": 0}, "use_rslora"),
+        ({**PLAIN, "use_rslora": "true"}, "use_rslora"),
         ({**PLAIN, "rank_pattern": [1]}, "rank_pattern"),
         ({**PLAIN, "rank_pattern": {"(a+)+": 2}}, "rank_pattern"),
         ({**PLAIN, "rank_pattern": {r"\d+\d+\d+": 2}}, "rank_pattern"),
@@ -100,6 +105,12 @@ def test_whatever_is_no_plain_lora_is_refused_by_its_field_with_the_way_out(conf
     with pytest.raises(CheckpointError) as caught:
         parse_config(config)
     assert caught.value.where == field and "with PEFT" in caught.value.message
+
+
+def test_an_adapter_that_changes_nothing_is_refused_for_that():
+    with pytest.raises(CheckpointError, match="with which it changes nothing") as caught:
+        parse_config({**PLAIN, "lora_alpha": 0})
+    assert caught.value.where == "lora_alpha"
 
 
 def test_fields_without_a_value_and_those_of_training_say_nothing():
