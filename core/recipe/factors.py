@@ -28,8 +28,12 @@ from core.architectures import Architecture, Fused, Scaling
 from core.errors import LayoutError
 from core.model import Header
 from core.noun import canonical_json
+from core.recipe.limits import MAX_GATHERED
 from core.recipe.resolved import Entry, Group, Part
 from core.recipe.short import Repeated
+
+#: float32's own bounds on a factor.
+SMALLEST, LARGEST = 2.0**-126, 2.0**127
 
 
 def with_factors(
@@ -44,7 +48,7 @@ def with_factors(
         header: of one of the models, for the family and the sizes of its heads.
 
     Raises:
-        LayoutError: the family's weights cannot take the factor.
+        LayoutError: the family's weights cannot take the factor, or float32 cannot hold all that meet in one of them.
     """
     seen = set()
     for place, entry in enumerate(stack):
@@ -52,8 +56,19 @@ def with_factors(
         seen.add(entry.sources)
         logits, output = (repeated.attention, repeated.output) if repeated is not None and again else (1.0, 1.0)
         if streams is not None:
-            output /= streams[place]
+            output /= _gathered(streams[place], place)
         yield _factored(entry, logits, output, header)
+
+
+def _gathered(factor: float, place: int) -> float:
+    """The product of factors, if it is far from where it would erase a weight or make it infinite."""
+    if not 1.0 / MAX_GATHERED <= abs(factor) <= MAX_GATHERED:
+        raise LayoutError(
+            f"factors may gather to within 2^-80 and 2^80, but those on layer {place} come to {factor!r}: take scales "
+            "nearer to 1",
+            where="scales",
+        )
+    return factor
 
 
 def _factored(entry: Entry, logits: float, output: float, header: Header) -> Entry:
@@ -99,7 +114,14 @@ def _queries_and_keys(fused: Fused, header: Header, root: float) -> Part:
 
 def _scaled(group: Group, factor: float, part: Part | None, centred: bool) -> Group:
     shift = factor * group.shift + (factor - 1.0 if centred else 0.0)
-    return group.evolve(scale=group.scale * factor, shift=shift, part=part or group.part)
+    scale = group.scale * factor
+    if group.scale != 0.0 and not SMALLEST <= abs(scale) <= LARGEST:
+        raise LayoutError(
+            f"a factor must leave weights that float32 can hold, but {group.scale!r} times {factor!r} on tensor "
+            f"{group.tensors[0]!r} does not: take a `scale` nearer to 1",
+            where="scale",
+        )
+    return group.evolve(scale=scale, shift=shift, part=part or group.part)
 
 
 def _check_reached(

@@ -16,3 +16,7 @@ MAX_RECIPES = 32
 MAX_PARAMS = 64
 #: What a vocabulary's rows can be padded to a multiple of.
 MAX_PADDING = 4096
+#: A factor on attention logits, on what a layer adds, or on the residual stream.
+MIN_FACTOR, MAX_FACTOR = 0.001, 16.0
+#: All factors that meet in one tensor: within, float32 keeps every digit of weights of any usual size.
+MAX_GATHERED = 2.0**80

@@ -20,10 +20,13 @@ from pydantic import Field, model_validator
 
 from core.errors import LayoutError
 from core.noun import Noun
-from core.recipe.limits import MAX_LAYERS, MAX_SOURCES
+from core.recipe.limits import MAX_FACTOR, MAX_LAYERS, MAX_SOURCES, MIN_FACTOR
 
 #: How often the sequence of all layers may be offered.
 MAX_REPEATS = 64
+
+#: What a layer's logits, its output, or the stream on its way can be multiplied by.
+Factor = Annotated[float, Field(ge=MIN_FACTOR, le=MAX_FACTOR)]
 
 
 class Path(Noun):
@@ -41,7 +44,7 @@ class Path(Noun):
     sources: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_SOURCES)]
     repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)] = 1
     include: Annotated[tuple[bool, ...], Field(min_length=1, max_length=MAX_LAYERS)]
-    scales: Annotated[tuple[Annotated[float, Field(gt=0)] | None, ...], Field(max_length=MAX_LAYERS)] = ()
+    scales: Annotated[tuple[Factor | None, ...], Field(max_length=MAX_LAYERS)] = ()
     embed: str | None = None
     head: str | None = None
 

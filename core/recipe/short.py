@@ -26,7 +26,7 @@ from core.recipe.limits import (
     MAX_SLICES,
     MAX_SOURCES,
 )
-from core.recipe.path import Path
+from core.recipe.path import Factor, Path
 from core.recipe.values import GROUPS, check_form
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -135,8 +135,8 @@ class Repeated(Noun):
         output: factor on what it adds to the residual stream; 0.5 to 0.7 is said to help untrained stacks.
     """
 
-    attention: Annotated[float, Field(ge=0.001, le=16)] = 0.5
-    output: Annotated[float, Field(ge=0.001, le=16)] = 1.0
+    attention: Factor = 0.5
+    output: Factor = 1.0
 
 
 class SliceSource(Noun):

@@ -171,3 +171,20 @@ def test_factors_of_one_change_no_digest_and_others_change_the_keys_of_their_lay
 def test_a_factor_that_no_tensor_takes_is_refused(tensors, repeated):
     with pytest.raises(LayoutError, match="to scale"):
         values("llama", 1, tensors, **stack(0, 0, **repeated))
+
+
+@pytest.mark.parametrize(("scale", "slots"), [(0.001, 9), (16.0, 21), (0.001, 200), (16.0, 400)])
+def test_scales_that_gather_until_weights_vanish_or_overflow_are_refused(scale, slots):
+    slots += slots % 3 and 3 - slots % 3
+    wanted = {"sources": ["a"], "repeats": slots // 3, "include": [True] * slots, "scales": [scale] * slots}
+    if slots // 3 > 64:
+        wanted["repeats"], wanted["include"], wanted["scales"] = 64, [True] * 192, [scale] * 192
+    with pytest.raises(LayoutError, match="take scales nearer to 1"):
+        values("llama", 0, path=wanted)
+
+
+def test_a_factor_that_leaves_nothing_of_a_scale_is_refused():
+    form = stack(0, 0, output=0.001)
+    form["slices"][0]["params"] = {"scale": 1e-37}
+    with pytest.raises(LayoutError, match="take a `scale` nearer to 1"):
+        values("llama", 1, **form)
