@@ -21,7 +21,7 @@ from core.errors import (
     UnknownStrategyError,
 )
 from core.noun import Noun
-from core.params import LayersParam, ParamSpec, Scalar, check_value
+from core.params import ChoiceParam, LayersParam, ParamSpec, Scalar, check_value
 
 
 class MethodInfo(Noun):
@@ -34,7 +34,7 @@ class MethodInfo(Noun):
         min_sources, max_sources: bounds on the sources besides the base.
         random: draws masks, so the recipe's seed matters.
         elementwise: equal bytes on every device (law 3).
-        symmetric: the order of sources does not matter.
+        symmetric: the order of sources does not matter, up to rounding.
         parts: what each source is for, where they are not alike; a search tries every order of them.
         idempotent: a model merged with itself (weights that sum to 1 where they are not normalised) returns it.
         smooth: parameters in which the result is differentiable, given its masks.
@@ -60,6 +60,11 @@ class MethodInfo(Noun):
     def base_of(self, base: str | None) -> str | None:
         """The base as far as the method takes one: None for a method without deltas, whatever is given."""
         return base if self.needs_base or self.optional_base else None
+
+    @property
+    def divides(self) -> ChoiceParam | None:
+        """The parameter under which weights may not sum to 0."""
+        return next((spec for spec in self.params if isinstance(spec, ChoiceParam) and spec.divides), None)
 
     def implied(self, *, source: bool) -> dict[str, Scalar]:
         """What a resolved recipe means by not saying it: of the whole tensor, or of every source."""

@@ -161,13 +161,11 @@ def _check_weights(family: MergeFamily) -> None:
     if isinstance(fixed, Interval) or fixed != 0:
         return
     for method in map(catalog().method, family.methods):
-        specs = {spec.name: spec for spec in method.params}
-        if not {"weight", "normalize"} <= specs.keys():
-            continue
-        if family.params.get("normalize", specs["normalize"].default) is True:
+        rule = method.divides
+        if rule is not None and family.params.get(rule.name, rule.default) is True:
             raise RecipeError(
-                f"weights must not sum to 0 under normalize, but {method.name!r} gets {fixed!r} for every source: "
-                "change the weight or set normalize to false",
+                f"weights must not sum to 0 under {rule.name}, but {method.name!r} gets {fixed!r} for every source: "
+                f"change the weight or set {rule.name} to false",
                 where="weight",
             )
 

@@ -68,7 +68,11 @@ class IntParam(Noun):
 
 
 class ChoiceParam(Noun):
-    """One of several values. `searched` says whether a search varies it by default; `implied` as in FloatParam."""
+    """One of several values; attributes as in FloatParam.
+
+    Attributes:
+        divides: where it is true, the sum of the weights is divided by whatever it is, so that it must not be 0.
+    """
 
     kind: Literal["choice"] = "choice"
     name: str
@@ -78,6 +82,7 @@ class ChoiceParam(Noun):
     scope: Scope = "recipe"
     about: str = ""
     implied: Annotated[bool, Field(exclude_if=lambda implied: not implied)] = False
+    divides: Annotated[bool, Field(exclude_if=lambda divides: not divides)] = False
 
 
 class LayersParam(Noun):

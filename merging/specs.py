@@ -30,8 +30,12 @@ LAMBDA = FloatParam(
 )
 
 
-def normalize(*, default: bool) -> ChoiceParam:
-    """Whether the weighted sum is divided by the sum of its weights."""
+def normalize(*, default: bool, divides: bool = False) -> ChoiceParam:
+    """Whether the weighted sum is divided by the sum of its weights, and whether it is even where they cancel."""
     return ChoiceParam(
-        name="normalize", default=default, choices=(True, False), about="divide by the sum of the weights"
+        name="normalize",
+        default=default,
+        choices=(True, False),
+        about="divide by the sum of the weights",
+        divides=divides,
     )

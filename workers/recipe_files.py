@@ -227,8 +227,8 @@ def _with_statistics(recipe: Recipe, at_hand: str | None) -> Recipe:
     if found is None:
         measured = [info.name for info in catalog().methods if info.measured]
         raise RecipeError(
-            f"activation statistics are for methods that look at them ({', '.join(measured)}), but this recipe has none "
-            "of them: leave the file out",
+            f"activation statistics are for methods that look at them ({', '.join(measured)}), but this recipe has "
+            "none of them: leave the file out",
             where="statistics",
         )
     return found

@@ -85,8 +85,8 @@ def _merge_slice(recipe: Recipe, merge: Merge, depths: Mapping[str, int]) -> Sli
             raise UnknownModelError.suggest(name, depths, where="base" if name == base else "sources")
     if info.base_of(base) != base:
         raise RecipeError(
-            f"{info.name!r} takes no base, but got {base!r}: leave it out, or list it in `sources` to merge it like the "
-            "others",
+            f"{info.name!r} takes no base, but got {base!r}: leave it out, or list it in `sources` to merge it like "
+            "the others",
             where="base",
         )
     chosen = {name: depths[name] for name in names}

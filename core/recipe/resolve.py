@@ -20,9 +20,11 @@ from core.recipe.output import stack_kinds
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
 from core.recipe.short import Recipe, Slice, Source
 from core.recipe.tokenizers import aligned_vocabulary, joint_digest
-from core.recipe.values import Place, pick, reached
+from core.recipe.values import Place, check_values, pick, reached
 
 SCALE = FloatParam(name="scale", default=1.0, search_low=0.5, search_high=1.5, about="factor on the result")
+#: Weights whose sum is a smaller share of their sizes cancel: divided by it, float32's rounding would be seen.
+CANCELLING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,10 @@ def _check_slice(part: Slice, ingredients: Mapping[str, Ingredient]) -> Slice:
     if unknown:
         takes = [p.name for p in info.params]
         raise RecipeError(f"{part.method!r} has no parameter {unknown[0]!r}: it takes {takes!r}", where=unknown[0])
+    own = [name for name in names if name != part.base]
+    for spec in (*info.params, SCALE):
+        each = spec.scope == "source" or (spec.name == SCALE.name and len(names) == 1)
+        check_values(spec, part.params.get(spec.name), own if each else ())
     return part
 
 
@@ -255,7 +261,7 @@ def _group(info: MethodInfo, part: Slice, base: int | None, tensor: str, places:
             found = pick(spec, value, place)
             reach = isinstance(spec, FloatParam) and spec.reach
             params |= _told(spec, reached(float(found), place) if reach else found)
-    _check_weights(params, per_source, place)
+    _check_weights(info, params, per_source, place)
     return Group(tensors=(tensor,), params=params, source_params=tuple(per_source), scale=_scale(part, place, own))
 
 
@@ -272,12 +278,17 @@ def _scale(part: Slice, place: Place, own: Sequence[Place]) -> float:
     return float(pick(SCALE, value, place))
 
 
-def _check_weights(params: Mapping[str, Scalar], per_source: Sequence[Mapping[str, Scalar]], place: Place) -> None:
+def _check_weights(
+    info: MethodInfo, params: Mapping[str, Scalar], per_source: Sequence[Mapping[str, Scalar]], place: Place
+) -> None:
+    """No sum that rounding may have left of 0 is divided by."""
+    rule = info.divides
     weights = [float(values["weight"]) for values in per_source if "weight" in values]
-    for name in ("normalize", "normalize_weights"):
-        if params.get(name) is True and weights and abs(sum(weights)) < 1e-12:
-            raise RecipeError(
-                f"weights must not sum to 0 under {name}, but tensor {place.tensor!r} gets {weights!r}: "
-                f"change a weight or set {name} to false",
-                where="weight",
-            )
+    if rule is None or params.get(rule.name) is not True or not weights:
+        return
+    if abs(sum(weights)) <= CANCELLING * sum(abs(weight) for weight in weights):
+        raise RecipeError(
+            f"weights must not sum to 0 under {rule.name}, but tensor {place.tensor!r} gets {weights!r}: "
+            f"change a weight or set {rule.name} to false",
+            where="weight",
+        )

@@ -16,6 +16,8 @@ belongs to the first group, final norm and head to the last.
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,14 +54,50 @@ def pick(spec: FloatParam | IntParam | ChoiceParam, value: Any, place: Place, so
         place: the tensor and its position.
         source: the source it is for, where the parameter has one value per source.
 
+    Where filters meet nothing, it is the default, as for None.
+
     Raises:
-        RecipeError: a malformed value, an unmatched filter, a missing source or a number out of bounds.
+        RecipeError: a malformed value, a missing source or a number out of bounds.
     """
     where = f"{spec.name}[{source}]" if source else spec.name
     if value is None:
         return spec.default
     scalar = _scalar(value, place, source, where)
     return spec.default if scalar is None else check_value(spec, scalar, where=where)
+
+
+def check_values(
+    spec: FloatParam | IntParam | ChoiceParam, value: Any, sources: Collection[str] = (), where: str | None = None
+) -> None:
+    """Check every number and every choice within a value, whether or not a tensor reads it.
+
+    Args:
+        spec: the parameter.
+        value: in any of the forms above; None takes the default.
+        sources: those that may have a value of their own; none where there is one value for all.
+
+    Raises:
+        RecipeError: a malformed value, a source that has no say, a filter that is not text, a number out of bounds.
+    """
+    where = where or spec.name
+    if value is None:
+        return
+    if isinstance(value, bool | int | float | str):
+        check_value(spec, value, where=where)
+    elif isinstance(value, dict) and set(value) == {GROUPS}:
+        for inner in _listed(value[GROUPS], where):
+            check_values(spec, inner, (), where)
+    elif isinstance(value, dict):
+        for source, inner in _by_source(value, sources, where):
+            check_values(spec, inner, (), f"{where}[{source}]")
+    elif isinstance(value, list | tuple) and value and all(isinstance(entry, dict) for entry in value):
+        for inner in _filtered(value, where):
+            check_values(spec, inner, sources, where)
+    elif _is_gradient(value):
+        for point in value:
+            check_value(spec, point, where=where)
+    else:
+        raise _malformed(value, where)
 
 
 def check_form(value: Any, where: str) -> None:
@@ -110,13 +148,55 @@ def _scalar(value: Any, place: Place, source: str | None, where: str) -> Scalar 
     if isinstance(value, list | tuple) and value:
         if all(isinstance(entry, dict) for entry in value):
             return _from_filters(value, place, source, where)
-        if all(isinstance(entry, int | float) and not isinstance(entry, bool) for entry in value):
-            return _gradient(value, place, where)
-        if all(isinstance(entry, bool) for entry in value) or all(isinstance(entry, str) for entry in value):
-            return _steps(value, place)
-    raise RecipeError(
-        f"{where} must be a number, a gradient, groups, per-source values or filters, but got {value!r}", where=where
+        if _is_gradient(value):
+            return _steps(value, place) if isinstance(value[0], bool | str) else _gradient(value, place, where)
+    raise _malformed(value, where)
+
+
+def _malformed(value: Any, where: str) -> RecipeError:
+    return RecipeError(
+        f"{where} must be a number, a gradient, groups, per-source values or filters, but got {reprlib.repr(value)}",
+        where=where,
     )
+
+
+def _is_gradient(value: Any) -> bool:
+    """Whether a value is a list of numbers, of booleans or of texts."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    kinds = {bool if isinstance(e, bool) else str if isinstance(e, str) else float for e in value}
+    return len(kinds) == 1 and all(isinstance(e, bool | int | float | str) for e in value)
+
+
+def _by_source(value: Mapping[str, Any], sources: Collection[str], where: str) -> Iterable[tuple[str, Any]]:
+    if not sources:
+        raise RecipeError(f"{where} has one value for all sources, but got {value!r}: give a number", where=where)
+    odd = [name for name in value if name not in sources]
+    if odd:
+        raise RecipeError(
+            f"{where} may have a value for each of {sorted(sources)!r}, but got one for {odd[0]!r}: leave it out, or "
+            "correct the name",
+            where=where,
+        )
+    return value.items()
+
+
+def _filtered(entries: Iterable[Mapping[str, Any]], where: str) -> Iterator[Any]:
+    for entry in entries:
+        if not set(entry) <= {"filter", "value"} or "value" not in entry:
+            raise RecipeError(f"{where}: a filter entry has `filter` and `value`, but got {entry!r}", where=where)
+        if not isinstance(entry.get("filter"), str | None):
+            raise RecipeError(
+                f"{where}: a filter is a part of tensor names, but got {entry['filter']!r}: write text, or '*' for all",
+                where=where,
+            )
+        yield entry["value"]
+
+
+def _listed(values: Any, where: str) -> Sequence[Any]:
+    if not isinstance(values, list | tuple) or not values:
+        raise RecipeError(f"{where}: groups must be a list of numbers, but got {values!r}", where=where)
+    return values
 
 
 def _from_mapping(value: dict[str, Any], place: Place, source: str | None, where: str) -> Scalar | None:
@@ -130,12 +210,10 @@ def _from_mapping(value: dict[str, Any], place: Place, source: str | None, where
 
 
 def _from_filters(entries: Any, place: Place, source: str | None, where: str) -> Scalar | None:
-    for entry in entries:
-        if not set(entry) <= {"filter", "value"} or "value" not in entry:
-            raise RecipeError(f"{where}: a filter entry has `filter` and `value`, but got {entry!r}", where=where)
+    for entry, inner in zip(entries, _filtered(entries, where), strict=True):
         wanted = entry.get("filter")
-        if wanted in (None, "*") or str(wanted) in place.tensor:
-            return _scalar(entry["value"], place, source, where)
+        if wanted in (None, "*") or wanted in place.tensor:
+            return _scalar(inner, place, source, where)
     return None
 
 
@@ -162,8 +240,7 @@ def _position(place: Place) -> float:
 
 
 def _grouped(values: Any, place: Place, where: str) -> Scalar | None:
-    if not isinstance(values, list | tuple) or not values:
-        raise RecipeError(f"{where}: groups must be a list of numbers, but got {values!r}", where=where)
+    values = _listed(values, where)
     if place.part == "embed":
         return _scalar(values[0], place, None, where)
     if place.part == "head":

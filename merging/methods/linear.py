@@ -31,7 +31,7 @@ METHOD = Method(
         needs_base=False,
         symmetric=True,
         smooth=("weight",),
-        params=(WEIGHT, normalize(default=True)),
+        params=(WEIGHT, normalize(default=True, divides=True)),
     ),
     kernel=kernel,
 )

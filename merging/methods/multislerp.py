@@ -63,6 +63,7 @@ METHOD = Method(
                 default=True,
                 choices=(True, False),
                 about="divide the weights by their sum",
+                divides=True,
             ),
             FloatParam(
                 name="eps",

@@ -23,9 +23,8 @@ def job(**merge):
     [
         {"params": {"weight": 0}},
         {"params": {"weight": 0.0}, "methods": ["slerp", "linear"]},
-        {"params": {"weight": 0.0}, "methods": ["ties"], "base": "base"},
         {"params": {"weight": {"low": 0.0, "high": 0.0}}},
-        {"params": {"weight": 0.0, "normalize": True}, "methods": ["task_arithmetic"], "base": "base"},
+        {"params": {"weight": 0.0}, "methods": ["ties", "linear"], "base": "base"},
     ],
 )
 def test_weights_fixed_to_nothing_are_refused_before_any_header_is_known(merge):

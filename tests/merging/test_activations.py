@@ -115,5 +115,5 @@ def test_a_file_that_is_not_there_is_asked_for(tmp_path):
 def test_a_negative_magnitude_is_refused(saved, family):
     measured, parents = saved({NAME: -vectors()[NAME]}), family.parents()
     parents.derive(measured.digest, measured)
-    with pytest.raises(CheckpointError, match="mean magnitudes.*measure absolute values"):
+    with pytest.raises(CheckpointError, match=r"mean magnitudes.*measure absolute values"):
         compute(planned(recipe(family, measured.digest), family), parents)

@@ -1,6 +1,6 @@
-from core.model import Header, Model, TensorInfo
 import pytest
 
+from core.model import Header, Model, TensorInfo
 from core.recipe import Recipe, resolve_named
 from core.recipe.naming import used_names
 

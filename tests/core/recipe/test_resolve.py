@@ -4,6 +4,7 @@ import sys
 import pytest
 from families import family, model
 
+from core.catalog import catalog
 from core.errors import (
     LayoutError,
     ParentsDoNotFitError,
@@ -290,6 +291,32 @@ def test_a_slice_names_its_base_among_its_sources_and_only_where_the_method_take
         resolve(recipe(slices=(Slice(sources=whole, method="linear", base="base"),)), FAMILY)
 
 
+NORMALISED = [info.name for info in catalog().methods if {"weight", "normalize"} <= {p.name for p in info.params}]
+
+
+@pytest.mark.parametrize("method", [name for name in NORMALISED if name != "linear"])
+@pytest.mark.parametrize(
+    "weight", [0.0, {"a": 1.0, "b": -1.0}, [{"filter": "mlp", "value": 0.5}, {"value": 0.0}]], ids=str
+)
+def test_weights_of_task_vectors_may_cancel_for_there_a_sum_of_zero_counts_as_one(method, weight):
+    merge = Merge(method=method, base="base", params={"weight": weight, "normalize": True})
+    resolved = resolve(recipe(merge=merge), FAMILY)
+    assert resolved.layers[0].groups[0].params["normalize"] is True
+
+
+@pytest.mark.parametrize("pair", [(0.0, 0.0), (1.0, -1.0), (3e-9, -3e-9), (1.0, -1.0 + 1e-9)])
+def test_weights_of_an_average_cancel_where_little_is_left_of_their_sizes(pair):
+    merge = Merge(method="linear", sources=("a", "b"), params={"weight": dict(zip("ab", pair, strict=True))})
+    with pytest.raises(RecipeError, match="must not sum to 0 under normalize"):
+        resolve(recipe(merge=merge), FAMILY)
+
+
+@pytest.mark.parametrize("pair", [(1e-14, 1e-14), (1.0, -0.999), (0.0, 1e-20)])
+def test_small_weights_of_an_average_do_not_cancel(pair):
+    merge = Merge(method="linear", sources=("a", "b"), params={"weight": dict(zip("ab", pair, strict=True))})
+    assert resolve(recipe(merge=merge), FAMILY).layers
+
+
 def test_weights_that_cancel_are_refused_wherever_they_would_be_divided_by_their_sum():
     cancelling = {"weight": {"a": 1.0, "b": -1.0}}
     merge = Merge(method="multislerp", sources=("a", "b"), params=cancelling)
@@ -305,3 +332,31 @@ def test_a_merge_names_a_base_only_where_its_method_takes_one_and_only_one_there
     for method in ("linear", "ties"):
         with pytest.raises(UnknownModelError, match="bsae"):
             resolve(recipe(merge=Merge(method=method, base="bsae", sources=("a", "b"))), FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"weight": {"a": 1, "b": 1, "typo": 7}}, "'typo'"),
+        ({"weight": {"a": 1, "b": 1, "base": 1}}, "'base'"),
+        ({"weight": [{"filter": "mlp", "value": {"a": 1, "b": 1, "c": 1}}, {"value": 1}]}, "'c'"),
+        ({"density": [{"filter": "nowhere", "value": 99}, {"value": 0.5}]}, "99"),
+        ({"density": [0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 7.0, 0.2, 0.2]}, "7.0"),
+        ({"density": {"groups": [0.1, 0.1, 0.1, 0.1, 0.1, 3.0]}}, "3.0"),
+        ({"density": {"a": 0.5, "b": [0.5, {"x": 1}]}}, "must be a number, a gradient"),
+        ({"elect": ["weighted", "mistyped", "weighted", "weighted", "weighted", "weighted"]}, "mistyped"),
+        ({"normalize": {"a": True, "b": True}}, "one value for all sources"),
+        ({"density": [{"filter": 1, "value": 0.5}, {"value": 0.5}]}, "write text"),
+        ({"density": [{"filter": ["mlp"], "value": 0.5}, {"value": 0.5}]}, "write text"),
+        ({"density": [{"filter": "", "value": 0.5}, {"filter": "mlp", "valeu": 0.5}]}, "valeu"),
+        ({"scale": [{"filter": "nowhere", "value": "big"}]}, "big"),
+    ],
+)
+def test_a_wrong_value_is_refused_whether_or_not_a_tensor_reads_it(params, says):
+    with pytest.raises(RecipeError, match=says):
+        resolve(ties(**params), FAMILY)
+
+
+def test_filters_may_be_text_a_star_or_nothing():
+    for wanted in ("mlp", "*", None):
+        assert resolve(ties(density=[{"filter": wanted, "value": 0.5}, {"value": 0.5}]), FAMILY).layers
