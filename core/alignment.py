@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from core.errors import ParentsDoNotFitError
-from core.noun import canonical_json
-from core.vocabulary import Vocabulary
+from core.vocabulary import Vocabulary, odd_rule
 
 #: Tokenizer models whose vocabulary can grow without another reading of known text.
 GROWING = ("BPE", "WordLevel")
@@ -126,14 +125,13 @@ def _check(mode: Mode, vocabularies: Sequence[Vocabulary], donor: int) -> None:
             where="tokenizer",
         )
     for other in vocabularies:
-        for key in sorted(mine.rules.keys() | other.rules.keys()):
-            if mine.rules.get(key) != other.rules.get(key):
-                values = " and ".join(canonical_json(rules.get(key))[:200] for rules in (mine.rules, other.rules))
-                raise ParentsDoNotFitError(
-                    f"vocabularies can be aligned where a text is read in one way, but {key!r} of the tokenizers is "
-                    f"{values}: use models with one kind of tokenizer",
-                    where="tokenizer",
-                )
+        rule = odd_rule(mine, other)
+        if rule is not None:
+            raise ParentsDoNotFitError(
+                f"vocabularies can be aligned where a text is read in one way, but {rule}: use models with one kind of "
+                "tokenizer",
+                where="tokenizer",
+            )
         odd = (mine.special & (other.ids.keys() - other.added.keys())) | (
             other.special & (mine.ids.keys() - mine.added.keys())
         )

@@ -28,6 +28,7 @@ from core.errors import (
 from core.meaning import rope_theta
 from core.model import DTYPE_BYTES, Header, TensorInfo
 from core.noun import canonical_json, digest_of
+from core.segmentation import segmentation
 
 #: A header longer than this is refused before it is parsed (safetensors' own limit).
 MAX_HEADER_BYTES = 100_000_000
@@ -105,13 +106,15 @@ def read_header(folder: Path) -> Header:
     architecture = architecture_of(config.get("model_type"))
     check_config(config, architecture)
     tensors = tuple(stored.info for stored in stored_tensors(folder))
+    vocabulary, rules = _tokenizer_digests(folder)
     header = Header(
         model_type=architecture.model_type,
         config=canonical_json(config),
         layers=config[architecture.layers_key] if architecture.known else 0,
         vocab_size=_vocabulary(tensors, config, architecture, folder),
         rope_theta=rope_theta(config, architecture),
-        tokenizer_digest=tokenizer_digest(folder),
+        tokenizer_digest=vocabulary,
+        tokenizer_rules=rules,
         tokenizer_files=tokenizer_files(folder),
         tensors=tensors,
     )
@@ -181,6 +184,11 @@ def combine_digests(entries: Iterable[tuple[str, str, tuple[int, ...], str]]) ->
 
 def tokenizer_digest(folder: Path) -> str | None:
     """sha256 over vocabulary, merges and added tokens; None where the folder has no tokenizer."""
+    return _tokenizer_digests(folder)[0]
+
+
+def _tokenizer_digests(folder: Path) -> tuple[str | None, str | None]:
+    """`tokenizer_digest`, and sha256 over how a text is cut, which only a `tokenizer.json` says."""
     fast = folder / "tokenizer.json"
     if fast.is_file():
         parsed = read_json(fast)
@@ -188,9 +196,10 @@ def tokenizer_digest(folder: Path) -> str | None:
         if not isinstance(model, dict) or not _objects(added_tokens):
             raise _damaged(fast, "its model or its added_tokens are of another form")
         added = [[t.get("id"), t.get("content")] for t in added_tokens]
-        return digest_of([model.get("type"), model.get("vocab"), model.get("merges"), added])
+        vocabulary = digest_of([model.get("type"), model.get("vocab"), model.get("merges"), added])
+        return vocabulary, digest_of(segmentation(parsed))
     slow = folder / "tokenizer.model"
-    return hashlib.sha256(slow.read_bytes()).hexdigest() if slow.is_file() else None
+    return (hashlib.sha256(slow.read_bytes()).hexdigest() if slow.is_file() else None), None
 
 
 def tokenizer_files(folder: Path) -> str | None:

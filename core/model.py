@@ -49,8 +49,10 @@ class Header(Noun):
         vocab_size: rows of the embedding; 0 where the config of a family that is not known does not say.
         rope_theta: RoPE base, if the config names one.
         tokenizer_digest: sha256 over the vocabulary, merges and added tokens: what must fit between parents.
+        tokenizer_rules: sha256 over how the tokenizer cuts a text, see `core.segmentation`; None where that is not
+            known: without a `tokenizer.json`, and in headers of before this was read.
         tokenizer_files: sha256 over the tokenizer's files, less chat templates and names: what decides how a text is
-            encoded. Both are None without a tokenizer.
+            encoded. All are None without a tokenizer.
         tensors: every tensor, sorted by name.
     """
 
@@ -60,6 +62,7 @@ class Header(Noun):
     vocab_size: int
     rope_theta: float | None = None
     tokenizer_digest: str | None = None
+    tokenizer_rules: str | None = None
     tokenizer_files: str | None = None
     tensors: tuple[TensorInfo, ...]
 
@@ -151,6 +154,8 @@ def check_fit(models: Sequence[Model], *, same_depth: bool = True, same_vocabula
     first, *rest = models
     for other in rest:
         _check_pair(first, other, same_depth, same_vocabulary)
+    if same_vocabulary:
+        _check_reading(models)
 
 
 def _check_pair(first: Model, other: Model, same_depth: bool, same_vocabulary: bool) -> None:
@@ -189,6 +194,19 @@ def _check_vocabulary(first: Model, other: Model) -> None:
     else:
         return
     raise _misfit(first, other, reason, "tokenizer", "a recipe can align them with tokenizer: {mode: union}")
+
+
+def _check_reading(models: Sequence[Model]) -> None:
+    """Equal tokens mean equal things only where a text is cut in one way; aligned vocabularies check that themselves."""
+    first, *rest = [model for model in models if model.header.tokenizer_rules is not None] or [models[0]]
+    for other in rest:
+        if other.header.tokenizer_rules != first.header.tokenizer_rules:
+            raise ParentsDoNotFitError(
+                f"{first.name!r} and {other.name!r} do not fit: their tokenizers have the same tokens, but must "
+                "also cut a text in one way (normalizer, pre_tokenizer, options of the model); use fine-tunes of one base, "
+                "or give both the tokenizer.json that is right for both",
+                where="tokenizer",
+            )
 
 
 def _rope_base(header: Header) -> float | None:

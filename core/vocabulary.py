@@ -10,6 +10,8 @@ from typing import Any
 
 from core.checkpoint import read_json, tokenizer_digest
 from core.errors import CheckpointError, MissingCheckpointError
+from core.noun import canonical_json
+from core.segmentation import segmentation
 
 FILE = "tokenizer.json"
 #: An id at or above this is taken for damage.
@@ -40,10 +42,8 @@ class Vocabulary:
 
     @cached_property
     def rules(self) -> dict[str, Any]:
-        """How a text is cut into what the vocabulary is looked up for; what is off and what is absent are one."""
-        model = {k: v for k, v in self.parsed["model"].items() if k not in ("vocab", "merges")}
-        found = {**model, **{key: self.parsed.get(key) for key in ("normalizer", "pre_tokenizer")}}
-        return {key: value for key, value in found.items() if value is not False and value is not None and value != ""}
+        """How a text is cut into what the vocabulary is looked up for, see `core.segmentation`."""
+        return segmentation(self.parsed)
 
     @cached_property
     def merges(self) -> tuple[tuple[str, str], ...]:
@@ -85,15 +85,24 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 
 
 def difference(left: Vocabulary, right: Vocabulary) -> str | None:
-    """In which way two vocabularies differ, for people; None where they are equal."""
+    """In which way two vocabularies differ, or what cuts a text for them, for people; None where they are equal."""
     if left.digest == right.digest:
-        return None
+        return odd_rule(left, right)
     ours, theirs = ({number: token for token, number in v.ids.items()} for v in (left, right))
     sizes = f"they have {len(ours)} and {len(theirs)} tokens"
     for number in sorted(ours.keys() | theirs.keys()):
         if ours.get(number) != theirs.get(number):
             return f"{sizes}, and id {number} is {_said(ours.get(number))} and {_said(theirs.get(number))}"
     return f"{sizes}, all of them equal, but they are put together by other merges"
+
+
+def odd_rule(left: Vocabulary, right: Vocabulary) -> str | None:
+    """The first rule in which two tokenizers cut a text in different ways, for people; None where there is none."""
+    for key in sorted(left.rules.keys() | right.rules.keys()):
+        if left.rules.get(key) != right.rules.get(key):
+            values = " and ".join(canonical_json(rules.get(key))[:200] for rules in (left.rules, right.rules))
+            return f"{key!r} of the tokenizers is {values}"
+    return None
 
 
 def _pair(merge: Any) -> tuple[str, str]:

@@ -23,11 +23,17 @@ def in_tokens(
     if error.where != "tokenizer":
         return error
     first, *others = models
-    other = next((m for m in others if m.header.tokenizer_digest != first.header.tokenizer_digest), None)
+    other = next((m for m in others if _tokenizer(m) != _tokenizer(first)), None)
     if other is None:
         return error
     try:
         told = difference(*(read_vocabulary(folder_of(model.ref)) for model in (first, other)))
     except CheckpointError:
         return error  # A tokenizer in another form: its difference cannot be told.
+    if told is None:
+        return error
     return ParentsDoNotFitError(f"{error.message} ({first.name!r} and {other.name!r}: {told})", where=error.where)
+
+
+def _tokenizer(model: Model) -> tuple[str | None, str | None]:
+    return model.header.tokenizer_digest, model.header.tokenizer_rules

@@ -30,6 +30,19 @@ def test_what_does_not_fit_is_named_with_both_values(change, says):
     assert "'a'" in caught.value.message and "'b'" in caught.value.message
 
 
+def test_equal_tokens_are_not_enough_where_texts_are_cut_in_other_ways():
+    def cut(name, rules):
+        plain = model(name)
+        return plain.evolve(header=plain.header.evolve(tokenizer_rules=rules))
+
+    check_fit([cut("a", "one"), cut("b", "one"), cut("old", None)])
+    for models in ([cut("a", "one"), cut("b", "two")], [cut("old", None), cut("a", "one"), cut("b", "two")]):
+        with pytest.raises(ParentsDoNotFitError, match=r"'a' and 'b' do not fit.*cut a text in one way") as caught:
+            check_fit(models)
+        assert caught.value.where == "tokenizer"
+        check_fit(models, same_vocabulary=False)
+
+
 def test_depth_may_differ_where_layers_are_stacked():
     check_fit([model("a", layers=2), model("b", layers=7)], same_depth=False)
     with pytest.raises(ParentsDoNotFitError, match="shape"):

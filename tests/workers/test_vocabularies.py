@@ -28,3 +28,14 @@ def test_another_reason_and_tokenizers_that_cannot_be_read_leave_the_message_as_
     (tmp_path / "b" / "tokenizer.json").unlink()
     same = ParentsDoNotFitError("they do not fit", where="tokenizer")
     assert in_tokens(same, models, Path) is same
+
+
+def test_tokenizers_of_equal_tokens_are_told_apart_by_the_first_rule_that_cuts_texts_otherwise(tmp_path):
+    models = [model(tmp_path, "a", "x"), model(tmp_path, "b", "x")]
+    file = tmp_path / "b" / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "normalizer": {"type": "Lowercase"}}))
+    models = [m.evolve(header=m.header.evolve(tokenizer_rules=m.name)) for m in models]
+    told = in_tokens(ParentsDoNotFitError("they do not fit", where="tokenizer"), models, Path)
+    assert told.message == (
+        "they do not fit ('a' and 'b': 'normalizer' of the tokenizers is null and {\"type\":\"Lowercase\"})"
+    )
