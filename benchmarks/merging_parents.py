@@ -109,8 +109,8 @@ def write(folder: Path, shape: Shape, dtype: str, names: Sequence[str] = NAMES) 
         (folder / name).mkdir(parents=True)
         save_file(tensors, folder / name / "model.safetensors", metadata={"format": "pt"})
         shape.config(dtype).save_pretrained(folder / name)
-        words = {f"w{i}": i for i in range(64)}
-        PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "w0"))).save_pretrained(folder / name)
+        words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}, "w0"))
+        PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder / name)
 
 
 def _normal(shape: Sequence[int], size: float, seed: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="Device of a device worker: auto, cpu, cuda or cuda:<n>.")
     threads: int = Field(default=0, ge=0, description="Threads of a CPU runner; 0 is the number of cores.")
     batch_tokens: int = Field(default=0, ge=0, description="Token budget of one forward pass; 0 finds one.")
+    compile: Literal["auto", "never", "always"] = Field(
+        default="auto",
+        description="When merge kernels are compiled: auto (in the background, where it pays), never or always.",
+    )
     reuse_bytes: int = Field(
         default=1 << 30, ge=0, description="Memory for hidden states of layers that candidates share; 0 keeps none."
     )

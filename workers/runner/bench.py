@@ -27,6 +27,7 @@ from evaluation.prepare import Prepared, prepare
 from evaluation.reuse import HiddenStore
 from evaluation.scorer import Scorer
 from merging.adapters import open_parents
+from merging.compiled import Compiler
 from merging.resident import Resident
 from merging.sources import Parents
 from merging.tokenizer_files import copy_tokenizer
@@ -53,6 +54,9 @@ class Bench:
             raise ServiceUnavailableError("a runner needs HUARIZO_DATABASE_URL: start it with `huarizo worker`")
         self.settings = settings
         self.owner = owner
+        if settings.home is not None:
+            # Where the compiler keeps its kernels from one start to the next; it is asked for when one is first needed.
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home / "kernels"))
         self.database = Database(settings.database_url, settings.broker_url)
         self.prefer_job: str | None = None
         self._loaded: tuple[frozenset[tuple[str, str]], Parents, Resident] | None = None
@@ -110,7 +114,9 @@ class Bench:
             by_digest = {model.weights_digest: model for model in known.values()}
             folders = {part.ref: self._unchanged(part) for model in by_digest.values() for part in parts_of(model)}
             parents = open_parents(by_digest.values(), folders.__getitem__, self.device)
-            resident = Resident(parents, device=self.device, forward_dtype=self._wide)
+            resident = Resident(
+                parents, device=self.device, forward_dtype=self._wide, compiler=Compiler(self.settings.compile)
+            )
             self._loaded = (wanted, parents, resident)
         return self._loaded[2]
 
