@@ -359,19 +359,32 @@ def _check_complete(header: Header, folder: Path) -> None:
 
 def _absent(folder: Path, missing: list[str]) -> CheckpointError:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
-    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names):
-        return PickleCheckpointError(
-            f"weights must be safetensors, but {folder.name!r} has only pickled files: "
-            "save it with safe_serialization=True"
-        )
-    if any(name.endswith(".gguf") for name in names):
-        return QuantisedCheckpointError(
-            f"weights must be safetensors, but {folder.name!r} has GGUF: use the model it was made from, or open it "
-            "with from_pretrained(..., gguf_file=...) and save that"
-        )
+    other = other_form(folder.name, names)
+    if other is not None:
+        return other
     if not folder.is_dir():
         return MissingCheckpointError(f"a checkpoint must be a folder, but {folder.name!r} is none: check the path")
     return MissingCheckpointError(f"{folder.name!r} lacks {missing[0]!r}: copy the whole checkpoint", where=missing[0])
+
+
+def other_form(model: str, files: Iterable[str]) -> CheckpointError | None:
+    """The refusal of weights that are pickled or GGUF, with the way out; None where no file looks so.
+
+    Args:
+        model: what people call it.
+        files: names of its files.
+    """
+    endings = {Path(name).suffix.lower() for name in files}
+    if endings & {".bin", ".pt", ".pth", ".ckpt"}:
+        return PickleCheckpointError(
+            f"weights must be safetensors, but {model!r} has only pickled files: save it with safe_serialization=True"
+        )
+    if ".gguf" in endings:
+        return QuantisedCheckpointError(
+            f"weights must be safetensors, but {model!r} has GGUF: use the model it was made from, or open it "
+            "with from_pretrained(..., gguf_file=...) and save that"
+        )
+    return None
 
 
 def _damaged(file: Path, reason: str, where: str | None = None) -> TruncatedCheckpointError:

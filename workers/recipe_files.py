@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from core.adapters import Adapter, adapter_digest, is_adapter, read_adapter
 from core.catalog import catalog
-from core.checkpoint import read_header, weights_digest
-from core.errors import MissingCheckpointError, ParentsDoNotFitError, RecipeError
+from core.checkpoint import other_form, read_header, weights_digest
+from core.errors import CheckpointError, MissingCheckpointError, ParentsDoNotFitError, RecipeError
 from core.jobs import HUB_REF, LOCAL_REF
 from core.mergekit import Conversion, Knowledge, from_mergekit, is_mergekit, model_names, native_dtype
 from core.model import Model
@@ -102,6 +102,7 @@ def find_model(name: str, folders: Sequence[Path]) -> str:
 
     Raises:
         MissingCheckpointError: neither a folder nor a hub id.
+        CheckpointError: a file; one of pickled or GGUF weights with the way out.
     """
     if HUB_REF.match(name):
         return name
@@ -113,6 +114,10 @@ def find_model(name: str, folders: Sequence[Path]) -> str:
             place = (folder / path).resolve()
             inside = not path.is_absolute() and place.is_relative_to(folder.resolve())
             return f"local:{path if inside else place}"
+    if any((folder / path).is_file() for folder in folders):
+        raise other_form(name, [path.name]) or CheckpointError(
+            f"a model is a folder of weights, config.json and tokenizer, but {name!r} is a file: name its folder"
+        )
     if found is None and _HUB_ID.match(name):
         return f"hub:{name}"
     if found is not None:

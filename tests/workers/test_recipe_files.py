@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import MergekitError, MissingCheckpointError, RecipeError
+from core.errors import (
+    CheckpointError,
+    MergekitError,
+    MissingCheckpointError,
+    PickleCheckpointError,
+    QuantisedCheckpointError,
+    RecipeError,
+)
 from workers.recipe_files import find_model, read_recipe_file
 
 OURS = """
@@ -96,6 +103,27 @@ def test_paths_that_lead_out_of_where_they_start_become_absolute(tmp_path: Path)
     (tmp_path / "work" / "link").symlink_to(tmp_path / "models" / "a")
     for name in ("../models/a", "local:../models/a", str(tmp_path / "models" / "a"), "link", "../work/link"):
         assert find_model(name, [tmp_path / "work"]) == f"local:{tmp_path}/models/a"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("x.gguf", QuantisedCheckpointError, "gguf_file="),
+        ("org/X.GGUF", QuantisedCheckpointError, "gguf_file="),
+        ("pytorch_model.bin", PickleCheckpointError, "safe_serialization=True"),
+        ("model.safetensors", CheckpointError, "name its folder"),
+    ],
+)
+def test_a_file_in_place_of_a_model_is_refused_with_the_way_out(
+    name: str, error: type, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(error) as caught:
+        find_model(name, [tmp_path / "empty", tmp_path])
+    assert says in str(caught.value) and repr(name) in str(caught.value)
+    (tmp_path / "other" / name).mkdir(parents=True)
+    assert find_model(name, [tmp_path, tmp_path / "other"]) == f"local:{name}"
 
 
 def test_folders_are_searched_in_order(tmp_path: Path) -> None:
