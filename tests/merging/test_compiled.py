@@ -1,0 +1,160 @@
+"""Compiled kernels: the same bytes, one kernel for all candidates, and nothing lost where compiling fails."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import merging.compiled as compiled
+from merging.batches import Task
+from merging.compiled import Compiler
+from merging.kernels import Inputs
+from merging.methods import methods
+from merging.randomness import mask_key
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs g++, which is not installed")
+SIZES = (70 * 1000, 3 * 4096, 1009, 257 * 3, 5, 1)
+
+
+def task(method, size=SIZES[0], dtype=torch.float32, *, seed=1, scale=1.0, exact=True, **values):
+    """One tensor of three sources and a base, to be merged."""
+    info, generator = methods()[method].info, np.random.default_rng(seed)
+    count = info.max_sources or 3
+    tensors = [torch.from_numpy(generator.normal(size=size)).to(dtype) for _ in range(count + info.needs_base)]
+    given = {spec.name: values.get(spec.name, spec.default) for spec in info.params}
+    scopes = {spec.name: spec.scope for spec in info.params}
+    own = {name: value for name, value in given.items() if scopes[name] == "source"}
+    inputs = Inputs(
+        tensors=tuple(tensors),
+        shape=(size,),
+        name="weight",
+        base=count if info.needs_base else None,
+        params={name: value for name, value in given.items() if scopes[name] != "source"},
+        source_params=({**own},) * count + (({},) if info.needs_base else ()),
+        keys=tuple(mask_key(5, str(i), "weight") for i in range(len(tensors))),
+        content=tuple(f"{seed}/{size}/{i}" for i in range(len(tensors))),
+    )
+    return Task(methods()[method].kernel(inputs), inputs, torch.empty(size, dtype=dtype), scale, exact)
+
+
+def outcome(compiler, tasks):
+    """The bytes of every result."""
+    compiler.run(tasks)
+    return [each.out.view(torch.uint8).clone() for each in tasks]
+
+
+def same(left, right):
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A compiler that always fails; gives how often it was asked."""
+    asked: list[compiled.Variant] = []
+
+    def fail(variant, sample):
+        asked.append(variant)
+        raise RuntimeError("no such compiler")
+
+    monkeypatch.setattr(compiled, "compile_variant", fail)
+    return asked
+
+
+QUICK = [("linear", torch.float32), ("dare_ties", torch.float32)]
+SLOW = [("linear", torch.bfloat16), ("ties", torch.float32), ("ties", torch.float16), ("dare_ties", torch.bfloat16)]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("method", "dtype"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)])
+def test_one_kernel_gives_the_bytes_of_the_formula_for_every_size_weight_and_density(method, dtype):
+    values = {} if method == "linear" else {"density": 0.6}
+    compiler, plain = Compiler("always"), Compiler("never")
+    tasks = [task(method, size, dtype, seed=i, **values) for i, size in enumerate(SIZES)]
+    again = [task(method, size, dtype, seed=i, weight=0.37, **({**values, "density": 0.21} if values else {}))
+             for i, size in enumerate(SIZES)]  # fmt: skip
+    expected = [outcome(plain, some) for some in (tasks, again)]
+    assert same(outcome(compiler, tasks), expected[0])
+    assert [kernel is not None for kernel in compiler._kernels.values()] == [True]
+    assert same(outcome(compiler, again), expected[1])
+    assert len(compiler._kernels) == 1
+
+
+@needs_compiler
+def test_a_kernel_whose_bytes_differ_is_never_used(monkeypatch, caplog):
+    real = torch.compile
+
+    def wrong(function, **options):
+        kernel = real(function, **options)
+
+        def off(out, *others):
+            kernel(out, *others)
+            out.add_(1e-7)
+
+        return off
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    compiler, one = Compiler("always"), task("linear")
+    with caplog.at_level(logging.WARNING):
+        assert same(outcome(compiler, [one]), outcome(Compiler("never"), [task("linear")]))
+    assert "its bytes are not those of the formula" in caplog.text
+    assert list(compiler._kernels.values()) == [None]
+
+
+def test_without_a_compiler_merging_goes_on_and_says_so_once(failing, caplog):
+    compiler = Compiler("always")
+    with caplog.at_level(logging.WARNING):
+        for method in ("linear", "task_arithmetic", "linear"):
+            assert same(outcome(compiler, [task(method)]), outcome(Compiler("never"), [task(method)]))
+    assert len(failing) == 2
+    assert caplog.text.count("merging goes on without a compiled kernel") == 1
+
+
+def test_after_some_failures_no_more_are_tried(failing):
+    compiler = Compiler("always")
+    for number in range(compiled.FAILURES + 3):
+        outcome(compiler, [task("linear", scale=1.0 if number % 2 else 2.0, dtype=dtype)
+                           for dtype in (torch.float32, torch.float16, torch.bfloat16)])  # fmt: skip
+    assert len(failing) == compiled.FAILURES
+
+
+def test_by_itself_it_compiles_in_the_background_what_has_taken_long(failing, monkeypatch):
+    compiler = Compiler()
+    outcome(compiler, [task("linear")])
+    compiler.wait()
+    assert failing == []
+    monkeypatch.setattr(compiled, "WORTH_SECONDS", 0.0)
+    outcome(compiler, [task("linear")])
+    compiler.wait()
+    assert len(failing) == 1
+
+
+def test_told_never_it_never_compiles(failing, monkeypatch):
+    monkeypatch.setattr(compiled, "WORTH_SECONDS", 0.0)
+    compiler = Compiler("never")
+    outcome(compiler, [task("linear")])
+    compiler.wait()
+    assert failing == []
+
+
+def test_small_tensors_inexact_methods_and_derivatives_are_never_compiled_for(failing):
+    compiler = Compiler("always")
+    outcome(compiler, [task("linear", compiled.SMALLEST - 1), task("linear", exact=False)])
+    carrying = task("linear")
+    numbers = tuple(torch.tensor(float(n), dtype=torch.float64, requires_grad=True) for n in carrying.step.numbers)
+    outcome(compiler, [replace(carrying, step=replace(carrying.step, numbers=numbers))])
+    assert failing == []
+
+
+@needs_compiler
+def test_the_compilers_settings_and_threads_are_left_as_they_were():
+    import torch._dynamo.config as dynamo
+    import torch._inductor.config as inductor
+
+    before = dynamo.recompile_limit, inductor.cpp.dynamic_threads, torch.get_num_threads()
+    outcome(Compiler("always"), [task("linear")])
+    assert (dynamo.recompile_limit, inductor.cpp.dynamic_threads, torch.get_num_threads()) == before

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from merging.lanes import spread
+
+
+def test_every_item_is_worked_on_once_whatever_the_number_of_lanes():
+    for lanes in (1, 2, 5):
+        assert sorted(spread(lambda item: item * item, range(50), lanes)) == [i * i for i in range(50)]
+
+
+def test_two_lanes_work_at_the_same_time_each_on_one_core():
+    met = threading.Barrier(2, timeout=30)
+    threads = torch.get_num_threads()
+
+    def work(item):
+        met.wait()
+        return torch.get_num_threads()
+
+    assert spread(work, range(2), 2) == [1, 1]
+    assert torch.get_num_threads() == threads
+
+
+def test_the_first_error_stops_the_others_and_is_raised():
+    done: list[int] = []
+
+    def work(item):
+        if item == 3:
+            raise ValueError("three")
+        time.sleep(0.01)
+        done.append(item)
+
+    with pytest.raises(ValueError, match="three"):
+        spread(work, range(200), 2)
+    assert len(done) < 100
+
+
+def test_no_graph_is_kept():
+    leaf = torch.ones(3, requires_grad=True)
+    assert all(not found.requires_grad for found in spread(lambda _: leaf * 2, range(4), 2))
