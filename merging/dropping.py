@@ -8,6 +8,7 @@ from core.params import ChoiceParam, FloatParam
 from merging.kernels import Block, Inputs, Number
 from merging.masks import below, chosen
 from merging.randomness import draws, keep_mask, threshold
+from merging.scalars import value
 from merging.scaling import norm_ratio
 
 RESCALE = ChoiceParam(
@@ -26,7 +27,8 @@ Q = FloatParam(
     search_high=1.0,
     searched=False,
     scope="source",
-    about="where rescale is `q`, kept entries are divided by it: from the density (DARE) to 1 (no rescaling)",
+    about="where rescale is `q`, kept entries are divided by it: from the density (DARE), which smaller ones count as, "
+    "to 1 (no rescaling)",
     implied=True,
 )
 
@@ -68,6 +70,11 @@ def drawn(block: Block, word: int) -> Tensor:
     return draws(block.index, block.words[word] ^ block.stretch, block.words[word + 1])
 
 
+def divisor(density: float, q: Number) -> Number:
+    """1/q, where a q below the density counts as the density (DARE): more would be made of less."""
+    return 1.0 / (q if value(q) >= density else density)
+
+
 def _factor(inputs: Inputs, position: int, density: float, q: Number) -> Number:
     """The factor on the entries that are kept; 1 where there is nothing to make up for."""
     rule = str(inputs.flag("rescale"))
@@ -76,7 +83,7 @@ def _factor(inputs: Inputs, position: int, density: float, q: Number) -> Number:
     if rule == "inv_density":
         return 1.0 / density
     if rule == "q":
-        return 1.0 / q
+        return divisor(density, q)
 
     def kept(delta: Tensor, start: int, stop: int) -> Tensor:
         return delta.mul_(keep_mask(inputs.keys[position], start, stop, density, inputs.device))

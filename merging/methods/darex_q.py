@@ -31,12 +31,11 @@ from torch import Tensor
 
 from core.catalog import MethodInfo
 from core.params import ChoiceParam, FloatParam
-from merging.dropping import key_words
+from merging.dropping import divisor, key_words
 from merging.kernels import Block, Inputs, Method, Number, Step, is_one
 from merging.randomness import threshold
 from merging.reductions import ordered_sum
 from merging.rows import sums
-from merging.scalars import value
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT
 
 ETA, GAMMA = 0.45, 0.95
@@ -79,9 +78,7 @@ def merged(block: Block, *, by_row: bool, factor: bool) -> Tensor:
 
 def _given(density: float, q: Number) -> Number:
     """1/q; 1 where nothing is dropped or nothing left."""
-    if not 0.0 < density < 1.0:
-        return 1.0
-    return 1.0 / (q if value(q) >= density else density)
+    return divisor(density, q) if 0.0 < density < 1.0 else 1.0
 
 
 def _mean_q(inputs: Inputs, position: int, density: float) -> float:

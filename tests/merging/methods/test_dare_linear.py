@@ -44,9 +44,9 @@ def test_a_case_worked_by_hand(merge):
     out = merge("dare_linear", [base + change], base=base, sources=[{"density": 0.5}])
     assert out.tolist() == (1 + 2 * change * kept).tolist()
     out = merge(
-        "dare_linear", [base + change], base=base, sources=[{"density": 0.5, "q": 0.25}], params={"rescale": "q"}
+        "dare_linear", [base + change], base=base, sources=[{"density": 0.5, "q": 0.8}], params={"rescale": "q"}
     )
-    assert out.tolist() == (1 + 4 * change * kept).tolist()
+    np.testing.assert_allclose(out, 1 + change * kept / 0.8, rtol=1e-6)
 
 
 def test_bfloat16_is_rounded_once_at_the_end(merge, arrays):
@@ -82,3 +82,13 @@ def test_zero_task_vectors_single_elements_and_rows_of_one_give_finite_numbers(m
         base = np.ones(shape, dtype=np.float32)
         assert np.array_equal(merge("dare_linear", [base], base=base, **options).numpy(), base)
         assert np.isfinite(merge("dare_linear", [2 * base], base=base, **options).numpy()).all()
+
+
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_a_q_below_the_density_counts_as_the_density(merge, arrays, method):
+    *models, base = arrays
+    made = [
+        merge(method, models, base=base, sources=[{"density": 0.9, "q": q}] * 3, params={"rescale": rule})
+        for rule, q in (("q", 0.01), ("q", 0.9), ("inv_density", 1.0))
+    ]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
