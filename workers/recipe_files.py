@@ -20,6 +20,7 @@ from core.mergekit import Conversion, Knowledge, from_mergekit, is_mergekit, mod
 from core.model import Model
 from core.recipe import ResolvedRecipe, resolve
 from core.recipe.ingredients import Registered, models_in, names_in
+from core.recipe.remarks import remarks
 from core.recipe.short import Dtype, Recipe
 from core.settings import Settings
 from workers.places import link_roots, model_folder
@@ -29,6 +30,17 @@ from workers.vocabularies import in_tokens
 Tell = Callable[[dict[str, Any]], None]
 Form = Literal["auto", "huarizo", "mergekit"]
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?$")
+#: A number with an exponent; YAML 1.1 knows those with a point and a sign alone.
+_EXPONENT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+#: What pydantic calls the members of a union, beside the places that people know.
+_MEMBER = re.compile(r"^str$|^Tokenizer$|.*\[")
+_KINDS = {
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "dict_type": "a mapping",
+    "string_type": "text",
+}
 
 
 @dataclass(frozen=True)
@@ -199,6 +211,12 @@ def resolved(recipe: Recipe, registered: Registered, folders: Mapping[str, Path]
         raise in_tokens(error, models_in(recipe, registered).values(), folders.__getitem__) from error
 
 
+def notes_of(prepared: Prepared, found: ResolvedRecipe) -> tuple[str, ...]:
+    """What to know of a recipe: what the conversion told, and what of it has no effect."""
+    models = models_in(prepared.recipe, prepared.registered).values()
+    return (*prepared.notes, *remarks(prepared.recipe, found, models))
+
+
 def _unread(ref: str, folder: Path) -> Model | Adapter:
     """What headers say."""
     if is_adapter(folder):
@@ -257,12 +275,34 @@ def _measuring(recipe: Recipe, at_hand: str) -> Recipe | None:
 
 def _validated(value: Any) -> Recipe:
     try:
-        return Recipe.model_validate(value)
+        return Recipe.model_validate(_with_numbers(value))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"this is not a recipe: {where}: {message}", where=where) from error
+        # A union tells what each of its members wants; the one that was meant has the deepest place.
+        first = max(error.errors(), key=lambda found: len(found["loc"]))
+        where = ".".join(str(part) for part in first["loc"] if not _MEMBER.match(str(part)))
+        told = ": ".join(part for part in ("this is not a recipe", where, _message(first)) if part)
+        raise RecipeError(told, where=where or None) from error
+
+
+def _message(found: Mapping[str, Any]) -> str:
+    """What a finding says in the words of people who write YAML."""
+    if found["type"] in _KINDS:
+        return f"must be {_KINDS[found['type']]}, but got {found['input']!r:.100}: see docs/recipes.md"
+    if found["type"] == "extra_forbidden":
+        return f"a recipe has no such key (it holds {found['input']!r:.100}): remove it, or see docs/recipes.md"
+    if found["type"] == "missing":
+        return "is missing: give it"
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
+def _with_numbers(value: Any, inside: bool = False) -> Any:
+    """The same with the numbers that YAML 1.1 takes for text, `1e-5`, as numbers; among the values of `params` only."""
+    if isinstance(value, dict):
+        kept = {"filter": value["filter"]} if "filter" in value else {}
+        return {name: _with_numbers(inner, inside or name == "params") for name, inner in value.items()} | kept
+    if isinstance(value, list):
+        return [_with_numbers(inner, inside) for inner in value]
+    return float(value) if inside and isinstance(value, str) and _EXPONENT.match(value) else value
 
 
 def _renamed(recipe: Recipe, refs: Mapping[str, str]) -> Recipe:

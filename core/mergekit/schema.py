@@ -15,6 +15,10 @@ Model = Annotated[Reference, BeforeValidator(parse_reference)]
 Parameters = dict[str, Any]
 
 
+#: Keys of mergekit's other program, which makes a mixture of models.
+EXPERTS = ("experts", "gate_mode", "experts_per_token")
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -114,6 +118,12 @@ def read_document(value: Any, place: str = "") -> Document:
     """
     if not isinstance(value, Mapping):
         raise MergekitError(f"{place or 'a configuration'} must be a mapping, but got {value!r}")
+    if not value.keys().isdisjoint(EXPERTS):
+        raise MergekitError(
+            f"mixtures of experts are not built here, but {place or 'the configuration'} has "
+            f"{next(key for key in EXPERTS if key in value)!r}, which is mergekit-moe's: build it with that",
+            where=next(key for key in EXPERTS if key in value),
+        )
     try:
         return Document.model_validate(_given(dict(value)))
     except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.errors import MergekitError
 from core.mergekit.reference import ModelPath, Reference
-from core.mergekit.schema import Document, InputModel, OutputSlice, read_document
+from core.mergekit.schema import EXPERTS, Document, InputModel, OutputSlice, read_document
 from core.recipe.limits import MAX_RECIPES
 
 #: Levels of mappings and lists in a configuration; a stage within {"merges"} needs a dozen.
@@ -44,7 +44,8 @@ def read_stages(config: Config) -> tuple[Document, ...]:
 def is_mergekit(config: Any) -> bool:
     """Whether a parsed file holds mergekit's form, going by its keys."""
     documents = config if isinstance(config, list | tuple) else [config]
-    return any(isinstance(item, Mapping) and ("merge_method" in item or MERGES in item) for item in documents)
+    keys = {"merge_method", MERGES, *EXPERTS}
+    return any(isinstance(item, Mapping) and not keys.isdisjoint(item) for item in documents)
 
 
 def references(document: Document) -> tuple[Reference, ...]:

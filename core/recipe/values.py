@@ -121,6 +121,14 @@ def has_groups(value: Any) -> bool:
     return any(has_groups(inner) for inner in _entries(value, "value"))
 
 
+def filters_in(value: Any) -> Iterator[str]:
+    """The texts that a value's filters look for, at any depth; `check_values` has passed it."""
+    if isinstance(value, list | tuple):
+        yield from (e["filter"] for e in value if _is_filter(e) and e.get("filter") not in (None, "*"))
+    for inner in _entries(value, "value"):
+        yield from filters_in(inner)
+
+
 def _entries(value: Any, where: str) -> list[Any]:
     """The values within a value; a filter entry is one level with the list that it stands in."""
     if isinstance(value, dict):

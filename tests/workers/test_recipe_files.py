@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,45 @@ def test_folders_are_searched_in_order(tmp_path: Path) -> None:
 def test_a_model_that_is_nowhere_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(MissingCheckpointError, match="folder or a hub id"):
         find_model(name, [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("sources: [{name: a, model: a}]", RecipeError, "this is not a recipe: a recipe has exactly one of merge"),
+        ("{sources: {a: a}, merge: {method: linear}}", RecipeError, "sources: must be a list, but got {'a': 'a'}"),
+        ("{sources: [a], merge: {method: linear}}", RecipeError, "sources.0: must be a mapping, but got 'a'"),
+        (
+            "{sources: [{name: a, model: a}], merge: {method: linear}, dtype: x}",
+            RecipeError,
+            "dtype: a recipe has no such key",
+        ),
+        ("{sources: [{name: a, model: a}], merge: {}}", RecipeError, "merge.method: is missing"),
+        (
+            "{sources: [{name: a, model: a}], merge: {method: linear}, tokenizer: {mode: x}}",
+            RecipeError,
+            "recipe: tokenizer.mode: Input should be 'donor'",
+        ),
+        (
+            "{base_model: a, gate_mode: hidden, experts: [{source_model: a}]}",
+            MergekitError,
+            "mixtures of experts are not",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_its_own_words(text: str, error: type, says: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=re.escape(says)):
+        read_recipe_file(written(tmp_path, text)).recipe({}, {})
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers_among_values_alone(tmp_path: Path) -> None:
+    inner = "{sources: [{name: 1e-5x, model: '2e5'}], merge: {method: ram, params: {epsilon: [{filter: 1e3, value: 1e-5}]}}}"
+    text = (
+        f"sources: [{{name: n, recipe: {inner}}}]\nmerge: {{method: linear, params: {{weight: {{n: [2E+1, .5e-1]}}}}}}"
+    )
+    recipe = read_recipe_file(written(tmp_path, text)).recipe({}, {}).recipe
+    assert recipe.merge is not None and recipe.merge.params == {"weight": {"n": [20.0, 0.05]}}
+    nested = recipe.sources[0].recipe
+    assert nested is not None and nested.merge is not None
+    assert nested.sources[0].model == "2e5"
+    assert nested.merge.params == {"epsilon": [{"filter": "1e3", "value": 1e-5}]}

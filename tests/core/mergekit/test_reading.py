@@ -357,3 +357,10 @@ def test_stages_that_use_each_other_many_times_over_cost_no_time():
     ]
     with pytest.raises(MergekitError, match="at most"):
         from_mergekit([*documents, stage(None, "s30")])
+
+
+def test_a_weight_of_the_base_is_dropped_and_told():
+    weighed = [{"model": name, "parameters": {"weight": 1.0}} for name in ("base", "a", "b")]
+    read = from_mergekit({"merge_method": "ties", "base_model": "base", "models": weighed})
+    assert read.recipe.merge.params == {}
+    assert "base: weight has no effect on ties in mergekit, nor here." in read.notes

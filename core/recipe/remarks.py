@@ -1,0 +1,46 @@
+"""What a recipe says without effect: no error, for a search may say it of one layout among many, but worth telling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from core.model import Model
+from core.recipe.output import walk
+from core.recipe.resolved import ResolvedRecipe
+from core.recipe.short import Recipe
+from core.recipe.values import filters_in
+
+
+def remarks(recipe: Recipe, resolved: ResolvedRecipe, models: Iterable[Model]) -> tuple[str, ...]:
+    """A sentence for each thing that changes nothing.
+
+    Args:
+        recipe: the short form; recipes in it are not looked into.
+        resolved: what it resolves to.
+        models: that it is made of.
+    """
+    return (*_repeats(recipe, resolved), *_filters(recipe, resolved, models))
+
+
+def _repeats(recipe: Recipe, resolved: ResolvedRecipe) -> Iterator[str]:
+    if recipe.repeated is not None and len({entry.sources for entry in resolved.layers}) == len(resolved.layers):
+        yield "`repeated` has no effect: no layer stands in the stack again."
+
+
+def _filters(recipe: Recipe, resolved: ResolvedRecipe, models: Iterable[Model]) -> Iterator[str]:
+    """A filter is looked for in the candidate's names, or in those of a source."""
+    wanted = {(name, text): None for params in _params(recipe) for name in params for text in filters_in(params[name])}
+    if not wanted:
+        return
+    known = {tensor.name for tensor in walk(resolved)}
+    known |= {info.name for model in models for info in model.header.tensors}
+    for name, text in wanted:
+        if not any(text in tensor for tensor in known):
+            yield f"the filter {text!r} of {name!r} has no effect: it is part of no tensor's name."
+
+
+def _params(recipe: Recipe) -> Iterator[Mapping[str, object]]:
+    if recipe.merge is not None:
+        yield recipe.merge.params
+    for part in recipe.slices or ():
+        yield part.params
