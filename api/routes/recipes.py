@@ -17,8 +17,9 @@ from core.errors import UnknownModelError
 from core.mergekit import Knowledge, from_mergekit, model_names, native_dtype, to_mergekit
 from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, resolve_named
-from core.recipe.ingredients import names_in
+from core.recipe.ingredients import models_in, names_in
 from core.recipe.output import OutputTensor, walk
+from core.recipe.remarks import remarks
 from store import models
 from store.session import ReadSession
 
@@ -39,7 +40,7 @@ def resolve_recipe(wanted: ResolveIn, s: Reading) -> ResolveOut:
         tensors=tuple(_tensors(resolved, names)),
         resolved=resolved,
         recipe=recipe,
-        notes=notes,
+        notes=(*notes, *remarks(recipe, resolved, models_in(recipe, known).values())),
     )
 
 

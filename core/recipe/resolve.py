@@ -179,7 +179,12 @@ def _check_sources(info: MethodInfo, part: Slice, names: Sequence[str]) -> None:
     low, high = info.min_sources, info.max_sources
     if others < low or (high is not None and others > high):
         bounds = f"at least {low}" if high is None else f"{low} to {high}" if low < high else f"{low}"
-        raise RecipeError(f"{info.name!r} takes {bounds} sources besides its base, but got {others}", where="sources")
+        counted = f", for the base {part.base!r} is not counted" if part.base is not None else ""
+        raise RecipeError(
+            f"{info.name!r} takes {bounds} sources besides its base, but got {others} of {list(names)!r}{counted}: "
+            "change the sources or the method",
+            where="sources",
+        )
 
 
 def _check_places(stack: Sequence[Entry], models: Iterable[Model]) -> None:

@@ -121,7 +121,7 @@ class ResolvedRecipe(Noun):
         tokenizer: the source that gives its tokenizer; `tokenizer_digest` is over that tokenizer's files (those of all
             sources where it is a union).
         vocabulary: how its rows come about; None where all sources have one vocabulary, which is the donor's.
-        seed: of the masks; 0 where nothing is drawn.
+        seed: of the masks; 0 where no method draws any (one that may counts, even where its densities are 1).
         statistics: digest of the activation statistics, where a method looks at them.
     """
 

@@ -33,7 +33,7 @@ from merging.shards import cut, tensor_size
 from merging.sources import Parents
 from merging.vocabulary import Vocabularies
 from workers.failures import failure_of
-from workers.recipe_files import Prepared, Wanted, prepare, resolved
+from workers.recipe_files import Prepared, Wanted, notes_of, prepare, resolved
 from workers.runner.manifest import write_manifest
 
 SHARD_BYTES = 5 * 2**30
@@ -133,7 +133,7 @@ def merge(
         "weights_digest": info.weights_digest,
         "recipe_digest": recipe.digest(),
         "files": files,
-        "notes": prepared.notes,
+        "notes": notes_of(prepared, recipe),
     }
 
 
@@ -156,7 +156,7 @@ def outlook(prepared: Prepared, shard_bytes: int = SHARD_BYTES) -> dict[str, Any
         "methods": dict(Counter(planned.method for planned in plans)),
         "models": list(prepared.folders),
         "save_dtype": recipe.save_dtype,
-        "notes": prepared.notes,
+        "notes": notes_of(prepared, recipe),
         "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True),
     }
 
@@ -213,7 +213,7 @@ def _about(prepared: Prepared, recipe: ResolvedRecipe, info: ExportInfo) -> dict
         "parameters": info.parameters,
         "recipe": prepared.recipe.model_dump(mode="json", exclude_none=True),
         "parents": {ref: parent.weights_digest for ref, parent in prepared.registered.items()},
-        "notes": prepared.notes,
+        "notes": notes_of(prepared, recipe),
     }
 
 

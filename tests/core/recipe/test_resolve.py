@@ -360,3 +360,8 @@ def test_a_wrong_value_is_refused_whether_or_not_a_tensor_reads_it(params, says)
 def test_filters_may_be_text_a_star_or_nothing():
     for wanted in ("mlp", "*", None):
         assert resolve(ties(density=[{"filter": wanted, "value": 0.5}, {"value": 0.5}]), FAMILY).layers
+
+
+def test_a_base_that_is_listed_is_said_not_to_count_among_the_sources():
+    with pytest.raises(RecipeError, match=r"got 1 of \['base', 'a'\], for the base 'base' is not counted"):
+        resolve(recipe(merge=Merge(method="model_stock", base="base", sources=("base", "a"))), FAMILY)
