@@ -226,7 +226,7 @@ def merge(
     if to_mergekit:
         return verb.to_mergekit(recipe, options, as_json=as_json)
     if dry_run:
-        return verb.dry_run(recipe, options, as_json=as_json)
+        raise typer.Exit(verb.dry_run(recipe, options, as_json=as_json))
     if out is None:
         raise typer.BadParameter("name the folder to write", param_hint="OUT")
     return verb.merge(recipe, out, options, as_json=as_json)

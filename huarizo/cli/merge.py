@@ -65,13 +65,18 @@ def merge(recipe: Path, target: Path, options: Options | None = None, *, as_json
     say(f"{target}: weights {end['weights_digest']}")
 
 
-def dry_run(recipe: Path, options: Options | None = None, *, as_json: bool = False) -> None:
-    """Tell what a merge would make and take, without reading a weight; errors as in `merge`."""
+def dry_run(recipe: Path, options: Options | None = None, *, as_json: bool = False) -> int:
+    """Tell what a merge would make and take, without reading a weight; errors as in `merge`.
+
+    Returns:
+        The exit status: 1 where the merge would be refused for its memory.
+    """
     options = options or Options()
     end = _run([str(recipe.absolute()), "--dry-run", *options.words()], recipe)
+    refused = options.max_memory is not None and end["peak_memory"] > options.max_memory
     if as_json:
         print_json(end)
-        return
+        return int(refused)
     methods = ", ".join(f"{method} {count}" for method, count in sorted(end["methods"].items()))
     say(f"models       {', '.join(end['models'])}")
     say(f"layers       {end['layers']}")
@@ -79,9 +84,10 @@ def dry_run(recipe: Path, options: Options | None = None, *, as_json: bool = Fal
     say(f"parameters   {end['parameters']:,}")
     say(f"weights      {size_text(end['bytes'])} of {end['save_dtype']} in {end['shards']} file(s)")
     say(f"peak memory  {size_text(end['peak_memory'])} ({end['peak_tensor']})")
-    if options.max_memory is not None and end["peak_memory"] > options.max_memory:
+    if options.max_memory is not None and refused:
         say(f"             more than --max-memory {size_text(options.max_memory)}: the merge would be refused")
     _tell_notes(end)
+    return int(refused)
 
 
 def to_mergekit(recipe: Path, options: Options | None = None, *, as_json: bool = False) -> None:

@@ -78,12 +78,14 @@ def test_the_recipes_folder_and_the_working_folder_are_model_roots(
 
 def test_a_dry_run_tells_what_a_merge_would_take(recipe: Path, process: dict[str, Any], capsys: Any) -> None:
     process["end"] = OUTLOOK
-    dry_run(recipe, Options(max_memory=4096))
+    assert dry_run(recipe, Options(max_memory=4096)) == 1
     told = capsys.readouterr()
     for part in ("local:a, local:b", "21 (ties 21)", "12,345", "3.0 MiB of bfloat16 in 1", "4.9 KiB (lm_head.weight)"):
         assert part in told.out
     assert "would be refused" in told.out and "something differs" in told.err
-    dry_run(recipe, as_json=True)
+    assert dry_run(recipe, Options(max_memory=4096), as_json=True) == 1
+    capsys.readouterr()
+    assert dry_run(recipe, Options(max_memory=2**30), as_json=True) == 0
     assert json.loads(capsys.readouterr().out) == {k: v for k, v in OUTLOOK.items() if k != "event"}
 
 
