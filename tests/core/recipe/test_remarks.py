@@ -37,4 +37,6 @@ def test_a_filter_may_meet_a_name_in_a_source_alone():
 
 def test_factors_on_repeats_that_do_not_occur_are_told():
     for layers, count in (([0, 1], 1), ([0, 0], 0)):
-        assert len(told(slices=[{"sources": [{"source": "a", "layers": layers}]}], repeated={"attention": 0.5})) == count
+        assert (
+            len(told(slices=[{"sources": [{"source": "a", "layers": layers}]}], repeated={"attention": 0.5})) == count
+        )
