@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from core.catalog import catalog
 from core.checkpoint import read_header, weights_digest
 from core.model import Model
 from core.recipe import Recipe, ResolvedRecipe, Source, resolve
@@ -101,9 +102,10 @@ class Family:
     def merge(
         self, method: str, sources: tuple[str, ...] = ("a", "b", "c"), *, save_dtype: str = "float32", **params: Any
     ) -> ResolvedRecipe:
-        """A merge against `base`."""
+        """A merge, against `base` where the method takes one."""
         seed = params.pop("seed", 0)
-        merge = {"method": method, "base": "base", "sources": list(sources), "params": params}
+        merge = {"method": method, "sources": list(sources), "params": params}
+        merge |= {"base": "base"} if catalog().method(method).base_of("base") else {}
         return self.recipe(merge=merge, save_dtype=save_dtype, seed=seed)
 
     def stack(self, source: str, layers: tuple[int, ...], save_dtype: str = "float32") -> ResolvedRecipe:
