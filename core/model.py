@@ -197,14 +197,14 @@ def _check_vocabulary(first: Model, other: Model) -> None:
 
 
 def _check_reading(models: Sequence[Model]) -> None:
-    """Equal tokens mean equal things only where a text is cut in one way; aligned vocabularies check that themselves."""
+    """Equal tokens mean equal things only where a text is cut in one way; aligned vocabularies check it themselves."""
     first, *rest = [model for model in models if model.header.tokenizer_rules is not None] or [models[0]]
     for other in rest:
         if other.header.tokenizer_rules != first.header.tokenizer_rules:
             raise ParentsDoNotFitError(
                 f"{first.name!r} and {other.name!r} do not fit: their tokenizers have the same tokens, but must "
-                "also cut a text in one way (normalizer, pre_tokenizer, options of the model); use fine-tunes of one base, "
-                "or give both the tokenizer.json that is right for both",
+                "also cut a text in one way (normalizer, pre_tokenizer, options of the model); use fine-tunes of one "
+                "base, or give both the tokenizer.json that is right for both",
                 where="tokenizer",
             )
 

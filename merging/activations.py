@@ -49,6 +49,10 @@ class Activations:
         stored = self._stored.get(name)
         return torch.empty(0, device=parents.device) if stored is None else parents.mapped(stored).to(parents.device)
 
+    def making_bytes(self, name: str, parents: Parents) -> int:
+        """None: a vector is read."""
+        return 0
+
 
 def activations_of(planned: TensorPlan, parents: Parents) -> torch.Tensor | None:
     """The activations of a planned tensor, (columns,) float32; None where the recipe names none, or not for it.

@@ -61,6 +61,16 @@ class Adapted:
         assert weight is not None
         return weight
 
+    def making_bytes(self, name: str, parents: Parents) -> int:
+        """The tensor it changes, twice where changes follow one another, and the factors in float64 with a block."""
+        elements = next(info.elements for info in self.header.tensors if info.name == name)
+        before = max(parents.read_bytes(self.base, name), 4 * elements)
+        low_rank = [change for change in self.changes[name] if change.whole is None]
+        factors = [self._stored[str(factor)].info for change in low_rank for factor in (change.a, change.b)]
+        # As stored, in float32, in float64, and that in another order; two sums of a block, which has at least a row.
+        widest = max((info.elements for info in factors), default=0)
+        return 2 * before + sum(24 * info.elements for info in factors) + 16 * (BLOCK + widest)
+
     def _read(self, name: str, parents: Parents) -> Tensor:
         stored: StoredTensor = self._stored[name]
         return parents.mapped(stored).to(parents.device)

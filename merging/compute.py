@@ -163,11 +163,26 @@ def inputs_of(
     )
 
 
-def peak_bytes(planned: TensorPlan) -> int:
-    """An upper bound on the memory `compute` takes for a plan, its leaves on the device included."""
+def peak_bytes(planned: TensorPlan, parents: Parents) -> int:
+    """An upper bound on the memory `compute` takes for a plan, its leaves on the device and their making included."""
+    making = (parents.making_bytes(leaf.digest, leaf.name) for leaf in _leaves(planned))
+    return _peak_bytes(planned) + max(making, default=0)
+
+
+def _leaves(planned: TensorPlan) -> Iterator[Leaf]:
+    """Every tensor of a parent that a plan reads, one at a time."""
+    pairs = (pair for pool in planned.pools if pool for *pair, _ in pool.members)
+    for source in (*planned.sources, *(tensor for pair in pairs for tensor in pair)):
+        if isinstance(source, Leaf):
+            yield source
+        else:
+            yield from _leaves(source)
+
+
+def _peak_bytes(planned: TensorPlan) -> int:
     elements = math.prod(planned.shape)
     if planned.plain is not planned:
-        return peak_bytes(planned.plain) + elements * planned.dtype.itemsize
+        return _peak_bytes(planned.plain) + elements * planned.dtype.itemsize
     own = sum(_source_bytes(source, elements) for source in planned.sources)
     if planned.copies:
         return own + elements * planned.dtype.itemsize
@@ -187,4 +202,4 @@ def _pooled(planned: TensorPlan) -> int:
 
 
 def _source_bytes(source: Leaf | TensorPlan, elements: int) -> int:
-    return elements * source.dtype.itemsize if isinstance(source, Leaf) else peak_bytes(source)
+    return elements * source.dtype.itemsize if isinstance(source, Leaf) else _peak_bytes(source)

@@ -87,7 +87,7 @@ def export(
     check_inside(tokenizer_folder, roots)
     vocabularies = Vocabularies(parents)
     plans = plan(recipe, parents.headers, vocabularies.align(recipe))
-    waiting_bytes = _waiting_bytes(plans, max_memory)
+    waiting_bytes = _waiting_bytes(plans, parents, max_memory)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -166,12 +166,11 @@ def _write_weights(
     return stream.files, combine_digests(entries)
 
 
-def _waiting_bytes(plans: tuple[TensorPlan, ...], max_memory: int | None) -> int:
+def _waiting_bytes(plans: tuple[TensorPlan, ...], parents: Parents, max_memory: int | None) -> int:
     """How many bytes may wait to be written; refuses before the first byte what cannot fit."""
     if max_memory is None:
         return WAITING_BYTES
-    largest = max(plans, key=peak_bytes)
-    needed = peak_bytes(largest)
+    needed, largest = max(((peak_bytes(each, parents), each) for each in plans), key=lambda pair: pair[0])
     if needed > max_memory:
         raise OutOfMemoryError(
             f"an export must stay within max_memory, but tensor {largest.name!r} needs {needed} bytes and it is "

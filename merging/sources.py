@@ -12,7 +12,7 @@ import torch
 
 from core.checkpoint import StoredTensor, stored_tensors
 from core.errors import CheckpointError, MissingCheckpointError, NonFiniteCheckpointError
-from core.model import DTYPE_NAMES, Header, TensorInfo
+from core.model import DTYPE_BYTES, DTYPE_NAMES, Header, TensorInfo
 from core.recipe.output import SAVE_DTYPES
 from merging.memory import free_bytes, in_rows, natural
 
@@ -28,6 +28,9 @@ class Derived(Protocol):
 
     def make(self, name: str, parents: Parents) -> torch.Tensor:
         """One tensor, on the parents' device; a function of their tensors and of nothing else."""
+
+    def making_bytes(self, name: str, parents: Parents) -> int:
+        """An upper bound on the memory that `make` takes beside its result."""
 
 
 class Parents:
@@ -101,6 +104,19 @@ class Parents:
         if (digest, name) in self._rows:
             self._kept[digest, name] = tensor
         return tensor
+
+    def making_bytes(self, digest: str, name: str) -> int:
+        """The memory that `tensor` takes beside its result: none for one that is read, not made."""
+        derived = self._derived.get(digest)
+        if derived is None:
+            return 0
+        origin = derived.origin(name)
+        return self.making_bytes(*origin) if origin else derived.making_bytes(name, self)
+
+    def read_bytes(self, digest: str, name: str) -> int:
+        """An upper bound on the memory that `tensor` takes, its result included."""
+        info = next(info for info in self.headers[digest].tensors if info.name == name)
+        return info.elements * DTYPE_BYTES[info.dtype] + self.making_bytes(digest, name)
 
     def _read(self, digest: str, name: str, keep: bool) -> torch.Tensor:
         """A tensor on the device, in memory that is kept where there is room."""

@@ -120,6 +120,13 @@ class AlignedRows:
             result[nobodys] = donor.float()
         return result
 
+    def making_bytes(self, name: str, parents: Parents) -> int:
+        """The matrices of all sources, the rows taken of one, and what means are made of."""
+        read = sum(parents.read_bytes(digest, name) for digest in self._digests)
+        shapes = (info.shape for info in parents.headers[self._digests[self._position]].tensors if info.name == name)
+        width, rows = next(shapes)[1], self._places.shape[1]
+        return read + rows * (12 * width + 24 + 9 * len(self._digests)) + 64 * ROWS * (width + 1)
+
 
 def mean_of_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     """The mean of some rows, float64: blocks of `ROWS` are summed by halving, and added in order.

@@ -18,7 +18,10 @@ from core.errors import CheckpointError, NonFiniteCheckpointError, ParentsDoNotF
 from core.model import Model
 from core.recipe import identity, resolve
 from merging.adapters import BLOCK, add_product, open_parents
+from merging.compute import peak_bytes
+from merging.plan import plan
 from merging.resident import Resident
+from tests.merging.test_compute import LiveBytes
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -230,3 +233,30 @@ def test_the_wrong_base_is_refused_by_the_name_of_the_tensor(family, gpt2, half_
     train(family.folder / "base", tmp_path / "embed", r=2, lora_alpha=4, target_modules=["embed_tokens"])
     with pytest.raises(ParentsDoNotFitError, match="one matrix as embedding and output"):
         adapt(half_family.models["base"], registered(tmp_path / "embed"))
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.weight", "lm_head.weight"])
+def test_the_memory_that_making_a_tensor_takes_stays_within_what_was_planned(family, tmp_path, name):
+    options = {"r": 300, "lora_alpha": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    train(family.folder / "base", tmp_path, **options)
+    base = model_of(family.folder / "base")
+    adapted = adapt(base, registered(tmp_path))
+    parents = open_parents([adapted], folder_of, keep_bytes=0)
+    with LiveBytes() as counted:
+        made = parents.tensor(adapted.weights_digest, name, keep=False)
+    assert made.nbytes < counted.peak <= parents.making_bytes(adapted.weights_digest, name) + made.nbytes
+    assert parents.making_bytes(base.weights_digest, name) == 0
+    assert parents.making_bytes(adapted.weights_digest, "model.norm.weight") == 0
+
+
+def test_an_export_counts_with_the_factors_of_an_adapter(family, tmp_path):
+    name = "model.layers.0.self_attn.q_proj.weight"
+    train(family.folder / "base", tmp_path, r=300, lora_alpha=4, target_modules=["q_proj"])
+    adapted = adapt(model_of(family.folder / "base"), registered(tmp_path))
+    parents = open_parents([adapted], folder_of, keep_bytes=0)
+    recipe = resolve(identity("mine", save_dtype="float32"), {"mine": adapted})
+    plans = plan(recipe, {adapted.weights_digest: adapted.header})
+    peaks = {each.name: peak_bytes(each, parents) for each in plans}
+    outputs, inputs = adapted.header.shapes()[name]
+    assert peaks[name] >= 8 * 300 * (outputs + inputs)
+    assert peaks[name] - parents.making_bytes(adapted.weights_digest, name) == 8 * outputs * inputs

@@ -22,6 +22,7 @@ from merging.adapters import open_parents
 from merging.export import export
 from merging.resident import Resident
 from merging.vocabulary import ROWS, Vocabularies, mean_of_rows
+from tests.merging.test_compute import LiveBytes
 
 #: What each model's tokenizer learns its merges from.
 TEXTS = {
@@ -308,6 +309,17 @@ def test_the_mean_of_rows_is_exact_for_whole_numbers_and_ignores_other_rows():
     matrix = torch.arange(3.0 * (2 * ROWS + 5)).view(-1, 3)
     rows = torch.arange(1, 2 * ROWS + 5, 2)
     assert torch.equal(mean_of_rows(matrix, rows), matrix[rows].double().mean(0))
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "lm_head.weight"])
+def test_the_memory_that_aligning_rows_takes_stays_within_what_was_planned(zoo, name):
+    resolved, vocabularies = recipe(zoo, "base", "maths", "code", tokenizer={"mode": "union", "pad_to_multiple_of": 64})
+    vocabularies.align(resolved)
+    for position in range(3):
+        digest = resolved.aligned_digest(position)
+        with LiveBytes() as counted:
+            made = vocabularies.parents.tensor(digest, name, keep=False)
+        assert made.nbytes < counted.peak <= vocabularies.parents.making_bytes(digest, name) + made.nbytes
 
 
 @pytest.fixture

@@ -141,17 +141,18 @@ def outlook(prepared: Prepared, shard_bytes: int = SHARD_BYTES) -> dict[str, Any
     """What a merge would make and take, without reading a weight; errors as in `merge`."""
     recipe = resolved(prepared.recipe, prepared.registered, prepared.folders)
     headers = {m.weights_digest: m.header for m in models_in(prepared.recipe, prepared.registered).values()}
-    alignment = None if recipe.vocabulary is None else Vocabularies(_parents(prepared)).align(recipe)
+    parents = _parents(prepared)
+    alignment = None if recipe.vocabulary is None else Vocabularies(parents).align(recipe)
     plans = plan(recipe, headers, alignment)
     tensors = output_tensors(recipe, headers, None if alignment is None else alignment.rows)
-    largest = max(plans, key=peak_bytes)
+    peak, largest = max(((peak_bytes(each, parents), each) for each in plans), key=lambda pair: pair[0])
     return {
         "layers": len(recipe.layers),
         "tensors": len(tensors),
         "parameters": sum(info.elements for info in tensors),
         "bytes": sum(tensor_size(info) for info in tensors),
         "shards": len(cut(tensors, shard_bytes)),
-        "peak_memory": peak_bytes(largest),
+        "peak_memory": peak,
         "peak_tensor": largest.name,
         "methods": dict(Counter(planned.method for planned in plans)),
         "models": list(prepared.folders),

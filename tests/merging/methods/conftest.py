@@ -34,6 +34,9 @@ class ArrayParents:
     def peak(self, digest: str, name: str) -> None:
         return None
 
+    def making_bytes(self, digest: str, name: str) -> int:
+        return 0
+
 
 def merge(
     method: str,

@@ -31,4 +31,4 @@ def test_a_tensor_of_many_blocks_takes_no_more_than_was_planned(method, params, 
         compute(planned, parents, keep=False)
     # The parents' own tensors are seen as well, through the views that are taken of them.
     leaves = sum(tensor.nbytes for tensor in (*arrays, base))
-    assert leaves < counted.peak <= peak_bytes(planned)
+    assert leaves < counted.peak <= peak_bytes(planned, parents)
