@@ -72,10 +72,11 @@ def test_a_stack_too_small_for_a_layout_is_refused():
         check_parents(job(LAYOUT, models="a"), {"a": model("a", layers=1)})
 
 
-@pytest.mark.parametrize("params", [{"weight": 0.0}, {"density": 1.5}])
-def test_fixed_values_that_no_tensor_may_have_are_refused(params):
+@pytest.mark.parametrize(("method", "params"), [("linear", {"weight": 0.0}), ("ties", {"density": 1.5})])
+def test_fixed_values_that_no_tensor_may_have_are_refused(method, params):
+    models = {name: model(name) for name in ("base", "a", "b")}
     with pytest.raises((RecipeError, SpaceError)):
-        check_parents(job({**MERGE, "methods": ["ties"], "params": params}), {n: model(n) for n in ("base", "a", "b")})
+        check_parents(job({**MERGE, "methods": [method], "params": params}), models)
 
 
 def test_one_known_parent_alone_decides_nothing():
