@@ -17,7 +17,7 @@ from merging.kernels import Inputs, Step, largest_result
 from merging.randomness import WORD, signed
 
 #: Elements of a row at most: what a formula makes of them stays in a core's own cache.
-WIDTH = 1 << 16
+WIDTH = 1 << 17
 #: Rows have an index per element only below this length.
 LONGEST = 1 << 32
 
@@ -65,6 +65,18 @@ class Table:
     def columns(self) -> int:
         """Of the result."""
         return self.tensors[0].shape[1]
+
+    @property
+    def even(self) -> bool:
+        """Whether the tensors divide into words of two numbers."""
+        return not self.columns % 2 and not any(tensor.storage_offset() % 2 for tensor in self.tensors)
+
+    @property
+    def as_pairs(self) -> Table:
+        """The same with the result and the sources as int32 words of two numbers each; their columns must be even."""
+        count = 1 + len(self.tasks[0].inputs.tensors)
+        words = [tensor.view(torch.int32) for tensor in self.tensors[:count]]
+        return replace(self, tensors=[*words, *self.tensors[count:]])
 
 
 def tables(tasks: Sequence[Task], limit: int) -> Iterator[Table]:

@@ -17,7 +17,7 @@ from merging.sources import is_finite
 
 #: Elements handled at once, by device; must divide 2^32. Bounds the memory, does not change the bytes.
 #: On a CPU what a formula makes of a block stays in a core's own cache; a GPU wants enough to keep it busy.
-SIZES = {"cpu": 1 << 16}
+SIZES = {"cpu": 1 << 17}
 ELSEWHERE = 1 << 22
 
 

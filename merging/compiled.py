@@ -11,20 +11,18 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import count
-from types import FunctionType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from merging.batches import LONGEST, Table, Task, grid, laid, slices, tables
+from merging.batches import Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
-from merging.kernels import Block, Formula
 from merging.lanes import spread
+from merging.variants import Kernel, Variant, function_of, variant_of
 
 log = logging.getLogger(__name__)
 
@@ -49,36 +47,6 @@ OPTIONS: dict[str, Any] = {
 }
 #: Divide and round exactly as eager operations do, without fused multiply-adds.
 GPU_OPTIONS: dict[str, Any] = {"emulate_precision_casts": True, "eager_numerics.division_rounding": True}
-
-Kernel = Callable[..., None]
-_names = count()
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """What a kernel is compiled for.
-
-    Attributes:
-        formula, flags, base, indexed: as in the step and its inputs.
-        dtypes: of the sources.
-        fields: of each field its dtype, and whether it has rows and columns of its own.
-        numbers, words: how many there are.
-        scaled: whether the result is multiplied by one more number.
-        out: dtype of the result.
-        device: where all of it is.
-    """
-
-    formula: Formula
-    flags: tuple[tuple[str, Hashable], ...]
-    base: int | None
-    indexed: bool
-    dtypes: tuple[torch.dtype, ...]
-    fields: tuple[tuple[torch.dtype, bool, bool], ...]
-    numbers: int
-    words: int
-    scaled: bool
-    out: torch.dtype
-    device: torch.device
 
 
 class Compiler:
@@ -111,12 +79,12 @@ class Compiler:
             else:
                 alike[variant].append(task)
         for variant, members in alike.items():
-            plain = self._plain.setdefault(variant, _function(variant))
+            plain = self._plain.setdefault(variant, function_of(variant))
             kernel = self._compiled(variant, members)
             if kernel is None:
                 notes += self._as_it_stands(variant, members)
             else:
-                notes += _call(kernel, plain, members)
+                notes += _call(kernel, plain, variant, members)
         return notes
 
     def wait(self) -> None:
@@ -126,7 +94,7 @@ class Compiler:
 
     def _compiled(self, variant: Variant, tasks: Sequence[Task]) -> Kernel | None:
         if self.mode == "always" and self._may_try(variant):
-            sample = sample_of(tasks)
+            sample = sample_of(variant, tasks)
             if sample is not None:
                 self._try(variant, sample)
         return self._kernels.get(variant)
@@ -140,7 +108,7 @@ class Compiler:
         total = self._seconds[variant] = self._seconds.get(variant, 0.0) + time.perf_counter() - started
         idle = self._busy is None or not self._busy.is_alive()
         if self.mode == "auto" and total >= WORTH_SECONDS and idle and self._may_try(variant):
-            sample = sample_of(tasks)
+            sample = sample_of(variant, tasks)
             if sample is not None:
                 self._busy = threading.Thread(target=self._try, args=(variant, sample), name="compiler")
                 self._busy.start()
@@ -159,39 +127,8 @@ class Compiler:
             log.log(level, "merging goes on without a compiled kernel for %s: %s", variant.formula.__name__, error)
 
 
-def variant_of(task: Task) -> Variant | None:
-    """What a task would be compiled for.
-
-    None where the bytes might differ, the tensor is empty or immense, a number carries derivatives or a field is spread
-    in an odd way.
-    """
-    step, inputs = task.step, task.inputs
-    carried = any(isinstance(number, Tensor) for number in step.numbers)
-    if carried or not task.exact or not 0 < inputs.elements < LONGEST:
-        return None
-    fields = []
-    for field in step.fields:
-        table = laid(field, inputs)
-        if table is None:
-            return None
-        fields.append((field.dtype, table.shape[0] > 1, table.shape[1] > 1))
-    return Variant(
-        formula=step.formula,
-        flags=tuple(step.flags.items()),
-        base=inputs.base,
-        indexed=step.indexed,
-        dtypes=tuple(tensor.dtype for tensor in inputs.tensors),
-        fields=tuple(fields),
-        numbers=len(step.numbers),
-        words=len(step.words),
-        scaled=task.scale != 1.0,
-        out=task.out.dtype,
-        device=inputs.device,
-    )
-
-
-def sample_of(tasks: Sequence[Task]) -> Task | None:
-    """The beginning of the largest tensors, copied, as rows and columns; None where no tensor is large enough."""
+def sample_of(variant: Variant, tasks: Sequence[Task]) -> Task | None:
+    """The beginning of the largest tensors, copied, as rows and columns; None where none is large enough or divides."""
     task = max(tasks, key=lambda each: each.inputs.elements)
     step, inputs = task.step, task.inputs
     if inputs.elements < SMALLEST:
@@ -202,7 +139,9 @@ def sample_of(tasks: Sequence[Task]) -> Task | None:
         step = replace(step, fields=tuple(_top(laid(field, inputs), rows) for field in step.fields))
     else:
         rows = SAMPLE[0]
-        columns = min(SAMPLE[1], inputs.elements // rows)
+        columns = min(SAMPLE[1], inputs.elements // rows) // 2 * 2
+    if variant.pairs and columns % 2:
+        return None
     tensors = tuple(tensor[: rows * columns].clone() for tensor in inputs.tensors)
     out = torch.empty(rows * columns, dtype=task.out.dtype, device=inputs.device)
     return Task(step, replace(inputs, tensors=tensors, shape=(rows, columns)), out, task.scale)
@@ -225,49 +164,28 @@ def compile_variant(variant: Variant, sample: Task) -> Kernel:
         Exception: whatever the compiler raises.
     """
     options = OPTIONS if variant.device.type == "cpu" else {**OPTIONS, **GPU_OPTIONS}
-    kernel: Kernel = torch.compile(_function(variant), fullgraph=True, options=options)
+    kernel: Kernel = torch.compile(function_of(variant, pairs=variant.pairs), fullgraph=True, options=options)
     rows, columns = sample.inputs.shape
-    (table,) = slices([sample], rows, columns, LARGEST)
-    _mark(table)
-    for at_once in (LARGEST, columns):
+    (whole,) = _suited(variant, slices([sample], rows, columns, LARGEST))
+    _mark(whole)
+    for parts in ([whole], _suited(variant, slices([sample], rows, columns, columns))):
         sample.out.zero_()
-        for part in (table,) if at_once == LARGEST else slices([sample], rows, columns, at_once):
+        for part in parts:
             _invoke(kernel, part, checked=False)
         if not torch.equal(sample.out.view(torch.uint8), _expected(sample).view(torch.uint8)):
             raise RuntimeError("its bytes are not those of the formula")
     return kernel
 
 
+def _suited(variant: Variant, parts: Iterable[Table]) -> list[Table]:
+    """Tables as the variant's kernel takes them."""
+    return [part.as_pairs if variant.pairs else part for part in parts]
+
+
 @torch.no_grad()
 def _expected(task: Task) -> Tensor:
     block = Cutter(task.step, task.inputs).block(0, task.inputs.elements)
     return (task.step.formula(block, **task.step.flags) * task.scale).to(task.out.dtype)
-
-
-def _function(variant: Variant) -> Kernel:
-    """The function to compile: a formula around which everything is fixed but the tensors of a table."""
-    formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
-
-    def kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> None:
-        sources = [tensor.to(torch.float32) for tensor in tensors[:count]]
-        anchor = None if base is None else sources.pop(base)
-        fields = tuple(field.expand(out.shape) for field in tensors[count:])
-        index = stretch = None
-        if variant.indexed:
-            index = starts + torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
-            stretch = torch.zeros((), dtype=torch.int32, device=out.device)
-        *values, scale = (number[:, None] for number in numbers.unbind(1))
-        keys = [word[:, None] for word in words.unbind(1)]
-        result = formula(Block(tuple(sources), anchor, fields, values, keys, index, stretch), **flags)
-        if variant.scaled:
-            result = result * scale
-        out.copy_(result)
-
-    # Code and a name of its own: the compiler counts how often one code is compiled, and takes numbers for variable
-    # that differ between codes of one name.
-    name = f"kernel_{next(_names)}"
-    code = kernel.__code__.replace(co_name=name, co_qualname=name)
-    return FunctionType(code, kernel.__globals__, name, None, kernel.__closure__)
 
 
 def _mark(table: Table) -> None:
@@ -278,13 +196,16 @@ def _mark(table: Table) -> None:
                 torch._dynamo.mark_dynamic(tensor, dimension)
 
 
-def _call(kernel: Kernel, plain: Kernel, tasks: Sequence[Task]) -> list[Note]:
-    """Run a compiled kernel, over rows that are long enough for it, and look results through that need it."""
+def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]) -> list[Note]:
+    """Run a compiled kernel, over rows that it suits, and look results through that need it."""
     notes = []
     for checked, limit in ((False, LARGEST), (True, CACHED)):
         members = [task for task in tasks if task.safe != checked]
         for table in tables(members, limit):
-            notes += _invoke(kernel if table.columns >= SHORTEST else plain, table, checked)
+            if table.columns < SHORTEST or (variant.pairs and not table.even):
+                notes += _invoke(plain, table, checked)
+            else:
+                notes += _invoke(kernel, table.as_pairs if variant.pairs else table, checked)
     return notes
 
 
@@ -292,4 +213,6 @@ def _call(kernel: Kernel, plain: Kernel, tasks: Sequence[Task]) -> list[Note]:
 def _invoke(kernel: Kernel, table: Table, checked: bool = True) -> list[Note]:
     out, *others = table.tensors
     kernel(out, table.numbers, table.words, table.starts, *others)
-    return [Note(witness(out), [task.out for task in table.tasks])] if checked else []
+    # Pairs are looked through as what they are.
+    told = out.view(table.tasks[0].out.dtype)
+    return [Note(witness(told), [task.out for task in table.tasks])] if checked else []

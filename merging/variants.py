@@ -1,0 +1,152 @@
+"""What a formula is compiled for, and the function to compile: a formula around which all but tensors is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import count
+from types import FunctionType
+
+import torch
+from torch import Tensor
+
+from merging.batches import LONGEST, Task, laid
+from merging.kernels import Block, Formula
+
+#: Takes (result, numbers, words, starts, *sources, *fields) of a table, and writes the result.
+Kernel = Callable[..., None]
+#: The upper half of a 32-bit word.
+UPPER = -(1 << 16)
+_names = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a kernel is compiled for.
+
+    Attributes:
+        formula, flags, base, indexed: as in the step and its inputs.
+        dtypes: of the sources.
+        fields: of each field its dtype, and whether it has rows and columns of its own.
+        numbers, words: how many there are.
+        scaled: whether the result is multiplied by one more number.
+        out: dtype of the result.
+        device: where all of it is.
+    """
+
+    formula: Formula
+    flags: tuple[tuple[str, Hashable], ...]
+    base: int | None
+    indexed: bool
+    dtypes: tuple[torch.dtype, ...]
+    fields: tuple[tuple[torch.dtype, bool, bool], ...]
+    numbers: int
+    words: int
+    scaled: bool
+    out: torch.dtype
+    device: torch.device
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it is compiled for pairs of bfloat16 numbers."""
+        return self.device.type == "cpu" and {self.out, *self.dtypes} == {torch.bfloat16}
+
+
+def variant_of(task: Task) -> Variant | None:
+    """What a task would be compiled for.
+
+    None where the bytes might differ, the tensor is empty or immense, a number carries derivatives or a field is spread
+    in an odd way.
+    """
+    step, inputs = task.step, task.inputs
+    carried = any(isinstance(number, Tensor) for number in step.numbers)
+    if carried or not task.exact or not 0 < inputs.elements < LONGEST:
+        return None
+    fields = []
+    for field in step.fields:
+        table = laid(field, inputs)
+        if table is None:
+            return None
+        fields.append((field.dtype, table.shape[0] > 1, table.shape[1] > 1))
+    return Variant(
+        formula=step.formula,
+        flags=tuple(step.flags.items()),
+        base=inputs.base,
+        indexed=step.indexed,
+        dtypes=tuple(tensor.dtype for tensor in inputs.tensors),
+        fields=tuple(fields),
+        numbers=len(step.numbers),
+        words=len(step.words),
+        scaled=task.scale != 1.0,
+        out=task.out.dtype,
+        device=inputs.device,
+    )
+
+
+def function_of(variant: Variant, *, pairs: bool = False) -> Kernel:
+    """The function to compile, which also runs as it stands.
+
+    Args:
+        variant: what is fixed.
+        pairs: whether results and sources are handed over as int32 words of two bfloat16 numbers each. The compiler
+            makes kernels of 32-bit lanes alone several times faster than those that mix in narrower ones.
+    """
+    formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
+
+    def result(
+        sources: list[Tensor], fields: tuple[Tensor, ...], numbers: Tensor, words: Tensor, index: Tensor | None
+    ) -> Tensor:
+        anchor = None if base is None else sources.pop(base)
+        stretch = None if index is None else torch.zeros((), dtype=torch.int32, device=index.device)
+        *values, scale = (number[:, None] for number in numbers.unbind(1))
+        keys = [word[:, None] for word in words.unbind(1)]
+        found = formula(Block(tuple(sources), anchor, fields, values, keys, index, stretch), **flags)
+        return found * scale if variant.scaled else found
+
+    def kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> None:
+        sources = [tensor.to(torch.float32) for tensor in tensors[:count]]
+        fields = tuple(field.expand(out.shape) for field in tensors[count:])
+        out.copy_(result(sources, fields, numbers, words, _index(out, starts, 1) if variant.indexed else None))
+
+    def pair_kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> None:
+        halves = []
+        for half in (0, 1):
+            sources = [_wide(tensor, half) for tensor in tensors[:count]]
+            fields = tuple(_half(field, half).expand(out.shape) for field in tensors[count:])
+            index = _index(out, starts + half, 2) if variant.indexed else None
+            halves.append(_rounded(result(sources, fields, numbers, words, index)))
+        out.copy_((halves[0] >> 16 & 0xFFFF) | (halves[1] & UPPER))
+
+    return _own(pair_kernel if pairs else kernel)
+
+
+def _index(out: Tensor, starts: Tensor, step: int) -> Tensor:
+    return starts + torch.arange(out.shape[1], dtype=torch.int32, device=out.device) * step
+
+
+def _wide(words: Tensor, half: int) -> Tensor:
+    """The lower (0) or upper (1) bfloat16 numbers of words, as float32."""
+    return (words & UPPER if half else words << 16).view(torch.float32)
+
+
+def _half(field: Tensor, half: int) -> Tensor:
+    """Every other column, from the first (0) or second (1); a single column belongs to all."""
+    return field if field.shape[1] == 1 else field[:, half::2]
+
+
+def _rounded(result: Tensor) -> Tensor:
+    """Float32 rounded to bfloat16, to nearest and even, in the upper half of int32 words."""
+    bits = result.view(torch.int32)
+    return bits + ((bits >> 16 & 1) + 0x7FFF)
+
+
+def _own(function: Kernel) -> Kernel:
+    """The function with code and a name of its own.
+
+    The compiler counts how often one code is compiled, and takes numbers for variable that differ between codes of one
+    name.
+    """
+    assert isinstance(function, FunctionType)
+    name = f"kernel_{next(_names)}"
+    code = function.__code__.replace(co_name=name, co_qualname=name)
+    return FunctionType(code, function.__globals__, name, None, function.__closure__)
