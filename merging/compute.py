@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -23,8 +23,6 @@ from merging.statistics import Statistics
 
 #: Runs every step block by block.
 AS_IT_STANDS = Compiler("never")
-#: Gives a tensor of a parent, or the result of a nested plan.
-Load = Callable[[Leaf | TensorPlan], torch.Tensor]
 
 
 @torch.no_grad()
@@ -64,13 +62,31 @@ def compute(
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """The sources of a tensor.
+
+    Attributes:
+        tensors, content, peaks: as in a kernel's inputs.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    content: tuple[str, ...]
+    peaks: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """What tensors are computed from and with; see `compute`."""
+    """What tensors are computed from and with; see `compute`.
+
+    Attributes:
+        held: sources that stay where they are, by the site of their plan.
+    """
 
     parents: Parents
     keep: bool
     statistics: Statistics
     compiler: Compiler
+    held: dict[bytes, Loaded] = field(default_factory=dict)
 
     def load(self, source: Leaf | TensorPlan) -> torch.Tensor:
         """A tensor of a parent, or of a nested recipe."""
@@ -78,24 +94,33 @@ class Options:
             return self.parents.tensor(source.digest, source.name, keep=self.keep)
         return compute(source, self.parents, keep=self.keep, statistics=self.statistics, compiler=self.compiler)
 
-    def peak(self, source: Leaf | TensorPlan) -> float | None:
-        """The largest magnitude in a parent's tensor that was loaded before; of others it is not known."""
-        return self.parents.peak(source.digest, source.name) if isinstance(source, Leaf) else None
+    def sources(self, planned: TensorPlan) -> Loaded:
+        """The sources of a plan."""
+        held = None if planned.site is None else self.held.get(planned.site)
+        if held is not None:
+            return held
+        leaves = [source for source in planned.sources if isinstance(source, Leaf)]
+        tensors = tuple(self.load(source).reshape(-1) for source in planned.sources)
+        peaks = [self.parents.peak(leaf.digest, leaf.name) for leaf in leaves]
+        known = tuple(peak for peak in peaks if peak is not None)
+        loaded = Loaded(
+            tensors, tuple(source.key for source in planned.sources), known if len(known) == len(tensors) else ()
+        )
+        if planned.site is not None and len(leaves) == len(tensors):
+            if all(self.parents.keeps(leaf.digest, leaf.name) for leaf in leaves):
+                self.held[planned.site] = loaded
+        return loaded
 
 
-@torch.no_grad()
 def prepare(planned: TensorPlan, out: torch.Tensor, options: Options) -> Task | None:
-    """What is left to be run for the planned tensor; None where `out` holds it already."""
+    """What is left to be run for the planned tensor; None where `out` holds it already. Gradients must be off."""
     if planned.plain is not planned:
         out.copy_(_adjusted(planned, options.load(planned.plain)))
         return None
-    tensors = [options.load(source) for source in planned.sources]
     if planned.copies:
-        out.copy_(tensors[0])
+        out.copy_(options.load(planned.sources[0]))
         return None
-    activations = activations_of(planned, options.parents)
-    peaks = [options.peak(source) for source in planned.sources]
-    inputs = inputs_of(planned, tensors, options.statistics, options.load, activations, peaks)
+    inputs = inputs_of(planned, options, activations_of(planned, options.parents))
     method = method_of(planned.method)
     return Task(method.kernel(inputs), inputs, out.view(-1), planned.scale, method.info.elementwise)
 
@@ -128,39 +153,37 @@ def part_factor(planned: TensorPlan, device: torch.device) -> torch.Tensor | Non
     return factor if part.axis == -1 else factor.view(-1, *(1,) * (len(planned.shape) - 1))
 
 
-def inputs_of(
-    planned: TensorPlan,
-    tensors: list[torch.Tensor],
-    statistics: Statistics,
-    load: Load | None = None,
-    activations: torch.Tensor | None = None,
-    peaks: Sequence[float | None] = (),
-) -> Inputs:
-    """What the plan's kernel looks at; `load` gives other tensors of the sources, where it asks for them."""
-
-    def both(tensor: Leaf | TensorPlan, base: Leaf | TensorPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        assert load is not None
-        return load(tensor).reshape(-1), load(base).reshape(-1)
-
-    def members(pool: Pool) -> Iterator[Sibling]:
-        for tensor, base, elements in pool.members:
-            yield Sibling((tensor.key, base.key), elements, partial(both, tensor, base))
-
-    pools = [None if pool is None else Siblings(pool.key, partial(members, pool)) for pool in planned.pools]
+def inputs_of(planned: TensorPlan, options: Options, activations: torch.Tensor | None = None) -> Inputs:
+    """What the plan's kernel looks at."""
+    loaded = options.sources(planned)
     return Inputs(
-        tensors=tuple(tensor.reshape(-1) for tensor in tensors),
+        tensors=loaded.tensors,
         shape=planned.shape,
         name=planned.name,
         base=planned.base,
         params=planned.params,
         source_params=planned.source_params,
         keys=planned.keys,
-        content=tuple(source.key for source in planned.sources),
-        statistics=statistics,
-        pools=tuple(pools),
+        content=loaded.content,
+        statistics=options.statistics,
+        pools=tuple(_siblings(pool, options) for pool in planned.pools),
         activations=activations,
-        peaks=tuple(peak for peak in peaks if peak is not None) if None not in peaks else (),
+        peaks=loaded.peaks,
     )
+
+
+def _siblings(pool: Pool | None, options: Options) -> Siblings | None:
+    if pool is None:
+        return None
+
+    def both(tensor: Leaf | TensorPlan, base: Leaf | TensorPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        return options.load(tensor).reshape(-1), options.load(base).reshape(-1)
+
+    def members() -> Iterator[Sibling]:
+        for tensor, base, elements in pool.members:
+            yield Sibling((tensor.key, base.key), elements, partial(both, tensor, base))
+
+    return Siblings(pool.key, members)
 
 
 def peak_bytes(planned: TensorPlan, parents: Parents) -> int:

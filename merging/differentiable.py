@@ -194,9 +194,7 @@ def _with_leaves(planned: TensorPlan, options: Options, leaves: Mapping[Name, Te
     """The inputs of the plan's kernel, with leaves in the place of some values."""
     plain = planned.plain
     with torch.no_grad():
-        tensors = [options.load(source) for source in plain.sources]
-        activations = activations_of(plain, options.parents)
-    inputs = inputs_of(plain, tensors, options.statistics, options.load, activations)
+        inputs = inputs_of(plain, options, activations_of(plain, options.parents))
     params: dict[str, Scalar | Tensor] = {**plain.params}
     own: list[dict[str, Scalar | Tensor]] = [{**values} for values in plain.source_params]
     for name, leaf in leaves.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -67,6 +67,7 @@ class TensorPlan:
         part, shift: a factor on a part of the scaled result, and what is added to it then.
         pools: of every source, where its task vector is trimmed over the whole model; the base has none.
         activations: where the statistics of its inputs stand, for a method that looks at them.
+        site: names all of the plan but the recipe's values and the tensor's name, where that is known.
     """
 
     name: str
@@ -84,6 +85,7 @@ class TensorPlan:
     shift: float = 0.0
     pools: tuple[Pool | None, ...] = ()
     activations: Leaf | None = None
+    site: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def copies(self) -> bool:

@@ -17,9 +17,10 @@ from core.recipe.resolved import ResolvedRecipe
 from merging.batches import Task
 from merging.blocks import Note, unsound, witness
 from merging.compiled import Compiler
-from merging.compute import Options, not_finite, prepare
+from merging.compute import Loaded, Options, not_finite, prepare
 from merging.memory import fits, free_bytes
-from merging.plan import TensorPlan, plan
+from merging.plan import TensorPlan
+from merging.planner import Planner
 from merging.skeleton import Skeleton, build_skeleton
 from merging.slots import Slots
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
@@ -82,6 +83,8 @@ class Resident:
         self._forward_dtype = forward_dtype
         self._widened: dict[Hashable, torch.nn.Parameter] = {}
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
+        self._planner = Planner(parents.headers)
+        self._held: dict[bytes, Loaded] = {}
         self._slots = Slots(self.device)
         self._shared: dict[Hashable, torch.nn.Parameter] = {}
         room = int(free_bytes(parents.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
@@ -93,7 +96,7 @@ class Resident:
     @property
     def options(self) -> Options:
         """What its tensors are computed from and with."""
-        return Options(self.parents, True, self._statistics, self._compiler)
+        return Options(self.parents, True, self._statistics, self._compiler, self._held)
 
     def build(self, recipe: ResolvedRecipe, *, apart: bool = False) -> Built:
         """The candidate's model. It replaces the one built before, which must no longer be used.
@@ -110,7 +113,7 @@ class Resident:
             MissingCheckpointError, ParentsDoNotFitError, UnknownMethodError, CheckpointError: see `merging.plan`.
         """
         alignment = self.vocabularies.align(recipe)
-        plans = plan(recipe, self.parents.headers, alignment)
+        plans = self._planner.plan(recipe, alignment)
         skeleton = self._skeleton(recipe, None if alignment is None else alignment.rows)
         # The last candidate lets go first, so that nobody can score a model that is half this one and half that one.
         if self._filled is not None:
@@ -164,6 +167,7 @@ class Resident:
                 )
         return {name: self._widened[key] for name, key in keys.items()}
 
+    @torch.no_grad()
     def _write(self, plans: Sequence[tuple[TensorPlan, torch.Tensor]]) -> None:
         """Compute every planned tensor into its memory."""
         options = self.options

@@ -143,6 +143,12 @@ class Parents:
                 return self._rows[digest, info.name]
         return None
 
+    def keeps(self, digest: str, name: str) -> bool:
+        """Whether a tensor is held on the device for good."""
+        derived = self._derived.get(digest)
+        origin = None if derived is None else derived.origin(name)
+        return self.keeps(*origin) if origin else (digest, name) in self._kept
+
     def peak(self, digest: str, name: str) -> float | None:
         """The largest magnitude in a tensor; None unless it was read before."""
         derived = self._derived.get(digest)

@@ -1,0 +1,114 @@
+"""Plans of many candidates: what depends on a candidate's structure alone is worked out once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.alignment import Alignment
+from core.model import Header
+from core.recipe.output import OutputTensor
+from core.recipe.resolved import Entry, Group, ResolvedRecipe
+from merging.plan import TensorPlan, plan
+
+#: Structures that are remembered.
+KEPT = 16
+#: The attributes of a plan that are the recipe's values.
+VALUES = ("params", "source_params", "scale", "part", "shift")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One output tensor of a structure: all of its plan but the recipe's values.
+
+    Attributes:
+        fixed: the attributes of its plan.
+        entry, group: where its values stand.
+    """
+
+    fixed: Mapping[str, Any]
+    entry: int
+    group: int
+
+
+class Planner:
+    """Plans candidates over the same parents; the plans are those of `merging.plan.plan`.
+
+    Args:
+        headers: of the parents, by weights digest.
+    """
+
+    def __init__(self, headers: Mapping[str, Header]) -> None:
+        self._headers = headers
+        self._known: OrderedDict[Hashable, tuple[Site, ...]] = OrderedDict()
+
+    def plan(self, recipe: ResolvedRecipe, alignment: Alignment | None = None) -> tuple[TensorPlan, ...]:
+        """As `merging.plan.plan`."""
+        structure = structure_of(recipe)
+        if structure is None:
+            return plan(recipe, self._headers, alignment)
+        if structure not in self._known:
+            self._known[structure] = _sites(recipe, plan(recipe, self._headers, alignment))
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        self._known.move_to_end(structure)
+        values = [[_values(entry, group) for group in entry.groups] for entry in _entries(recipe)]
+        return tuple(_filled(site, *values[site.entry][site.group]) for site in self._known[structure])
+
+
+def structure_of(recipe: ResolvedRecipe) -> Hashable | None:
+    """What recipes with equal plans but for the values have in common.
+
+    None where more than that depends on the values, or on other recipes: nested ones, aligned vocabularies, and task
+    vectors that are trimmed over the whole model.
+    """
+    entries = _entries(recipe)
+    nested = any(source.recipe is not None for source in recipe.sources)
+    if nested or recipe.vocabulary is not None or any(entry.trims_the_model for entry in entries):
+        return None
+    sources = tuple(source.source_digest for source in recipe.sources)
+    shapes = tuple(
+        (entry.sources, entry.base, entry.method, entry.version, tuple(group.tensors for group in entry.groups))
+        for entry in entries
+    )
+    return recipe.model_type, sources, shapes, recipe.tokenizer, recipe.save_dtype, recipe.seed, recipe.statistics
+
+
+def _entries(recipe: ResolvedRecipe) -> tuple[Entry, ...]:
+    return recipe.embed, *recipe.layers, recipe.head
+
+
+def _sites(recipe: ResolvedRecipe, plans: tuple[TensorPlan, ...]) -> tuple[Site, ...]:
+    """The sites of a planned recipe, in the order of its plans."""
+    places = [
+        (entry, group)
+        for entry, each in enumerate(_entries(recipe))
+        for group, members in enumerate(each.groups)
+        for _ in members.tensors
+    ]
+    return tuple(_site(planned, *place) for planned, place in zip(plans, places, strict=True))
+
+
+def _site(planned: TensorPlan, entry: int, group: int) -> Site:
+    names = [name for name in planned.__dataclass_fields__ if name not in (*VALUES, "site")]
+    fixed = {name: getattr(planned, name) for name in names}
+    text = repr([value for name, value in fixed.items() if name != "name"])
+    return Site({**fixed, "site": hashlib.sha256(text.encode()).digest()}, entry, group)
+
+
+def _values(entry: Entry, group: Group) -> tuple[Mapping[str, Any], bytes]:
+    """The `VALUES` of a plan, and their digest."""
+    output = OutputTensor("", entry, group, "")
+    found = (output.params, output.source_params, group.scale, group.part, group.shift)
+    values = dict(zip(VALUES, found, strict=True))
+    return values, hashlib.sha256(repr(values).encode()).digest()
+
+
+def _filled(site: Site, values: Mapping[str, Any], digest: bytes) -> TensorPlan:
+    planned = TensorPlan(**site.fixed, **values)
+    assert planned.site is not None
+    planned.__dict__["content"] = planned.site + digest
+    return planned
