@@ -106,9 +106,9 @@ class Options:
         loaded = Loaded(
             tensors, tuple(source.key for source in planned.sources), known if len(known) == len(tensors) else ()
         )
-        if planned.site is not None and len(leaves) == len(tensors):
-            if all(self.parents.keeps(leaf.digest, leaf.name) for leaf in leaves):
-                self.held[planned.site] = loaded
+        alone = len(leaves) == len(tensors)
+        if planned.site is not None and alone and all(self.parents.keeps(leaf.digest, leaf.name) for leaf in leaves):
+            self.held[planned.site] = loaded
         return loaded
 
 
