@@ -30,6 +30,7 @@ def progress_of(job: JobRecord, trials: Sequence[TrialSummary], now: datetime) -
         trials=dict(sorted(Counter(trial.state.value for trial in candidates).items())),
         budget=budget,
         items_scored=job.items_scored,
+        items_per_second=job.items_scored / seconds if seconds > 0 else None,
         seconds=seconds,
         eta_seconds=_eta(budget, seconds) if job.state is JobState.RUNNING else None,
         best=_best_out(job, leading(candidates)),

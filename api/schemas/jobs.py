@@ -86,6 +86,7 @@ class Progress(BaseModel):
     trials: dict[str, int] = Field(description="Candidates by state; parents are not counted.")
     budget: tuple[BudgetUse, ...]
     items_scored: int
+    items_per_second: float | None = Field(description="Items newly scored per second, since the job started running.")
     seconds: float = Field(description="Since the job started running.")
     eta_seconds: float | None = Field(description="Until the first limit is reached, at the pace so far.")
     best: BestOut | None

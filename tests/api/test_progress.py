@@ -76,6 +76,8 @@ def test_the_budget_counts_candidates_and_not_parents():
     ]
     found = progress_of(job(items=6000), [*parents, *candidates], START + timedelta(seconds=360))
     assert found.trials == {"failed": 1, "running": 1, "scored": 1}
+    assert found.items_per_second == pytest.approx(6000 / 360)
+    assert progress_of(job(), [], START).items_per_second is None
     assert [(use.limit, use.used, use.allowed, use.share) for use in found.budget] == [
         ("trials", 3, 40, 0.075),
         ("item_evaluations", 6000, 60000, 0.1),
