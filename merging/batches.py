@@ -18,6 +18,7 @@ from merging.randomness import WORD, signed
 
 #: Elements of a row at most: what a formula makes of them stays in a core's own cache.
 WIDTH = 1 << 17
+Places = tuple[int, list[tuple[int, int]]]
 #: Rows have an index per element only below this length.
 LONGEST = 1 << 32
 
@@ -108,25 +109,32 @@ def laid(field: Tensor, inputs: Inputs) -> Tensor | None:
 
 def _runs(tasks: Sequence[Task]) -> Iterator[list[Task]]:
     """The tasks in lists of equal size whose tensors all follow one another in memory; alone where they have fields."""
-    ordered = sorted(tasks, key=lambda task: (task.inputs.elements, task.out.data_ptr()))
-    run = ordered[:1]
-    for before, after in pairwise(ordered):
-        if after.step.fields or not _adjacent(before, after):
+    placed = sorted(((_places(task), task) for task in tasks), key=lambda each: each[0])
+    run = [task for _, task in placed[:1]]
+    for (before, _), (after, task) in pairwise(placed):
+        if task.step.fields or not _adjacent(before, after, task):
             yield run
             run = []
-        run.append(after)
+        run.append(task)
     if run:
         yield run
 
 
-def _adjacent(before: Task, after: Task) -> bool:
-    if before.inputs.elements != after.inputs.elements:
+def _places(task: Task) -> Places:
+    """How large a task's tensors are, and where: in which storage they lie, and from which address on."""
+    tensors = (task.out, *task.inputs.tensors)
+    return tensors[0].numel(), [(tensor.untyped_storage().data_ptr(), tensor.data_ptr()) for tensor in tensors]
+
+
+def _adjacent(before: Places, after: Places, task: Task) -> bool:
+    """Whether every tensor of a task begins where those before it end, in the same storage."""
+    elements, places = after
+    if before[0] != elements:
         return False
-    pairs = zip((before.out, *before.inputs.tensors), (after.out, *after.inputs.tensors), strict=True)
+    sizes = (tensor.element_size() for tensor in (task.out, *task.inputs.tensors))
     return all(
-        right.data_ptr() == left.data_ptr() + left.nbytes
-        and right.untyped_storage().data_ptr() == left.untyped_storage().data_ptr()
-        for left, right in pairs
+        right == (left[0], left[1] + elements * size)
+        for left, right, size in zip(before[1], places, sizes, strict=True)
     )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from itertools import count
 from types import FunctionType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from merging.batches import LONGEST, Task, laid
-from merging.kernels import Block, Formula
+from merging.kernels import Block, Formula, Step
 
 #: Takes (result, numbers, words, starts, *sources, *fields) of a table, and writes the result.
 Kernel = Callable[..., None]
@@ -20,8 +20,7 @@ UPPER = -(1 << 16)
 _names = count()
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """What a kernel is compiled for.
 
     Attributes:
@@ -59,8 +58,7 @@ def variant_of(task: Task) -> Variant | None:
     in an odd way.
     """
     step, inputs = task.step, task.inputs
-    carried = any(isinstance(number, Tensor) for number in step.numbers)
-    if carried or not task.exact or not 0 < inputs.elements < LONGEST:
+    if not task.exact or not 0 < inputs.elements < LONGEST or carries(step):
         return None
     fields = []
     for field in step.fields:
@@ -73,7 +71,7 @@ def variant_of(task: Task) -> Variant | None:
         flags=tuple(step.flags.items()),
         base=inputs.base,
         indexed=step.indexed,
-        dtypes=tuple(tensor.dtype for tensor in inputs.tensors),
+        dtypes=tuple([tensor.dtype for tensor in inputs.tensors]),
         fields=tuple(fields),
         numbers=len(step.numbers),
         words=len(step.words),
@@ -81,6 +79,14 @@ def variant_of(task: Task) -> Variant | None:
         out=task.out.dtype,
         device=inputs.device,
     )
+
+
+def carries(step: Step) -> bool:
+    """Whether one of its numbers carries derivatives."""
+    for number in step.numbers:  # noqa: SIM110 (several times faster than `any`, and asked for every tensor)
+        if isinstance(number, Tensor):
+            return True
+    return False
 
 
 def function_of(variant: Variant, *, pairs: bool = False) -> Kernel:
