@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import io
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import datasets
 import lm_eval.tasks
+import lm_eval.utils
+import pyarrow as pa
 import pyarrow.parquet as pq
 from lm_eval.api.samplers import get_sampler
 from lm_eval.api.task import ConfigurableTask
@@ -39,6 +42,11 @@ FEWSHOT_SEED = 1234
 
 _TASK_NAME = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'\[\]#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 _FILE_BUILDERS = ("parquet", "json")
+_ROWS_READ_TOGETHER = 8192
+#: More examples than these are not held as dictionaries. Drawing from a short list, the sampler copies all of it.
+_EXAMPLES_AT_ONCE = 4096
+#: Bytes of documents in memory from which it is worth looking for some that nobody uses.
+_MUCH = 16 << 20
 
 logger = logging.getLogger(__name__)
 # The harness tells on a root handler of its own about every prompt it builds.
@@ -58,6 +66,35 @@ class TaskFolders:
     registered: tuple[Path, ...] = ()
 
 
+class Examples(Sequence[dict[str, Any]]):
+    """Documents to draw from, each made a dictionary when it is asked for: all at once they take four times the room.
+
+    Args:
+        rows: the documents.
+    """
+
+    def __init__(self, rows: datasets.Dataset) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(place, slice):
+            return [self._rows[index] for index in range(*place.indices(len(self)))]
+        found: dict[str, Any] = self._rows[place]
+        return found
+
+
 class FileTask(ConfigurableTask):  # type: ignore[misc]
     """lm-eval's task over documents that are read from local files where its configuration names local files.
 
@@ -65,9 +102,46 @@ class FileTask(ConfigurableTask):  # type: ignore[misc]
         forbids_shots: its YAML says `num_fewshot: 0`, which the harness lets nobody override.
     """
 
+    _ready = False
+
     def __init__(self, config: dict[str, Any]) -> None:
+        self._processed: dict[str, Any] = {}
         super().__init__(config=config)
+        self._ready = True
+        if self._reads_examples_singly(pool := self.fewshot_docs()):
+            self.sampler.docs = Examples(pool)
         self.forbids_shots = self.config.num_fewshot == 0
+
+    def training_docs(self) -> Any:
+        """The training split."""
+        return self._once(self.config.training_split, super().training_docs)
+
+    def validation_docs(self) -> Any:
+        """The validation split."""
+        return self._once(self.config.validation_split, super().validation_docs)
+
+    def test_docs(self) -> Any:
+        """The test split."""
+        return self._once(self.config.test_split, super().test_docs)
+
+    def _once(self, split: str | None, process: Callable[[], Any]) -> Any:
+        # The harness sets the documents of a split up anew whenever it needs them, three times or more.
+        if split is None:
+            return process()
+        if split not in self._processed:
+            self._processed[split] = process()
+        return self._processed[split]
+
+    def fewshot_docs(self) -> Any:
+        """The documents that examples are drawn from."""
+        pool = self._once(self.config.fewshot_split, super().fewshot_docs)
+        # The harness makes a list of them for its sampler, which is given what it needs once it is there.
+        return () if self._reads_examples_singly(pool) and not self._ready else pool
+
+    def _reads_examples_singly(self, pool: Any) -> bool:
+        # A sampler of the task's own may look at all of them as it is made.
+        stock = isinstance((self.config.fewshot_config or {}).get("sampler", "default"), str)
+        return stock and isinstance(pool, datasets.Dataset) and len(pool) > _EXAMPLES_AT_ONCE
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         """Fill `self.dataset`: from local Parquet or JSON files without any cache, else as the harness does.
@@ -126,6 +200,7 @@ def load_task(
             where=name,
         )
     task = _construct(name, config)
+    free_unused()
     if num_fewshot and sampler == "first_n":
         # The sampler alone: the task's configuration, and so the digest of its content, stays what it was.
         task.sampler = get_sampler(sampler)(task.sampler.docs, task, rnd=task.fewshot_rnd)
@@ -174,6 +249,25 @@ def without_progress_bars() -> Iterator[None]:
     """Keeps the bars that the harness and `datasets` draw, whatever the log level, off stderr."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def free_unused() -> None:
+    """Give back what the documents of tasks no longer in use held."""
+    pool = pa.default_memory_pool()
+    if pool.bytes_allocated() > _MUCH:
+        gc.collect()  # A task and its sampler refer to each other.
+    pool.release_unused()
+
+
+@contextlib.contextmanager
+def templates_compiled_once() -> Iterator[None]:
+    """While this holds, the harness compiles a template of a task once, not anew for every document and example."""
+    environment = lm_eval.utils.env
+    environment.from_string = functools.lru_cache(environment.from_string)
+    try:
+        yield
+    finally:
+        del environment.from_string
 
 
 def _construct(name: str, config: dict[str, Any]) -> FileTask:
@@ -272,7 +366,8 @@ def _read(builder: str, names: Any) -> datasets.Dataset:
 def _read_file(builder: str, file: Path) -> datasets.Dataset:
     try:
         if builder == "parquet":
-            return datasets.Dataset(pq.read_table(file))
+            # Without a fingerprint the whole table would be copied and hashed for one.
+            return datasets.Dataset(_read_parquet(file), fingerprint=_fingerprint(file))
         text = file.read_text(encoding="utf-8")
         if text.lstrip().startswith("["):
             return datasets.Dataset.from_list(json.loads(text))
@@ -281,6 +376,18 @@ def _read_file(builder: str, file: Path) -> datasets.Dataset:
         raise TaskError(f"the data file {str(file)!r} does not exist: correct data_files or put it there") from error
     except Exception as error:
         raise TaskError(f"the data file {str(file)!r} cannot be read as {builder} ({error}): write it anew") from error
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    """A file's rows, decoded some at a time: all at once takes four times their size."""
+    with pq.ParquetFile(file) as parts:
+        schema = parts.schema_arrow
+        return pa.Table.from_batches(parts.iter_batches(_ROWS_READ_TOGETHER, use_threads=False), schema)
+
+
+def _fingerprint(file: Path) -> str:
+    found = file.stat()
+    return hashlib.sha256(f"{file.absolute()}:{found.st_size}:{found.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
 def _refuse_shadowing(path: str) -> None:

@@ -21,7 +21,15 @@ from core.protocols import Sampler
 from core.tasks import TaskContent
 from evaluation.answers import AnswerRule, answer_rule, check_metric
 from evaluation.cache import PlanCache, Plans
-from evaluation.catalog import FEWSHOT_SEED, FileTask, TaskFolders, code_digest, without_progress_bars
+from evaluation.catalog import (
+    FEWSHOT_SEED,
+    FileTask,
+    TaskFolders,
+    code_digest,
+    free_unused,
+    templates_compiled_once,
+    without_progress_bars,
+)
 from evaluation.documents import Part, canonical_parts, examples_digest
 from evaluation.encoding import Encoder, default_max_length, insists_on_bos
 from evaluation.inspect import describe
@@ -31,7 +39,7 @@ from evaluation.trees import TokenTree, grow
 FINGERPRINTED = ("lm_eval", "transformers", "tokenizers", "torch", "datasets")
 
 #: Documents encoded in one call of the tokenizer.
-_ENCODED_TOGETHER = 256
+_ENCODED_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ def prepare(
     # Without a digest of the tokenizer nothing may be kept; the type of the model decides which class reads its files.
     identity = None if files is None or cache is None else {"tokenizer": files, "model_type": config.get("model_type")}
     kept = _Kept(PlanCache(None) if cache is None or identity is None else cache, identity or {})
-    return Prepared({spec.task: _prepare_task(spec, encoder, folders, sampler, kept) for spec in specs})
+    return _prepare(specs, encoder, folders, sampler, kept)
 
 
 def prepare_with(
@@ -176,7 +184,7 @@ def prepare_with(
 ) -> Prepared:
     """As `prepare`, with a tokenizer at hand and nothing kept."""
     encoder, kept = Encoder(tokenizer, max_length, add_bos=add_bos), _Kept(PlanCache(None), {})
-    return Prepared({spec.task: _prepare_task(spec, encoder, folders, sampler, kept) for spec in specs})
+    return _prepare(specs, encoder, folders, sampler, kept)
 
 
 def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
@@ -203,6 +211,17 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
     return [[request.args for request in sorted(group, key=lambda r: r.idx)] for _, group in grouped]
 
 
+def _prepare(
+    specs: Sequence[TaskSpec], encoder: Encoder, folders: TaskFolders, sampler: Sampler, kept: _Kept
+) -> Prepared:
+    tasks = {}
+    with templates_compiled_once():
+        for spec in specs:
+            tasks[spec.task] = _prepare_task(spec, encoder, folders, sampler, kept)
+            free_unused()
+    return Prepared(tasks)
+
+
 def _prepare_task(
     spec: TaskSpec, encoder: Encoder, folders: TaskFolders, sampler: Sampler, kept: _Kept
 ) -> PreparedTask:
@@ -210,9 +229,18 @@ def _prepare_task(
     check_metric(parts[0].task, spec.metric_name)
     content = describe(spec.task, parts)
     key = kept.key(spec, content, parts, encoder, sampler, folders)
+    if kept.cache.holds(key):
+        parts = ()  # The documents are not needed again, and take as much room as what was made of them.
+    free_unused()
     plans = kept.cache.load(key)
     if plans is None or len(plans.trees) != content.documents:
-        plans = _plans(spec, parts, encoder)
+        parts = parts or canonical_parts(spec.task, folders, num_fewshot=spec.num_fewshot, sampler=sampler)
+        rules = tuple(answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents)
+        tasks, parts = [part.task for part in parts], ()
+        pairs = [document for task in tasks for document in build_requests(task)]
+        del tasks
+        free_unused()
+        plans = _plans(pairs, rules, encoder, spec.task)
         kept.cache.keep(key, plans)
     return PreparedTask(
         content=content,
@@ -221,15 +249,16 @@ def _prepare_task(
         prompts_digest=plans.prompts_digest,
         add_bos=encoder.add_bos,
         max_length=encoder.max_length,
-        largest_token=max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in plans.trees),
+        largest_token=plans.largest_token,
         sampler=sampler if spec.num_fewshot else "default",
     )
 
 
-def _plans(spec: TaskSpec, parts: Sequence[Part], encoder: Encoder) -> Plans:
-    pairs = [document for part in parts for document in build_requests(part.task)]
-    rules = tuple(answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents)
-    return Plans(tuple(_trees(pairs, encoder, spec.task)), rules, _digest(pairs))
+def _plans(pairs: list[list[tuple[str, str]]], rules: tuple[AnswerRule, ...], encoder: Encoder, task: str) -> Plans:
+    digest = _digest(pairs)
+    trees = tuple(_trees(pairs, encoder, task))
+    largest = max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees)
+    return Plans(trees, rules, digest, largest)
 
 
 def _trees(documents: list[list[tuple[str, str]]], encoder: Encoder, task: str) -> Iterator[TokenTree]:

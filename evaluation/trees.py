@@ -99,7 +99,7 @@ def grow(requests: Sequence[TokenRequest]) -> TokenTree:
     return TokenTree(
         tokens=np.concatenate(tokens),
         depth=np.concatenate(depth),
-        end=end[:size],
+        end=end[:size].copy(),  # A view would keep room for every text in full.
         rows=rows.astype(np.int32),
         entry_row=entry_row.astype(np.int32),
         entry_target=np.concatenate([r.continuation for r in requests]),

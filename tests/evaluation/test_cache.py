@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from core.objective import TaskSpec
 from evaluation import cache as module
@@ -160,11 +161,19 @@ def test_the_least_recently_used_files_make_room(ready, tmp_path):
 
 
 def test_nothing_half_written_stays(ready, tmp_path, monkeypatch):
-    def full(arrays, name, metadata):
-        with open(name, "wb") as file:
-            file.write(b"half")
+    def full(file, columns, metadata):
+        file.write(b"half")
         raise OSError(28, "no space")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(module, "_write_columns", full)
     assert ready("arc_easy").content.documents == 14
     assert list((tmp_path / "prepared").iterdir()) == []
+
+
+def test_a_file_is_what_the_library_of_its_format_reads(ready, tmp_path):
+    trees = [document.tree for document in ready("arc_easy", num_fewshot=1).documents]
+    (file,) = (tmp_path / "prepared").iterdir()
+    found = load_file(file)
+    np.testing.assert_array_equal(found["tokens"], np.concatenate([tree.tokens for tree in trees]))
+    np.testing.assert_array_equal(found["entry_row.ends"], np.cumsum([len(tree.entry_row) for tree in trees]))
+    assert found["lengths"].dtype == np.float64 and found["right"].dtype == np.int32

@@ -2,6 +2,7 @@ import os
 import shutil
 
 import datasets
+import lm_eval.utils
 import pyarrow.parquet as pq
 import pytest
 from lm_eval.tasks import TaskManager
@@ -9,6 +10,7 @@ from lm_eval.tasks import TaskManager
 from core.errors import TaskError, UnknownTaskError
 from evaluation import catalog
 from evaluation.catalog import LOCAL_TASKS, TaskFolders, known_tasks, load_task, split_names
+from evaluation.prepare import build_requests
 
 
 @pytest.fixture
@@ -234,3 +236,32 @@ def test_a_file_that_cannot_be_read_hides_no_other(registered, caplog):
     assert len(load_task("riddles", folders).task_docs) == 6
     for name in ("a_gone", "b_loop", "c_latin"):
         assert f"{name}.yaml" in caplog.text
+
+
+@pytest.mark.parametrize("sampler", ["default", "first_n"])
+def test_examples_that_are_read_singly_are_drawn_alike(sampler, folders, monkeypatch):
+    def prompts():
+        task = load_task("hellaswag", folders, num_fewshot=3, sampler=sampler)
+        return task.sampler.docs, build_requests(task)
+
+    at_once, expected = prompts()
+    monkeypatch.setattr(catalog, "_EXAMPLES_AT_ONCE", 3)
+    singly, found = prompts()
+    assert isinstance(at_once, list) and isinstance(singly, catalog.Examples)
+    assert list(singly) == at_once and singly[1:3] == at_once[1:3] and singly[-1] == at_once[-1]
+    assert found == expected
+
+
+def test_the_documents_of_a_split_are_set_up_once(folders, monkeypatch):
+    seen, real = [], datasets.Dataset.map
+    monkeypatch.setattr(datasets.Dataset, "map", lambda self, *args, **options: seen.append(self) or real(self, *args))
+    build_requests(load_task("hellaswag", folders, num_fewshot=2))
+    assert len(seen) == 2  # the examples and the documents
+
+
+def test_a_template_is_compiled_once_and_only_while_it_is_asked_for():
+    environment = lm_eval.utils.env
+    with catalog.templates_compiled_once():
+        once = environment.from_string("{{a}}")
+        assert environment.from_string("{{a}}") is once and once.render(a=1) == "1"
+    assert environment.from_string("{{a}}") is not once
