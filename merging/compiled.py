@@ -198,10 +198,12 @@ def _mark(table: Table) -> None:
 
 def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]) -> list[Note]:
     """Run a compiled kernel, over rows that it suits, and look results through that need it."""
-    notes = []
-    for checked, limit in ((False, LARGEST), (True, CACHED)):
-        members = [task for task in tasks if task.safe != checked]
-        for table in tables(members, limit):
+    notes: list[Note] = []
+    kinds: tuple[list[Task], list[Task]] = [], []
+    for task in tasks:
+        kinds[task.safe].append(task)
+    for checked, members in zip((True, False), kinds, strict=True):
+        for table in tables(members, CACHED if checked else LARGEST):
             if table.columns < SHORTEST or (variant.pairs and not table.even):
                 notes += _invoke(plain, table, checked)
             else:

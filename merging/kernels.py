@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class Inputs:
     @property
     def others(self) -> tuple[int, ...]:
         """Positions of the sources besides the base."""
-        return tuple(position for position in range(len(self.tensors)) if position != self.base)
+        return _positions(len(self.tensors), self.base)
 
     def flag(self, name: str) -> Scalar:
         """A choice that holds for the whole tensor."""
@@ -278,17 +279,18 @@ def delta_combination(block: Block, *, divide: bool = False, factor: bool = Fals
 
 def largest_result(step: Step, inputs: Inputs) -> float:
     """What no result's magnitude exceeds but by rounding; infinite where that cannot be told from the numbers alone."""
-    if not inputs.peaks or step.formula not in (combination, delta_combination):
+    peaks = inputs.peaks
+    if not peaks or step.formula not in (combination, delta_combination):
         return math.inf
-    anchor = 0.0 if inputs.base is None else inputs.peaks[inputs.base]
-    numbers = [abs(float(number)) for number in step.numbers]
-    total = sum(number * (inputs.peaks[place] + anchor) for number, place in zip(numbers, inputs.others, strict=False))
-    rest = iter(numbers[len(inputs.others) :])
+    anchor, total = 0.0 if inputs.base is None else peaks[inputs.base], 0.0
+    rest = list(step.numbers)
+    for place in inputs.others:
+        total += abs(float(rest.pop(0))) * (peaks[place] + anchor)
     if step.flags.get("divide"):
-        divisor = next(rest)
+        divisor = abs(float(rest.pop(0)))
         total = total / divisor if divisor else math.inf
     if step.flags.get("factor"):
-        total *= next(rest)
+        total *= abs(float(rest.pop(0)))
     return total + anchor
 
 
@@ -299,3 +301,8 @@ def is_one(number: Number) -> bool:
 
 def _number(value: Scalar | Tensor) -> Number:
     return value if isinstance(value, Tensor) else float(value)
+
+
+@cache
+def _positions(count: int, base: int | None) -> tuple[int, ...]:
+    return tuple(position for position in range(count) if position != base)

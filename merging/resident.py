@@ -32,7 +32,7 @@ KEPT_SKELETONS = 8
 #: Share of the memory free at the start that statistics of the parents may fill.
 KEPT_SHARE = 0.25
 #: Elements whose sources are gathered before they are merged: bounds what is held of parents that are not kept.
-AT_ONCE = 1 << 24
+AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True)
