@@ -218,6 +218,7 @@ class Step:
             changes from candidate to candidate belongs here.
         fields: further tensors, element by element, of a shape that broadcasts to the tensor's.
         indexed: whether the formula needs `Block.index`.
+        peak: what no result's magnitude exceeds but by rounding, as far as the kernel can tell from `Inputs.peaks`.
     """
 
     formula: Formula
@@ -226,6 +227,7 @@ class Step:
     flags: Mapping[str, Scalar] = field(default_factory=dict)
     fields: tuple[Tensor, ...] = ()
     indexed: bool = False
+    peak: float = math.inf
 
 
 #: Looks at a tensor's sources and says how to combine them.
@@ -278,10 +280,10 @@ def delta_combination(block: Block, *, divide: bool = False, factor: bool = Fals
 
 
 def largest_result(step: Step, inputs: Inputs) -> float:
-    """What no result's magnitude exceeds but by rounding; infinite where that cannot be told from the numbers alone."""
+    """What no result's magnitude exceeds but by rounding: told by the kernel, or by the numbers of a combination."""
     peaks = inputs.peaks
     if not peaks or step.formula not in (combination, delta_combination):
-        return math.inf
+        return step.peak
     anchor, total = 0.0 if inputs.base is None else peaks[inputs.base], 0.0
     rest = list(step.numbers)
     for place in inputs.others:

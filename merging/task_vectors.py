@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,24 @@ def added_up(block: Block, thinned: Sequence[Tensor], *, divide: bool, factor: b
     if factor:
         total.mul_(block.numbers[-1])
     return total.add_(block.base)
+
+
+def farthest(inputs: Inputs, growth: float) -> float:
+    """What no result of `added_up` or `elected` exceeds but by rounding; infinite where that is not known.
+
+    Args:
+        inputs: the sources, with `weight`, `lambda` and `normalize`.
+        growth: how many times larger an entry may be made before it is added up.
+    """
+    if not inputs.peaks:
+        return math.inf
+    weights, anchor = inputs.values("weight"), inputs.peaks[inputs.base or 0]
+    mean = bool(inputs.flag("normalize"))
+    if mean and min(weights) < 0.0:
+        return math.inf
+    total = 1.0 if mean else sum(map(abs, weights))
+    delta = anchor + max(inputs.peaks[position] for position in inputs.others)
+    return anchor + abs(value(inputs.number("lambda"))) * total * growth * delta
 
 
 def electing(inputs: Inputs) -> tuple[tuple[Number, ...], dict[str, Any]]:

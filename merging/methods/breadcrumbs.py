@@ -21,17 +21,19 @@ from core.catalog import MethodInfo
 from merging.kernels import Block, Inputs, Method, Step
 from merging.outliers import GAMMA, OUTLIERS, kept_middle, middle
 from merging.ranks import RANK_BYTES
+from merging.scalars import value
 from merging.scaling import RESCALE_TRIMMED
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import added_up, adding
+from merging.task_vectors import added_up, adding, farthest
 
 
 def kernel(inputs: Inputs) -> Step:
     """Drop both ends, add up."""
     weights = inputs.numbers("weight")
     factors, words, fields, thinning = middle(inputs)
+    peak = farthest(inputs, max(map(value, factors), default=1.0))
     last, ending = adding(inputs, weights)
-    return Step(merged, (*weights, *factors, *last), words, {**thinning, **ending}, fields, indexed=True)
+    return Step(merged, (*weights, *factors, *last), words, {**thinning, **ending}, fields, indexed=True, peak=peak)
 
 
 def merged(block: Block, *, rows: bool, rescaled: bool, divide: bool, factor: bool) -> Tensor:

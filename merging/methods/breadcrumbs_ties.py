@@ -17,17 +17,19 @@ from core.catalog import MethodInfo
 from merging.kernels import Block, Inputs, Method, Step
 from merging.outliers import GAMMA, OUTLIERS, kept_middle, middle
 from merging.ranks import RANK_BYTES
+from merging.scalars import value
 from merging.scaling import RESCALE_TRIMMED
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import ELECT, elected, electing
+from merging.task_vectors import ELECT, elected, electing, farthest
 
 
 def kernel(inputs: Inputs) -> Step:
     """Drop both ends, elect, merge."""
     factors, words, fields, thinning = middle(inputs)
+    peak = farthest(inputs, max(map(value, factors), default=1.0))
     last, ending = electing(inputs)
     numbers = (*inputs.numbers("weight"), *factors, *last)
-    return Step(merged, numbers, words, {**thinning, **ending}, fields, indexed=True)
+    return Step(merged, numbers, words, {**thinning, **ending}, fields, indexed=True, peak=peak)
 
 
 def merged(block: Block, *, rows: bool, rescaled: bool, elect: str, normalize: bool, factor: bool) -> Tensor:

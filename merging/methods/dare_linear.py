@@ -18,8 +18,9 @@ from torch import Tensor
 from core.catalog import MethodInfo
 from merging.dropping import RESCALE, Q, dropped, dropping
 from merging.kernels import Block, Inputs, Method, Step
+from merging.scalars import value
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import added_up, adding
+from merging.task_vectors import added_up, adding, farthest
 
 
 def kernel(inputs: Inputs) -> Step:
@@ -27,7 +28,8 @@ def kernel(inputs: Inputs) -> Step:
     weights = inputs.numbers("weight")
     numbers, words = dropping(inputs)
     last, flags = adding(inputs, weights)
-    return Step(merged, (*weights, *numbers, *last), words, flags, indexed=True)
+    peak = farthest(inputs, max(map(value, numbers)))
+    return Step(merged, (*weights, *numbers, *last), words, flags, indexed=True, peak=peak)
 
 
 def merged(block: Block, *, divide: bool, factor: bool) -> Tensor:

@@ -21,15 +21,17 @@ from torch import Tensor
 from core.catalog import MethodInfo
 from merging.dropping import RESCALE, Q, dropped, dropping
 from merging.kernels import Block, Inputs, Method, Step
+from merging.scalars import value
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import ELECT, elected, electing
+from merging.task_vectors import ELECT, elected, electing, farthest
 
 
 def kernel(inputs: Inputs) -> Step:
     """Drop, rescale, elect, merge."""
     numbers, words = dropping(inputs)
     last, flags = electing(inputs)
-    return Step(merged, (*inputs.numbers("weight"), *numbers, *last), words, flags, indexed=True)
+    peak = farthest(inputs, max(map(value, numbers)))
+    return Step(merged, (*inputs.numbers("weight"), *numbers, *last), words, flags, indexed=True, peak=peak)
 
 
 def merged(block: Block, **flags: Any) -> Tensor:

@@ -26,9 +26,10 @@ from core.params import ChoiceParam
 from merging.kernels import Block, Inputs, Method, Step
 from merging.magnitudes import Cut, changes, cut_at, largest, share, within
 from merging.masks import chosen
+from merging.scalars import value
 from merging.scaling import RESCALE_TRIMMED, Kept, trimmed_factor
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import ELECT, elected, electing
+from merging.task_vectors import ELECT, elected, electing, farthest
 from merging.whole_model import model_cut
 
 
@@ -41,7 +42,8 @@ def kernel(inputs: Inputs) -> Step:
     last, flags = electing(inputs)
     words = tuple(word for cut in cuts for word in cut.words)
     numbers = (*inputs.numbers("weight"), *factors, *last)
-    return Step(merged, numbers, words, {"rescaled": rescaled, **flags}, indexed=True)
+    peak = farthest(inputs, max(map(value, factors), default=1.0))
+    return Step(merged, numbers, words, {"rescaled": rescaled, **flags}, indexed=True, peak=peak)
 
 
 def merged(block: Block, *, rescaled: bool, **flags: Any) -> Tensor:
