@@ -6,7 +6,7 @@ Large tensors are cut into rows as well, so that every table has enough of them 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 
@@ -23,12 +23,14 @@ Places = tuple[int, list[tuple[int, int]]]
 LONGEST = 1 << 32
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Task:
     """A step to be run: its result times `scale`, rounded once, goes into the flat `out`.
 
     Attributes:
         exact: whether the formula gives the same bytes however it is run.
+        dense: whether its fields, if there are any, have a number for every element.
+        flat: the result, the sources and dense fields, all of one length.
     """
 
     step: Step
@@ -36,6 +38,15 @@ class Task:
     out: Tensor
     scale: float
     exact: bool = True
+    dense: bool = field(init=False)
+    flat: tuple[Tensor, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = self.step.fields
+        self.dense = all(each.shape == self.inputs.shape for each in fields)
+        self.flat = (self.out, *self.inputs.tensors)
+        if self.dense and fields:
+            self.flat += tuple(each.reshape(-1) for each in fields)
 
     @property
     def safe(self) -> bool:
@@ -74,16 +85,16 @@ class Table:
 
     @property
     def as_pairs(self) -> Table:
-        """The same with the result and the sources as int32 words of two numbers each; their columns must be even."""
-        count = 1 + len(self.tasks[0].inputs.tensors)
-        words = [tensor.view(torch.int32) for tensor in self.tensors[:count]]
-        return replace(self, tensors=[*words, *self.tensors[count:]])
+        """The same with numbers of 16 bits as int32 words of two each; their columns must be even."""
+        narrow = [tensor.itemsize == 2 and tensor.shape[1] == self.columns for tensor in self.tensors]
+        pairs = zip(self.tensors, narrow, strict=True)
+        return replace(self, tensors=[tensor.view(torch.int32) if two else tensor for tensor, two in pairs])
 
 
 def tables(tasks: Sequence[Task], limit: int) -> Iterator[Table]:
     """Tasks of one variant as tables of at most `limit` elements (and at least one row)."""
     for run in _runs(tasks):
-        if run[0].step.fields:
+        if not run[0].dense:
             rows, columns = grid(run[0].inputs)
             yield from slices(run, rows, columns, limit)
             continue
@@ -108,11 +119,11 @@ def laid(field: Tensor, inputs: Inputs) -> Tensor | None:
 
 
 def _runs(tasks: Sequence[Task]) -> Iterator[list[Task]]:
-    """The tasks in lists of equal size whose tensors all follow one another in memory; alone where they have fields."""
+    """The tasks in lists of equal size whose tensors all follow one another in memory."""
     placed = sorted(((_places(task), task) for task in tasks), key=lambda each: each[0])
     run = [task for _, task in placed[:1]]
     for (before, _), (after, task) in pairwise(placed):
-        if task.step.fields or not _adjacent(before, after, task):
+        if not task.dense or not _adjacent(before, after, task):
             yield run
             run = []
         run.append(task)
@@ -122,7 +133,7 @@ def _runs(tasks: Sequence[Task]) -> Iterator[list[Task]]:
 
 def _places(task: Task) -> Places:
     """How large a task's tensors are, and where: in which storage they lie, and from which address on."""
-    tensors = (task.out, *task.inputs.tensors)
+    tensors = task.flat
     return tensors[0].numel(), [(tensor.untyped_storage().data_ptr(), tensor.data_ptr()) for tensor in tensors]
 
 
@@ -131,7 +142,7 @@ def _adjacent(before: Places, after: Places, task: Task) -> bool:
     elements, places = after
     if before[0] != elements:
         return False
-    sizes = (tensor.element_size() for tensor in (task.out, *task.inputs.tensors))
+    sizes = (tensor.itemsize for tensor in task.flat)
     return all(
         right == (left[0], left[1] + elements * size)
         for left, right, size in zip(before[1], places, sizes, strict=True)
@@ -141,8 +152,8 @@ def _adjacent(before: Places, after: Places, task: Task) -> bool:
 def slices(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Table]:
     """Tables of at most `limit` elements of tensors that follow one another, cut into so many rows of some width."""
     first, rows = run[0], len(run) * parts
-    whole = [tensor.as_strided((rows, width), (width, 1)) for tensor in (first.out, *first.inputs.tensors)]
-    fields = [_field(field, first.inputs) for field in first.step.fields]
+    whole = [tensor.as_strided((rows, width), (width, 1)) for tensor in first.flat]
+    fields = () if first.dense else [_field(each, first.inputs) for each in first.step.fields]
     numbers, words = _numbers(run, parts), _words(run, parts)
     starts = _starts(parts, width, first.inputs.device).repeat(len(run), 1) if first.step.indexed else None
     height = max(1, limit // width)
@@ -167,8 +178,10 @@ def _with_rest(task: Task, limit: int) -> Iterator[Table]:
 
 
 def _cut(task: Task, start: int, stop: int) -> Task:
-    inputs = replace(task.inputs, tensors=tuple(tensor[start:stop] for tensor in task.inputs.tensors))
-    return replace(task, inputs=inputs, out=task.out[start:stop])
+    inputs = task.inputs
+    inputs = replace(inputs, tensors=tuple(tensor[start:stop] for tensor in inputs.tensors), shape=(stop - start,))
+    step = replace(task.step, fields=tuple(each.reshape(-1)[start:stop] for each in task.step.fields))
+    return Task(step, inputs, task.out[start:stop], task.scale, task.exact)
 
 
 def _field(field: Tensor, inputs: Inputs) -> Tensor:

@@ -133,13 +133,15 @@ def sample_of(variant: Variant, tasks: Sequence[Task]) -> Task | None:
     step, inputs = task.step, task.inputs
     if inputs.elements < SMALLEST:
         return None
-    if step.fields:
+    if not task.dense:
         rows, columns = grid(inputs)
         rows = min(rows, max(SAMPLE[0], SAMPLE[0] * SAMPLE[1] // columns))
         step = replace(step, fields=tuple(_top(laid(field, inputs), rows) for field in step.fields))
     else:
         rows = SAMPLE[0]
         columns = min(SAMPLE[1], inputs.elements // rows) // 2 * 2
+        fields = tuple(field.reshape(-1)[: rows * columns].view(rows, columns).clone() for field in step.fields)
+        step = replace(step, fields=fields)
     if variant.pairs and columns % 2:
         return None
     tensors = tuple(tensor[: rows * columns].clone() for tensor in inputs.tensors)
@@ -203,7 +205,8 @@ def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]
     for task in tasks:
         kinds[task.safe].append(task)
     for checked, members in zip((True, False), kinds, strict=True):
-        for table in tables(members, CACHED if checked else LARGEST):
+        # All of them first: a kernel leaves nothing in the caches for the code between its calls.
+        for table in list(tables(members, CACHED if checked else LARGEST)):
             if table.columns < SHORTEST or (variant.pairs and not table.even):
                 notes += _invoke(plain, table, checked)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,12 @@ def dropping_by_rank(inputs: Inputs) -> tuple[tuple[float, ...], tuple[int, ...]
         numbers += [_realised(rule, inputs, position, own, line) for position, own, line in sources]
     fields = tuple(plane for own in planes for plane in own)
     return tuple(numbers), key_words(inputs), fields, {"each": rule == "inv_density", "realised": realised}
+
+
+def growth(numbers: Sequence[float], flags: Mapping[str, Any]) -> float:
+    """How many times larger `dropped_by_rank` makes an entry at most."""
+    realised = max(numbers[len(numbers) // 3 * 2 :]) if flags["realised"] else 1.0
+    return UNIT * realised if flags["each"] else realised
 
 
 def chance_line(density: float, epsilon: float, columns: int) -> tuple[float, float]:

@@ -20,8 +20,8 @@ def row_ranks(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
     Of equal magnitudes the first counts as the largest. A row runs along the last dimension; a 1-D tensor is one row.
 
     Returns:
-        planes: the low and the high byte of every rank; or one of int32, for rows of more than 2^16. Of the tensor's
-            shape.
+        planes: of the tensor's shape; the low and the high byte of every rank, the ranks in 16 bits where kernels take
+            16-bit numbers in pairs, or in 32 where rows are very long.
     """
     assert inputs.base is not None
     key = ("row ranks", inputs.content[position], inputs.content[inputs.base], inputs.columns)
@@ -32,7 +32,7 @@ def row_ranks(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
 def joined(planes: Sequence[Tensor]) -> Tensor:
     """The ranks as int32; may be the plane itself."""
     if len(planes) == 1:
-        return planes[0]
+        return planes[0].to(torch.int32)
     low, high = planes
     return high.to(torch.int32).bitwise_left_shift_(8).bitwise_or_(low.to(torch.int32))
 
@@ -40,9 +40,8 @@ def joined(planes: Sequence[Tensor]) -> Tensor:
 def _planes(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
     columns, device = inputs.columns, inputs.device
     shape = inputs.elements // columns, columns
-    # Compilers know how to read eight bits and 32 at the speed of memory, but not 16.
-    narrow = columns <= 1 << 16
-    kinds = (torch.uint8, torch.uint8) if narrow else (torch.int32,)
+    kinds = _kinds(inputs)
+    narrow = len(kinds) == 2
     planes = tuple(torch.empty(shape, dtype=kind, device=device) for kind in kinds)
     descending = torch.arange(columns - 1, -1, -1, device=device)
     step = max(1, BLOCK // columns)
@@ -55,6 +54,14 @@ def _planes(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
             values = (descending >> 8 * shift & 255 if narrow else descending).to(part.dtype)
             part.scatter_(1, order, values.expand(part.shape))
     return planes
+
+
+def _kinds(inputs: Inputs) -> tuple[torch.dtype, ...]:
+    """Compilers know how to read 8 bits and 32 at the speed of memory, but 16 only in pairs."""
+    pairs = inputs.device.type == "cpu" and all(tensor.dtype == torch.bfloat16 for tensor in inputs.tensors)
+    if pairs and inputs.columns <= 1 << 15:
+        return (torch.int16,)
+    return (torch.uint8, torch.uint8) if inputs.columns <= 1 << 16 else (torch.int32,)
 
 
 def _largest_first(bits: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class Variant(NamedTuple):
     Attributes:
         formula, flags, base, indexed: as in the step and its inputs.
         dtypes: of the sources.
-        fields: of each field its dtype, and whether it has rows and columns of its own.
+        fields: of each field its dtype, and whether it has rows and columns of its own; both, if all fields are dense.
         numbers, words: how many there are.
         scaled: whether the result is multiplied by one more number.
         out: dtype of the result.
@@ -62,10 +62,12 @@ def variant_of(task: Task) -> Variant | None:
         return None
     fields = []
     for field in step.fields:
-        table = laid(field, inputs)
-        if table is None:
+        if task.dense:
+            fields.append((field.dtype, True, True))
+        elif (table := laid(field, inputs)) is not None:
+            fields.append((field.dtype, table.shape[0] > 1, table.shape[1] > 1))
+        else:
             return None
-        fields.append((field.dtype, table.shape[0] > 1, table.shape[1] > 1))
     return Variant(
         formula=step.formula,
         flags=tuple(step.flags.items()),
@@ -98,6 +100,7 @@ def function_of(variant: Variant, *, pairs: bool = False) -> Kernel:
             makes kernels of 32-bit lanes alone several times faster than those that mix in narrower ones.
     """
     formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
+    kinds = variant.fields
 
     def result(
         sources: list[Tensor], fields: tuple[Tensor, ...], numbers: Tensor, words: Tensor, index: Tensor | None
@@ -118,7 +121,9 @@ def function_of(variant: Variant, *, pairs: bool = False) -> Kernel:
         halves = []
         for half in (0, 1):
             sources = [_wide(tensor, half) for tensor in tensors[:count]]
-            fields = tuple(_half(field, half).expand(out.shape) for field in tensors[count:])
+            fields = tuple(
+                _half(field, half, kind).expand(out.shape) for field, kind in zip(tensors[count:], kinds, strict=True)
+            )
             index = _index(out, starts + half, 2) if variant.indexed else None
             halves.append(_rounded(result(sources, fields, numbers, words, index)))
         out.copy_((halves[0] >> 16 & 0xFFFF) | (halves[1] & UPPER))
@@ -135,9 +140,14 @@ def _wide(words: Tensor, half: int) -> Tensor:
     return (words & UPPER if half else words << 16).view(torch.float32)
 
 
-def _half(field: Tensor, half: int) -> Tensor:
-    """Every other column, from the first (0) or second (1); a single column belongs to all."""
-    return field if field.shape[1] == 1 else field[:, half::2]
+def _half(field: Tensor, half: int, kind: tuple[torch.dtype, bool, bool]) -> Tensor:
+    """What every other column of a field holds, from the first (0) or second (1); a single column belongs to all."""
+    dtype, _, columns = kind
+    if not columns:
+        return field
+    if dtype == torch.int16:
+        return field >> 16 if half else field << 16 >> 16
+    return _wide(field, half) if dtype == torch.bfloat16 else field[:, half::2]
 
 
 def _rounded(result: Tensor) -> Tensor:

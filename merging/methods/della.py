@@ -21,18 +21,19 @@ from torch import Tensor
 
 from core.catalog import MethodInfo
 from merging.kernels import Block, Inputs, Method, Step
-from merging.rank_dropping import EPSILON, RESCALE_RANKED, dropped_by_rank, dropping_by_rank
+from merging.rank_dropping import EPSILON, RESCALE_RANKED, dropped_by_rank, dropping_by_rank, growth
 from merging.ranks import RANK_BYTES
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import ELECT, elected, electing
+from merging.task_vectors import ELECT, elected, electing, farthest
 
 
 def kernel(inputs: Inputs) -> Step:
     """Drop by rank, rescale, elect, merge."""
     chances, words, fields, thinning = dropping_by_rank(inputs)
+    peak = farthest(inputs, growth(chances, thinning))
     last, ending = electing(inputs)
     numbers = (*inputs.numbers("weight"), *chances, *last)
-    return Step(merged, numbers, words, {**thinning, **ending}, fields, indexed=True)
+    return Step(merged, numbers, words, {**thinning, **ending}, fields, indexed=True, peak=peak)
 
 
 def merged(block: Block, *, each: bool, realised: bool, elect: str, normalize: bool, factor: bool) -> Tensor:

@@ -14,18 +14,19 @@ from torch import Tensor
 
 from core.catalog import MethodInfo
 from merging.kernels import Block, Inputs, Method, Step
-from merging.rank_dropping import EPSILON, RESCALE_RANKED, dropped_by_rank, dropping_by_rank
+from merging.rank_dropping import EPSILON, RESCALE_RANKED, dropped_by_rank, dropping_by_rank, growth
 from merging.ranks import RANK_BYTES
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT, normalize
-from merging.task_vectors import added_up, adding
+from merging.task_vectors import added_up, adding, farthest
 
 
 def kernel(inputs: Inputs) -> Step:
     """Drop by rank, rescale, add up."""
     weights = inputs.numbers("weight")
     chances, words, fields, thinning = dropping_by_rank(inputs)
+    peak = farthest(inputs, growth(chances, thinning))
     last, ending = adding(inputs, weights)
-    return Step(merged, (*weights, *chances, *last), words, {**thinning, **ending}, fields, indexed=True)
+    return Step(merged, (*weights, *chances, *last), words, {**thinning, **ending}, fields, indexed=True, peak=peak)
 
 
 def merged(block: Block, *, each: bool, realised: bool, divide: bool, factor: bool) -> Tensor:
