@@ -71,7 +71,7 @@ def get_job(job_id: str, request: Request, s: Reading, settings: SettingsIn) -> 
     """
     detail = detail_of(s, jobs.get(s, job_id), summaries.of_job(s, job_id))
     again = {} if JobState(detail.state).final else {"Retry-After": str(math.ceil(settings.poll_seconds))}
-    clock = {"progress": {"seconds": True, "eta_seconds": True, "budget": True}}
+    clock = {"progress": {"seconds": True, "items_per_second": True, "eta_seconds": True, "budget": True}}
     return tagged(request, detail, clock=clock, headers=again)  # type: ignore[return-value]
 
 
