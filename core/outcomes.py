@@ -6,8 +6,12 @@ import array
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import lt
 
 from core.errors import OutcomeConflictError
+
+#: The positions set in each byte.
+_BITS = tuple(tuple(b for b in range(8) if byte >> b & 1) for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +32,14 @@ class Outcomes:
     def __post_init__(self) -> None:
         if not len(self.numbers) == len(self.correct) == len(self.margins):
             raise ValueError("numbers, correct and margins must have one length: build them item by item")
-        if any(a >= b for a, b in zip(self.numbers, self.numbers[1:], strict=False)):
+        if not all(map(lt, self.numbers, self.numbers[1:])):
             raise ValueError("document numbers must be strictly ascending: use Outcomes.of")
 
     @classmethod
     def of(cls, items: Iterable[tuple[int, int, float]]) -> Outcomes:
         """Build from (number, correct, margin) triples in any order."""
         rows = sorted(items)
-        return cls(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
+        return cls(*zip(*rows, strict=True)) if rows else cls.empty()
 
     @classmethod
     def empty(cls) -> Outcomes:
@@ -71,16 +75,24 @@ class Outcomes:
         return tuple(n for n in numbers if n not in present)
 
 
-def pack(outcomes: Outcomes, documents: int) -> tuple[bytes, bytes, bytes]:
+def pack(
+    outcomes: Outcomes, documents: int, onto: tuple[bytes, bytes, bytes] | None = None
+) -> tuple[bytes, bytes, bytes]:
     """Presence bitmap, correctness bitmap (bit n of byte n//8 is document n) and little-endian float32 margins.
 
     Margins hold `documents` values, 0.0 where nothing is present.
+
+    Args:
+        outcomes: what is packed.
+        documents: how many documents the task has.
+        onto: the packed form of other documents' results, to which these are added.
     """
-    presence, correct = bytearray((documents + 7) // 8), bytearray((documents + 7) // 8)
-    margins = array.array("f", bytes(4 * documents))
-    for number, right, margin in outcomes.items():
-        presence[number // 8] |= 1 << (number % 8)
-        correct[number // 8] |= right << (number % 8)
+    if onto is None:
+        onto = bytes((documents + 7) // 8), bytes((documents + 7) // 8), bytes(4 * documents)
+    presence, correct, margins = bytearray(onto[0]), bytearray(onto[1]), _floats(onto[2])
+    for number, right, margin in zip(outcomes.numbers, outcomes.correct, outcomes.margins, strict=True):
+        presence[number >> 3] |= 1 << (number & 7)
+        correct[number >> 3] |= right << (number & 7)
         margins[number] = margin
     if sys.byteorder == "big":
         margins.byteswap()
@@ -89,17 +101,22 @@ def pack(outcomes: Outcomes, documents: int) -> tuple[bytes, bytes, bytes]:
 
 def unpack(presence: bytes, correct: bytes, margins: bytes) -> Outcomes:
     """The inverse of `pack`."""
-    values = array.array("f", margins)
+    values = _floats(margins)
+    numbers = bits(presence)
+    right = tuple(correct[n >> 3] >> (n & 7) & 1 for n in numbers)
+    return Outcomes(numbers, right, tuple(map(values.__getitem__, numbers)))
+
+
+def _floats(packed: bytes) -> array.array[float]:
+    values = array.array("f", packed)
     if sys.byteorder == "big":
         values.byteswap()
-    numbers = bits(presence)
-    right = set(bits(correct))
-    return Outcomes(numbers, tuple(int(n in right) for n in numbers), tuple(values[n] for n in numbers))
+    return values
 
 
 def bits(bitmap: bytes) -> tuple[int, ...]:
     """Positions of the set bits, ascending."""
-    return tuple(8 * i + b for i, byte in enumerate(bitmap) if byte for b in range(8) if byte >> b & 1)
+    return tuple(8 * i + b for i, byte in enumerate(bitmap) for b in _BITS[byte])
 
 
 def bitmap(numbers: Iterable[int], length: int) -> bytes:

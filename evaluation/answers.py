@@ -29,10 +29,11 @@ class AnswerRule:
     def judge(self, log_likelihoods: NDArray[np.float64]) -> tuple[int, float]:
         """Correctness (0 or 1, the first of equal choices wins) and margin (best right minus best wrong, in nats,
         per character under `acc_norm`)."""
-        scores = log_likelihoods / self.lengths
-        wrong = np.ones(len(scores), dtype=bool)
-        wrong[list(self.right)] = False
-        return int(int(np.argmax(scores)) in self.right), float(scores[~wrong].max() - scores[wrong].max())
+        # Four numbers or five: arrays would cost several times what they are worth.
+        scores: list[float] = (log_likelihoods / self.lengths).tolist()
+        right = max(scores[choice] for choice in self.right)
+        wrong = max(score for choice, score in enumerate(scores) if choice not in self.right)
+        return int(scores.index(max(scores)) in self.right), right - wrong
 
 
 def check_metric(task: FileTask, metric: Metric) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class TokenTree:
         """Whether no node branches, so that an ordinary causal mask is right."""
         return len(self.depth) == 0 or int(self.depth[-1] - self.depth[0]) == len(self.depth) - 1
 
-    @property
+    @cached_property
     def trunk(self) -> int:
         """How many nodes stand above all others and before everything that predicts: one text, read for its sake."""
         shared = np.nonzero(self.end != len(self.end))[0]

@@ -45,7 +45,11 @@ def commit(s: Session, *, recipe_digest: str, fingerprint: str, task: str, docum
         OutcomeConflictError: a document has a result already; nothing is written.
         ValueError: a document number beyond the task's documents.
     """
-    _write(s, recipe_digest, fingerprint, task, documents, outcomes, lambda known: outcomes)
+
+    def all_fresh(known: Outcomes) -> Outcomes:
+        return (known | outcomes).select(outcomes.numbers)
+
+    _write(s, recipe_digest, fingerprint, task, documents, outcomes, all_fresh)
 
 
 def complete(
@@ -79,12 +83,16 @@ def _write(
     if outcomes.numbers[0] < 0 or outcomes.numbers[-1] >= documents:
         raise ValueError(f"documents of {task!r} run from 0 to {documents - 1}, but got {outcomes.numbers[-1]}")
     key = {"recipe_digest": recipe_digest, "fingerprint": fingerprint}
-    values = {**key, "task": task, "documents": documents, **_packed(outcomes, documents)}
-    first = insert(rows).values(values).on_conflict_do_nothing(index_elements=["recipe_digest", "fingerprint"])
-    if s.execute(first.returning(rows.c.task)).one_or_none() is not None:
-        return outcomes
     same = (rows.c.recipe_digest == recipe_digest) & (rows.c.fingerprint == fingerprint)
-    kept = s.execute(select(rows).where(same).with_for_update()).one()
+    locked = select(rows).where(same).with_for_update()
+    kept = s.execute(locked).one_or_none()
+    if kept is None:
+        values = {**key, "task": task, "documents": documents}
+        values |= _columns(pack(outcomes, documents), len(outcomes))
+        first = insert(rows).values(values).on_conflict_do_nothing(index_elements=list(key))
+        if s.execute(first.returning(rows.c.task)).one_or_none() is not None:
+            return outcomes
+        kept = s.execute(locked).one()  # Somebody else was first, a moment ago.
     if (kept.task, kept.documents) != (task, documents):
         raise OutcomeConflictError(
             f"a fingerprint stands for one task, and {fingerprint!r} for {kept.documents} documents of {kept.task!r}, "
@@ -92,13 +100,14 @@ def _write(
         )
     known = _unpacked(kept)
     chosen = choose(known)
-    s.execute(update(rows).where(same).values(_packed(known | chosen, documents)))
+    packed = pack(chosen, documents, onto=(kept.presence, kept.correct, kept.margins))
+    s.execute(update(rows).where(same).values(_columns(packed, len(known) + len(chosen))))
     return chosen
 
 
-def _packed(outcomes: Outcomes, documents: int) -> dict[str, Any]:
-    presence, correct, margins = pack(outcomes, documents)
-    return {"presence": presence, "correct": correct, "margins": margins, "writes": len(outcomes)}
+def _columns(packed: tuple[bytes, bytes, bytes], writes: int) -> dict[str, Any]:
+    presence, correct, margins = packed
+    return {"presence": presence, "correct": correct, "margins": margins, "writes": writes}
 
 
 def _unpacked(row: Any) -> Outcomes:

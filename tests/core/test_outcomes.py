@@ -25,6 +25,12 @@ def test_unpack_undoes_pack(items):
     assert unpack(*pack(outcomes, 300)) == outcomes
 
 
+@given(ITEMS)
+def test_what_is_packed_onto_others_is_packed_with_them(items):
+    one, other = Outcomes.of(items[::2]), Outcomes.of(items[1::2])
+    assert pack(one, 300, onto=pack(other, 300)) == pack(one | other, 300)
+
+
 @given(ITEMS, ITEMS)
 def test_union_takes_disjoint_results_and_refuses_doubled_ones(first, second):
     a, b = Outcomes.of(first), Outcomes.of(second)
