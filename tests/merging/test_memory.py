@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import OutOfMemoryError
-from merging.memory import fits, lacks_memory
+from merging.memory import fits, in_rows, lacks_memory, natural
 
 CPU = torch.device("cpu")
 
@@ -23,3 +23,22 @@ def test_other_errors_pass_unchanged():
     with pytest.raises(RuntimeError, match="shape mismatch"), fits("it", CPU):
         raise RuntimeError("shape mismatch")
     assert not lacks_memory(ValueError("memory"))
+
+
+def test_tensors_of_one_size_lie_one_after_another_in_order():
+    sizes = [((4, 8), torch.float32), ((16,), torch.float32), ((8, 4), torch.float32), ((32,), torch.bfloat16)]
+    first, other, second, narrow = in_rows(sizes, torch.device("cpu"))
+    assert [tuple(tensor.shape) for tensor in (first, other, second, narrow)] == [shape for shape, _ in sizes]
+    assert second.data_ptr() == first.data_ptr() + 128
+    assert second.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+    assert len({t.untyped_storage().data_ptr() for t in (first, other, narrow)}) == 3
+
+
+def test_tensors_that_would_end_between_aligned_addresses_lie_alone():
+    first, second = in_rows([((3,), torch.float32)] * 2, torch.device("cpu"))
+    assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()
+
+
+def test_names_are_ordered_by_the_numbers_in_them():
+    names = ["layers.10.b", "layers.9.b", "layers.9.a", "head", "layers.100.a"]
+    assert sorted(names, key=natural) == ["head", "layers.9.a", "layers.9.b", "layers.10.b", "layers.100.a"]
