@@ -142,11 +142,10 @@ def _adjacent(before: Places, after: Places, task: Task) -> bool:
     elements, places = after
     if before[0] != elements:
         return False
-    sizes = (tensor.itemsize for tensor in task.flat)
-    return all(
-        right == (left[0], left[1] + elements * size)
-        for left, right, size in zip(before[1], places, sizes, strict=True)
-    )
+    for (storage, address), place, tensor in zip(before[1], places, task.flat, strict=True):
+        if place != (storage, address + elements * tensor.itemsize):
+            return False
+    return True
 
 
 def slices(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Table]:

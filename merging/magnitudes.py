@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from struct import pack, unpack
 
 import numpy as np
 import torch
@@ -143,7 +144,8 @@ def cut_at(sizes: Sizes, count: int) -> Cut:
     order = kept_order(sizes)
     if order is not None:
         last = int(order[count - 1])
-        return Cut(int(bits_of(sizes.read(slice(last, last + 1)))), last + 1)
+        (bits,) = unpack("<i", pack("<f", float(sizes.read(slice(last, last + 1)))))
+        return Cut(bits, last + 1)
     return _counted_cut(sizes, count)
 
 

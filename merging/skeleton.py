@@ -45,11 +45,15 @@ class Skeleton:
 
     def empty(self) -> None:
         """Let go of every tensor: the model fails if it is used before it is filled again."""
+        nothing: dict[tuple[torch.Size, torch.dtype], torch.nn.Parameter] = {}
         for places in self.places.values():
             for module, attribute in places:
                 held = module._parameters[attribute]
                 assert held is not None
-                module._parameters[attribute] = torch.nn.Parameter(held.data.to("meta"), requires_grad=False)
+                kind = held.shape, held.dtype
+                if kind not in nothing:
+                    nothing[kind] = torch.nn.Parameter(torch.empty_like(held, device="meta"), requires_grad=False)
+                module._parameters[attribute] = nothing[kind]
 
 
 def build_skeleton(
