@@ -4,7 +4,9 @@
 
 A build reads each source byte once and writes each output byte once; what it reaches is a fraction of the bandwidth of
 a plain copy, measured between the builds of the same run. Candidates differ in every weight and density from those
-before; statistics of the parents are warm. The model is a Llama of 32 layers and 160 M weights.
+before; statistics of the parents are warm. The model is a Llama of 32 layers and 160 M weights. What a candidate costs
+however small its tensors are is told apart: goals are set against the arithmetic, a build less that fixed cost (the
+median build of a model of as many tensors and next to no weights); the build as a whole is told beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ AGAINST = {"linear": 10, "slerp": 10, "task_arithmetic": 10, "ties": 5, "dare_ti
 #: Weights of about 2 GB in float32.
 LARGE = Shape(layers=16, width=1472, inner=4096, heads=23, vocabulary=32_000)
 MEMORY = 512 << 20
+#: Weights of about 16 GB in bfloat16: a Llama of 8 B.
+HUGE = Shape(layers=32, width=4096, inner=14_336, heads=32, vocabulary=128_256)
 
 
 def params(method: str, number: int, count: int) -> dict[str, Any]:
@@ -92,22 +96,31 @@ class Copying:
         self.target.copy_(self.source)
 
 
-def fraction(resident: Resident, found: Iterator[ResolvedRecipe], sources: int, copying: Copying, rounds: int) -> float:
-    """Share of the copy bandwidth that builds reach: the median of pairs measured one after the other."""
+def fixed_cost(resident: Resident, found: Iterator[ResolvedRecipe], rounds: int) -> float:
+    """Seconds of a build of next to no weights."""
+    for _ in range(3):
+        resident.build(next(found))
+    return statistics.median(seconds(lambda: resident.build(next(found))) for _ in range(rounds))
+
+
+def fractions(
+    resident: Resident, found: Iterator[ResolvedRecipe], sources: int, copying: Copying, rounds: int, fixed: float
+) -> tuple[float, float]:
+    """Shares of the copy bandwidth, of builds less the fixed cost and of builds: medians over pairs of copy and build."""
     shares = []
     for _ in range(rounds):
         recipe = next(found)
         before = seconds(copying)
         taken = seconds(lambda recipe=recipe: resident.build(recipe))
-        copied = (before + seconds(copying)) / 2
         # A copy moves the model twice, a build once per source and once for the result.
-        shares.append(copied / taken * (sources + 1) / 2)
-    return statistics.median(shares)
+        ideal = (before + seconds(copying)) / 2 * (sources + 1) / 2
+        shares.append((ideal / max(taken - fixed, 1e-9), ideal / taken))
+    return statistics.median(share for share, _ in shares), statistics.median(share for _, share in shares)
 
 
-def builds(report: Report, folder: Path, dtype: str) -> None:
+def builds(report: Report, folder: Path, dtype: str, compilers: Mapping[str, Compiler]) -> None:
     """Every method with 2 and 3 sources, compiled and as it stands."""
-    family = Family(folder / dtype, MEASURED, dtype)
+    family, narrow = Family(folder / dtype, MEASURED, dtype), Family(folder / f"narrow {dtype}", NARROW, dtype)
     copying, rounds, which = Copying(family.bytes), 5 if report.quick else 15, DTYPES.index(dtype)
     for method, goals in GOALS.items():
         for count in (2,) if method == "slerp" else (2, 3):
@@ -117,28 +130,39 @@ def builds(report: Report, folder: Path, dtype: str) -> None:
                 report.skip(name, goals[which], "takes too long for a quick run")
                 continue
             for mode, title in (("always", name), ("never", f"{name} without a compiler")):
-                resident, found = Resident(family.parents(), compiler=Compiler(mode)), candidates(family, method, count)
+                small = Resident(narrow.parents(), compiler=compilers[mode])
+                fixed = fixed_cost(small, candidates(narrow, method, count), rounds)
+                resident, found = (
+                    Resident(family.parents(), compiler=compilers[mode]),
+                    candidates(family, method, count),
+                )
                 cold = seconds(lambda r=resident, f=found: r.build(next(f)))
                 resident.build(next(found))
-                share = fraction(resident, found, sources, copying, rounds)
+                share, whole = fractions(resident, found, sources, copying, rounds, fixed)
                 goal = goals[which] if mode == "always" else (PLAIN_GOAL[which] if goals is NEAR_COPY else None)
                 report.claim(title, share, "of copy", goal)
+                report.claim(f"{title}, fixed cost included", whole, "of copy")
                 report.claim(f"{title}, cold first build", cold, "s", None, "lower")
-                del resident
+                del resident, small
                 gc.collect()
 
 
-def overhead(report: Report, folder: Path) -> None:
+def overhead(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> None:
     """What a candidate costs besides arithmetic, and a candidate that changes one of four layer groups."""
-    narrow = Family(folder / "narrow", NARROW, "float32")
-    for method in ("linear", "ties"):
-        resident, found = Resident(narrow.parents()), candidates(narrow, method, 2)
-        for _ in range(3):
-            resident.build(next(found))
-        taken = statistics.median(seconds(lambda r=resident, f=found: r.build(next(f))) for _ in range(30))
-        report.claim(f"fixed cost of a {method} candidate of 32 layers", 1000 * taken, "ms", 20, "lower")
+    narrow = Family(folder / "narrow float32", NARROW, "float32")
+    for method, goal in (
+        ("linear", 20),
+        ("slerp", 20),
+        ("task_arithmetic", 20),
+        ("dare_ties", 20),
+        ("ties", 20),
+        ("della", None),
+    ):
+        resident, found = Resident(narrow.parents(), compiler=compilers["always"]), candidates(narrow, method, 2)
+        taken = fixed_cost(resident, found, 30)
+        report.claim(f"fixed cost of a {method} candidate of 32 layers", 1000 * taken, "ms", goal, "lower")
     family = Family(folder / "float32", MEASURED, "float32")
-    resident = Resident(family.parents(), compiler=Compiler("always"))
+    resident = Resident(family.parents(), compiler=compilers["always"])
 
     def grouped(number: int, last: int) -> ResolvedRecipe:
         weights = {"a": {"groups": [0.3 + 0.01 * number] * 3 + [0.3 + 0.01 * last]}, "b": 0.4}
@@ -202,7 +226,7 @@ def through_files(family: Family, method: str, number: int, out: Path) -> dict[s
     return {"way": "files", "config": config, "out": str(out)}
 
 
-def against_mergekit(report: Report, folder: Path) -> None:
+def against_mergekit(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> None:
     """A candidate until it can be scored, here and there, one after the other."""
     family = Family(folder / "bfloat16", MEASURED, "bfloat16")
     rounds = 2 if report.quick else 5
@@ -214,7 +238,7 @@ def against_mergekit(report: Report, folder: Path) -> None:
     )
     with mergekit() as merge:
         for method, goal in AGAINST.items():
-            resident = Resident(family.parents(), compiler=Compiler("always"))
+            resident = Resident(family.parents(), compiler=compilers["always"])
             found = candidates(family, method, 2)
             memory, files = [], []
             for number in range(rounds + 1):
@@ -285,17 +309,49 @@ def anonymous() -> int:
     raise RuntimeError("this system does not tell a process's own memory: run the benchmark on Linux")
 
 
+def on_gpu(report: Report, folder: Path) -> None:
+    """A model of 8 B weights, whose files are hollow: arithmetic takes as long over zeros."""
+    name = "8 B shape in bfloat16 on a GPU"
+    if not torch.cuda.is_available():
+        report.skip(name, 0.7, "no GPU in this machine")
+        return
+    room, needed = torch.cuda.mem_get_info()[0], 6 * 17 * 2**30
+    if room < needed:
+        report.skip(name, 0.7, f"the GPU has {room >> 30} GiB free, and parents, result and a copy take {needed >> 30}")
+        return
+    family = Family(folder / "hollow", HUGE, "bfloat16", names=("base", "a", "b"), hollow=True)
+    resident = Resident(family.parents("cuda"), compiler=Compiler("always"))
+    found, source = candidates(family, "linear", 2), torch.empty(family.bytes // 4, device="cuda")
+    target = torch.empty_like(source)
+
+    def settled(work: Callable[[], Any]) -> float:
+        def done() -> None:
+            work()
+            torch.cuda.synchronize()
+
+        return seconds(done)
+
+    for _ in range(2):
+        resident.build(next(found))
+    shares = []
+    for _ in range(10):
+        recipe = next(found)
+        copied = settled(lambda: target.copy_(source))
+        shares.append(copied * 3 / 2 / settled(lambda recipe=recipe: resident.build(recipe)))
+    report.claim(name, statistics.median(shares), "of copy", 0.7)
+
+
 def measure(report: Report) -> None:
     """All of it."""
-    if not torch.cuda.is_available():
-        report.skip("8 B shape in bfloat16 on a GPU, of copy bandwidth", 0.7, "no GPU in this machine")
+    compilers = {mode: Compiler(mode) for mode in ("always", "never")}
     with tempfile.TemporaryDirectory(dir=Path.cwd() / "var" if (Path.cwd() / "var").is_dir() else None) as name:
         folder = Path(name)
-        overhead(report, folder)
+        overhead(report, folder, compilers)
         for dtype in DTYPES:
-            builds(report, folder, dtype)
-        against_mergekit(report, folder)
+            builds(report, folder, dtype, compilers)
+        against_mergekit(report, folder, compilers)
         exports(report, folder)
+        on_gpu(report, folder)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,21 +71,25 @@ class Family:
         shape: of every model.
         dtype: `float32` or `bfloat16`.
         names: the base, then its fine-tunes.
+        hollow: make files of zeros that take no room on the disk.
     """
 
-    def __init__(self, folder: Path, shape: Shape, dtype: str, names: Sequence[str] = NAMES) -> None:
+    def __init__(
+        self, folder: Path, shape: Shape, dtype: str, names: Sequence[str] = NAMES, *, hollow: bool = False
+    ) -> None:
         self.folder, self.dtype = folder, dtype
         if not folder.exists():
-            write(folder, shape, dtype, names)
+            (write_hollow if hollow else write)(folder, shape, dtype, names)
         self.models = {name: _registered(folder / name) for name in names}
         self.tensors = len(shape.tensors())
         self.bytes = sum(info.elements for info in self.models["base"].header.tensors) * getattr(torch, dtype).itemsize
 
-    def parents(self) -> Parents:
-        """Opened, kept on the CPU."""
+    def parents(self, device: str = "cpu") -> Parents:
+        """Opened, kept on the device."""
         return Parents(
             {model.weights_digest: self.folder / name for name, model in self.models.items()},
             {model.weights_digest: model.header for model in self.models.values()},
+            device,
             keep_bytes=1 << 40,
         )
 
@@ -108,9 +114,33 @@ def write(folder: Path, shape: Shape, dtype: str, names: Sequence[str] = NAMES) 
         }
         (folder / name).mkdir(parents=True)
         save_file(tensors, folder / name / "model.safetensors", metadata={"format": "pt"})
-        shape.config(dtype).save_pretrained(folder / name)
-        words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}, "w0"))
-        PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder / name)
+        _describe(folder / name, shape, dtype)
+
+
+def write_hollow(folder: Path, shape: Shape, dtype: str, names: Sequence[str]) -> None:
+    """Write checkpoints of zeros, different in one weight."""
+    size, code = getattr(torch, dtype).itemsize, {"float32": "F32", "bfloat16": "BF16"}[dtype]
+    header: dict[str, dict[str, object]] = {}
+    end = 0
+    for name, dimensions in shape.tensors().items():
+        start, end = end, end + size * math.prod(dimensions)
+        header[name] = {"dtype": code, "shape": list(dimensions), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        with (folder / name / "model.safetensors").open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + end)
+            file.seek(-1, 2)
+            file.write(bytes([number]))
+        _describe(folder / name, shape, dtype)
+
+
+def _describe(folder: Path, shape: Shape, dtype: str) -> None:
+    shape.config(dtype).save_pretrained(folder)
+    words = {f"w{i}": i for i in range(64)}
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "w0"))).save_pretrained(folder)
 
 
 def _normal(shape: Sequence[int], size: float, seed: int) -> torch.Tensor:
