@@ -106,7 +106,7 @@ def fixed_cost(resident: Resident, found: Iterator[ResolvedRecipe], rounds: int)
 def fractions(
     resident: Resident, found: Iterator[ResolvedRecipe], sources: int, copying: Copying, rounds: int, fixed: float
 ) -> tuple[float, float]:
-    """Shares of the copy bandwidth, of builds less the fixed cost and of builds: medians over pairs of copy and build."""
+    """Shares of the copy bandwidth, of builds less the fixed cost and of whole builds: medians over pairs."""
     shares = []
     for _ in range(rounds):
         recipe = next(found)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from merging.batches import Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
-from merging.lanes import spread
+from merging.lanes import single_threaded, spread
 from merging.variants import Kernel, Variant, function_of, variant_of
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ SAMPLE = (12, 8192)
 LARGEST, CACHED = 1 << 30, 1 << 20
 #: Columns from which on a row is worth a compiled kernel.
 SHORTEST = 16
+#: Elements that are not worth a second core.
+SMALL = 1 << 18
 #: So many variants may fail before no more are tried.
 FAILURES = 4
 #: Kernels use as many threads as torch is set to; everything a guard would look at is part of the variant.
@@ -83,7 +86,8 @@ class Compiler:
             kernel = self._compiled(variant, members)
             if kernel is None:
                 notes += self._as_it_stands(variant, members)
-            else:
+                continue
+            with single_threaded() if _small(members) else nullcontext():
                 notes += _call(kernel, plain, variant, members)
         return notes
 
@@ -102,7 +106,7 @@ class Compiler:
     def _as_it_stands(self, variant: Variant, tasks: Sequence[Task]) -> list[Note]:
         """Run the formula itself; what has taken long enough so is compiled in the background."""
         started = time.perf_counter()
-        lanes = None if variant.device.type == "cpu" else 1
+        lanes = None if variant.device.type == "cpu" and not _small(tasks) else 1
         pieces = tables(tasks, block_size(variant.device))
         notes = [note for found in spread(partial(_invoke, self._plain[variant]), pieces, lanes) for note in found]
         total = self._seconds[variant] = self._seconds.get(variant, 0.0) + time.perf_counter() - started
@@ -196,6 +200,11 @@ def _mark(table: Table) -> None:
         for dimension, size in enumerate(tensor.shape[: 1 if tensor.shape[1] < table.tensors[0].shape[1] else 2]):
             if size > 1:
                 torch._dynamo.mark_dynamic(tensor, dimension)
+
+
+def _small(tasks: Sequence[Task]) -> bool:
+    """Whether one core is done before others have begun."""
+    return sum(task.inputs.elements for task in tasks) < SMALL
 
 
 def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]) -> list[Note]:

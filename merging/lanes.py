@@ -34,7 +34,7 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
     lanes = min(lanes or torch.get_num_threads(), len(waiting))
     if lanes <= 1:
         return _lane(work, waiting)
-    with _single_threaded():
+    with single_threaded():
         others = [_pool(lanes - 1).submit(_lane, work, waiting) for _ in range(lanes - 1)]
         try:
             found = _lane(work, waiting)
@@ -62,7 +62,7 @@ def _lane(work: Callable[[Item], Result], waiting: deque[Item]) -> list[Result]:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """torch's operations stay on the calling thread's core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from merging.memory import fits, free_bytes
 from merging.plan import TensorPlan
 from merging.planner import Planner
 from merging.skeleton import Skeleton, build_skeleton
-from merging.slots import Slots
+from merging.slots import Kind, Slots
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
 from merging.statistics import Statistics
 from merging.vocabulary import Vocabularies
@@ -81,11 +81,10 @@ class Resident:
         self.device = parents.device if device is None else torch.device(device)
         self._attention = attn_implementation
         self._forward_dtype = forward_dtype
-        self._widened: dict[Hashable, torch.nn.Parameter] = {}
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
         self._planner = Planner(parents.headers)
         self._held: dict[bytes, Loaded] = {}
-        self._slots = Slots(self.device)
+        self._slots, self._widened = Slots(self.device), Slots(self.device)
         self._shared: dict[Hashable, torch.nn.Parameter] = {}
         room = int(free_bytes(parents.device) * KEPT_SHARE) if keep_bytes is None else keep_bytes
         self._statistics = Statistics(room)
@@ -151,21 +150,17 @@ class Resident:
     def _widen(
         self, plans: Iterable[TensorPlan], parameters: Mapping[str, torch.nn.Parameter]
     ) -> Mapping[str, torch.nn.Parameter]:
-        """What the model computes with: the parameters, or exact copies of them in `forward_dtype`, kept by key."""
+        """What the model computes with: the parameters, or exact copies of them in `forward_dtype`, kept by content."""
         wide = self._forward_dtype
-        keys = {planned.name: planned.content for planned in plans}
         if wide is None or all(parameter.dtype == wide for parameter in parameters.values()):
-            self._widened = {}
+            self._widened = Slots(self.device)
             return parameters
-        kept, self._widened = self._widened, {}
-        for name, parameter in parameters.items():
-            key = keys[name]
-            if key not in self._widened:
-                copied = kept.get(key)
-                self._widened[key] = (
-                    torch.nn.Parameter(parameter.data.to(wide), requires_grad=False) if copied is None else copied
-                )
-        return {name: self._widened[key] for name, key in keys.items()}
+        contents = {planned.content: planned for planned in plans}
+        claimed = self._widened.claim({key: Kind(each.name, each.shape, wide) for key, each in contents.items()})
+        for content, slot in claimed.items():
+            slot.parameter.data.copy_(parameters[contents[content].name].data)
+        self._widened.settle(claimed)
+        return {planned.name: self._widened.parameter(planned.content) for planned in plans}
 
     @torch.no_grad()
     def _write(self, plans: Sequence[tuple[TensorPlan, torch.Tensor]]) -> None:

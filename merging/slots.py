@@ -5,11 +5,35 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 
 from merging.memory import in_rows, lacks_memory, natural
-from merging.plan import TensorPlan
+
+
+class Wanted(Protocol):
+    """What memory is asked for; a plan is one."""
+
+    @property
+    def name(self) -> str:
+        """Of the tensor in the candidate."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensor."""
+
+
+class Kind(NamedTuple):
+    """A name, a shape and a dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +59,8 @@ class Slots:
         """The slot that holds a content."""
         return self._held[content].parameter
 
-    def claim(self, wanted: Mapping[Hashable, TensorPlan]) -> dict[Hashable, Slot]:
-        """A slot for every plan whose content is not held yet; `settle` them once they are written.
+    def claim(self, wanted: Mapping[Hashable, Wanted]) -> dict[Hashable, Slot]:
+        """A slot for every content that is not held yet; `settle` them once they are written.
 
         Until then they hold nothing, so that a failed build leaves no slot under a wrong content.
         """
@@ -57,7 +81,7 @@ class Slots:
         """Claimed slots hold their contents now."""
         self._held.update(written)
 
-    def _reuse(self, missing: Mapping[Hashable, TensorPlan], free: list[Hashable]) -> dict[Hashable, Slot]:
+    def _reuse(self, missing: Mapping[Hashable, Wanted], free: list[Hashable]) -> dict[Hashable, Slot]:
         """Free slots of the right shape and dtype; first those that had the same name, for they lie in order."""
         kinds: dict[tuple[torch.Size, torch.dtype], dict[str, list[Hashable]]] = defaultdict(lambda: defaultdict(list))
         for content in free:
@@ -77,7 +101,7 @@ class Slots:
                 claimed[content] = Slot(self._held.pop(found.pop()).parameter, planned.name)
         return claimed
 
-    def _allocate(self, plans: Mapping[Hashable, TensorPlan]) -> dict[Hashable, Slot]:
+    def _allocate(self, plans: Mapping[Hashable, Wanted]) -> dict[Hashable, Slot]:
         """New slots; those of one size lie one after another in the order of their names."""
         ordered = sorted(plans.items(), key=lambda item: natural(item[1].name))
         made = in_rows([(planned.shape, planned.dtype) for _, planned in ordered], self._device)
