@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -89,10 +89,19 @@ class LayoutInfo(Noun):
 
 
 class StrategyInfo(Noun):
-    """A search strategy."""
+    """A search strategy.
+
+    Attributes:
+        races: candidates may be stopped after a rung; else every one is scored on all search items.
+        hears: `smoothed` paired scores (see `search.scores`), or `accuracy`, the plain macro mean.
+        recommends: the candidate that is proved first: the best by `posterior` mean, or the `best` score ever seen.
+    """
 
     name: str
     summary: str
+    races: bool = True
+    hears: Literal["smoothed", "accuracy"] = "smoothed"
+    recommends: Literal["posterior", "best"] = "posterior"
     params: tuple[ParamSpec, ...] = ()
 
     def filled(self, given: Mapping[str, Any]) -> dict[str, Scalar]:

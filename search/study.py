@@ -23,7 +23,9 @@ from core.params import FloatParam, Scalar
 from core.records import TrialRecord
 from core.space import SearchSpace
 from core.states import TrialState
+from search.history import EMPTY, History
 from search.strategies import make_sampler
+from search.strategies import strategy as registered
 from search.suggest import distributions, draw, suggest
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class Proposer:
         seed: the study's seed.
         params: parameters of the strategy.
         history: see `search.strategy.Make`.
+        tasks: names of the objective's tasks, for strategies with several objectives.
     """
 
     def __init__(
@@ -92,11 +95,14 @@ class Proposer:
         study_name: str,
         seed: int,
         params: Mapping[str, Any] | None = None,
-        history: Sequence[TrialRecord] = (),
+        history: History = EMPTY,
+        tasks: Sequence[str] = (),
     ) -> None:
         self.space = space
         self.seed = seed
         sampler = make_sampler(strategy, space, seed=seed, params=params, history=history)
+        chosen = registered(strategy)
+        self.goals = chosen.goals(chosen.info.filled(params or {}), tasks)
         self._storage = _opened(storage)
         self._owned = isinstance(storage, str)
         self._study = optuna.create_study(
@@ -104,7 +110,7 @@ class Proposer:
             study_name=study_name,
             sampler=sampler,
             pruner=optuna.pruners.NopPruner(),
-            direction="maximize",
+            directions=[goal.direction for goal in self.goals],
             load_if_exists=True,
         )
         self._study_id: int = self._storage.get_study_id_from_name(study_name)
@@ -182,27 +188,58 @@ class Proposer:
         else:
             self.tell_failed(row.optuna_number)
 
-    def tell_scored(self, number: int, value: float, *, items: int) -> None:
-        """A candidate was scored on all rungs: `value` over `items` items per task."""
-        self._finish(number, OptunaState.COMPLETE, value, items)
+    def tell_scored(
+        self,
+        number: int,
+        value: float,
+        *,
+        items: int,
+        variance: float = 0.0,
+        goals: Mapping[str, float] | None = None,
+    ) -> None:
+        """A candidate was scored on all rungs.
 
-    def tell_stopped(self, number: int, value: float, rung_items: int) -> None:
+        Args:
+            number: Optuna's.
+            value: its score.
+            items: items per task.
+            variance: of the score.
+            goals: values of the study's objectives by name, where it has others than `score`.
+        """
+        self._note(number, variance, items)
+        self._finish(number, OptunaState.COMPLETE, value, items, goals)
+
+    def tell_stopped(self, number: int, value: float, rung_items: int, *, variance: float = 0.0) -> None:
         """A candidate was stopped at a rung: told as pruned, the step being its number of items per task.
 
         TPE ranks pruned trials by the deepest step and the value there, behind all complete ones.
         """
+        self._note(number, variance, rung_items)
         self._finish(number, OptunaState.PRUNED, value, rung_items)
 
     def tell_failed(self, number: int) -> None:
         """A candidate failed or was cancelled: samplers leave it out."""
         self._finish(number, OptunaState.FAIL, None, None)
 
+    def _note(self, number: int, variance: float, items: int) -> None:
+        """What a value alone does not say; see `search.past`."""
+        if self.told([number]).get(number) == "running":
+            for name, value in (("variance", variance), ("items", items)):
+                self._storage.set_trial_user_attr(self._trial_id(number), name, value)
+
     def told(self, numbers: Iterable[int]) -> dict[int, str]:
         """States in Optuna (waiting, running, complete, pruned or fail); unknown numbers are left out."""
         states = {trial.number: trial.state.name.lower() for trial in self._trials()}
         return {number: states[number] for number in numbers if number in states}
 
-    def _finish(self, number: int, state: OptunaState, value: float | None, items: int | None) -> None:
+    def _finish(
+        self,
+        number: int,
+        state: OptunaState,
+        value: float | None,
+        items: int | None,
+        goals: Mapping[str, float] | None = None,
+    ) -> None:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"a score must be finite, but trial {number} got {value!r}: tell it as failed")
         heard = self.told([number]).get(number)
@@ -214,8 +251,13 @@ class Proposer:
             return
         if value is not None and items is not None:
             self._storage.set_trial_intermediate_value(self._trial_id(number), items, float(value))
-        complete = state == OptunaState.COMPLETE
-        self._study.tell(number, value if complete else None, state=state, skip_if_finished=True)
+        told = None
+        if state == OptunaState.COMPLETE:
+            known = {"score": value} | dict(goals or {})
+            told = [known[goal.name] for goal in self.goals]
+        elif state == OptunaState.PRUNED and len(self.goals) > 1:
+            state = OptunaState.FAIL  # Optuna stops no candidate that has several objectives.
+        self._study.tell(number, told, state=state, skip_if_finished=True)
 
     # -- recovery --------------------------------------------------------------------------------------------------
 

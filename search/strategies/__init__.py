@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import optuna
 
 from core.errors import UnknownStrategyError
-from core.records import TrialRecord
 from core.space import SearchSpace
+from search.history import EMPTY, History
 from search.strategy import Strategy
 
 
@@ -50,7 +50,7 @@ def make_sampler(
     *,
     seed: int,
     params: Mapping[str, Any] | None = None,
-    history: Sequence[TrialRecord] = (),
+    history: History = EMPTY,
 ) -> optuna.samplers.BaseSampler:
     """The sampler of a strategy, its parameters checked and their defaults filled.
 

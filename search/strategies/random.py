@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import optuna
 
 from core.catalog import StrategyInfo
-from core.records import TrialRecord
 from core.space import SearchSpace
+from search.history import History
 from search.seeding import SeededPerTrial
 from search.strategy import Strategy
 
@@ -26,9 +26,7 @@ class UniformSampler(SeededPerTrial, optuna.samplers.RandomSampler):  # type: ig
         return (self._rng.rng,)
 
 
-def make(
-    seed: int, params: Mapping[str, Any], history: Sequence[TrialRecord], space: SearchSpace
-) -> optuna.samplers.BaseSampler:
+def make(seed: int, params: Mapping[str, Any], history: History, space: SearchSpace) -> optuna.samplers.BaseSampler:
     """A uniform sampler."""
     return UniformSampler(seed)
 

@@ -14,7 +14,7 @@ Densities, split and acquisition are Optuna's TPESampler. It differs from its `g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from optuna.trial import TrialState as OptunaState
 
 from core.catalog import StrategyInfo
 from core.params import IntParam
-from core.records import TrialRecord
 from core.space import SearchSpace
+from search.history import History
 from search.seeding import SeededPerTrial
 from search.strategy import Strategy
 from search.suggest import distribution
@@ -81,9 +81,7 @@ def _groups(space: SearchSpace) -> dict[str, dict[str, BaseDistribution]]:
     return {name: group for group in groups.values() for name in group}
 
 
-def make(
-    seed: int, params: Mapping[str, Any], history: Sequence[TrialRecord], space: SearchSpace
-) -> optuna.samplers.BaseSampler:
+def make(seed: int, params: Mapping[str, Any], history: History, space: SearchSpace) -> optuna.samplers.BaseSampler:
     """A TPE sampler; it needs no history beyond what the study holds."""
     return ConditionalParzenSampler(seed, space, startup=params["startup"])
 
