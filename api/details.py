@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 
 from api.progress import progress_of
 from api.schemas.jobs import JobDetail, TaskOut
-from core.records import JobRecord, TrialSummary
-from store import artifacts, tasks
+from core.records import JobRecord, StepKind, TrialSummary
+from store import artifacts, steps, tasks
 from store.session import ReadSession
 
 
 def detail_of(s: ReadSession, job: JobRecord, trials: Sequence[TrialSummary]) -> JobDetail:
     """A job with its progress over all of its trials, as of now."""
-    progress = progress_of(job, trials, datetime.now(UTC))
+    refined = steps.seconds_of(s, job.id, StepKind.REFINE)
+    progress = progress_of(job, trials, datetime.now(UTC), refine_seconds=refined)
     kept = tuple(artifact.id for artifact in artifacts.of_job(s, job.id))
     return JobDetail.of(job, progress, _tasks(s, job), kept)
 

@@ -10,22 +10,25 @@ from datetime import datetime
 from api.schemas.jobs import BestOut, BudgetUse, ParentOut, Progress
 from api.schemas.trials import ScoreOut
 from core.objective import Objective
-from core.records import JobRecord, Score, TrialSummary
+from core.records import FREE, JobRecord, Score, TrialSummary
 from core.states import JobState
 
 
-def progress_of(job: JobRecord, trials: Sequence[TrialSummary], now: datetime) -> Progress:
+def progress_of(
+    job: JobRecord, trials: Sequence[TrialSummary], now: datetime, *, refine_seconds: float = 0.0
+) -> Progress:
     """A job's progress at a moment.
 
     Args:
         job: the job.
         trials: all of its trials, by number.
         now: the moment, aware.
+        refine_seconds: seconds of devices that refinement took, beside those of the trials.
     """
     parents = [trial for trial in trials if trial.origin == "parent"]
     candidates = [trial for trial in trials if trial.origin != "parent"]
     seconds = elapsed(job, now)
-    budget = _budget(job, len(candidates), seconds)
+    budget = _budget(job, trials, seconds, refine_seconds)
     return Progress(
         trials=dict(sorted(Counter(trial.state.value for trial in candidates).items())),
         budget=budget,
@@ -63,18 +66,25 @@ def elapsed(job: JobRecord, now: datetime) -> float:
     return job.running_seconds(now)
 
 
-def _budget(job: JobRecord, candidates: int, seconds: float) -> tuple[BudgetUse, ...]:
-    limits = job.request.budget
-    rows = (
-        ("trials", candidates, limits.trials),
-        ("item_evaluations", job.items_scored, limits.item_evaluations),
-        ("seconds", seconds, limits.seconds),
-    )
+def _budget(
+    job: JobRecord, trials: Sequence[TrialSummary], seconds: float, refine_seconds: float
+) -> tuple[BudgetUse, ...]:
+    used = {
+        "trials": sum(trial.origin not in FREE for trial in trials),
+        "item_evaluations": job.items_scored,
+        "seconds": seconds,
+        "device_seconds": refine_seconds + math.fsum(trial.seconds for trial in trials),
+    }
     return tuple(
         BudgetUse.model_validate(
-            {"limit": name, "used": used, "allowed": allowed, "share": min(1.0, used / allowed) if allowed else 1.0}
+            {
+                "limit": name,
+                "used": used[name],
+                "allowed": allowed,
+                "share": min(1.0, used[name] / allowed) if allowed else 1.0,
+            }
         )
-        for name, used, allowed in rows
+        for name, allowed in job.request.budget.amounts.items()
         if allowed is not None
     )
 

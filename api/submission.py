@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from api.schemas.jobs import CloneIn
 from api.tasks import known_tasks
 from core.adapters import Adapter
-from core.errors import CheckpointError, HuarizoError
+from core.errors import CheckpointError, HuarizoError, InvalidInputError, NotFoundError
 from core.jobs import HUB_REF, LOCAL_REF, SearchJob, check_job, check_names
 from core.model import Model
 from core.parents import check_parents, job_parents
+from core.records import JobRecord
 from core.refs import check_hub, resolve_local
 from core.settings import Settings
-from store import models
+from store import jobs, models
 from store.session import ReadSession
+
+
+def cloned(job: JobRecord, wanted: CloneIn) -> SearchJob:
+    """A job's request with some fields changed.
+
+    Raises:
+        RequestValidationError: the changed request breaks a rule; fields are named as in a posted job.
+    """
+    fields = merged(job.request.model_dump(mode="json"), wanted.changes)
+    if wanted.warm_start:
+        fields["warm_start"] = [job.id, *(id for id in fields.get("warm_start", ()) if id != job.id)]
+    try:
+        return SearchJob.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """JSON under a merge patch (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    kept = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            kept.pop(name, None)
+        else:
+            kept[name] = merged(kept.get(name), value)
+    return kept
 
 
 def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> None:
@@ -26,6 +61,8 @@ def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> None
     check_names(job, models.names(s))
     for model in job.models:
         check_ref(model.ref, settings, where=f"models.{model.name}")
+    for id in job.warm_start:
+        _check_job(s, id)
     ready = ready_models(s, {model.name: model.ref for model in job.models})
     check_parents(job, job_parents(job.models, ready))
 
@@ -67,6 +104,15 @@ def ready_models(s: ReadSession, refs: dict[str, str]) -> dict[str, Model | Adap
         if parent is not None:
             found[name] = parent
     return found
+
+
+def _check_job(s: ReadSession, id: str) -> None:
+    try:
+        jobs.get(s, id)
+    except NotFoundError as error:
+        raise InvalidInputError(
+            f"a warm start needs a job, but there is no {id!r}: list the jobs", where="warm_start"
+        ) from error
 
 
 def _at(error: HuarizoError, where: str) -> HuarizoError:

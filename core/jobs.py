@@ -39,17 +39,53 @@ class Strategy(Noun):
 
 
 class Budget(Noun):
-    """Limits of a search; whichever is reached first ends it. At least one must be given.
+    """Limits of a search; whichever is reached first ends it. At least one of the first four must be given.
 
     Attributes:
-        trials: candidates proposed (parents not counted).
+        trials: candidates proposed (parents, and what a warm start brought along, not counted).
         item_evaluations: items scored in the search, parents included; confirmation is not counted.
         seconds: wall time since the job started running, pauses not counted.
+        device_seconds: seconds of devices spent on building, scoring and refining, parents included.
+        expected_improvement: in percentage points; the search ends once the surrogate expects less than this of the
+            best place left to try. It may never be reached, so it stands beside another limit.
     """
 
     trials: Annotated[int, Field(ge=0, le=100_000)] | None = None
     item_evaluations: Annotated[int, Field(ge=0)] | None = None
     seconds: Annotated[float, Field(ge=0)] | None = None
+    device_seconds: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda limit: limit is None)
+    expected_improvement: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        default=None, exclude_if=lambda limit: limit is None
+    )
+
+    @property
+    def amounts(self) -> dict[str, float | None]:
+        """The limits that are used up as the search goes on, by name."""
+        return {name: getattr(self, name) for name in AMOUNTS}
+
+    def extended(self, further: Budget) -> Budget:
+        """These limits with those of `further` in their place.
+
+        Raises:
+            BudgetError: nothing is named, or a limit would end the search sooner than before.
+        """
+        named = {name: value for name, value in dict(further).items() if value is not None}
+        if not named:
+            raise BudgetError("an extension raises at least one limit, but names none: set trials", where="budget")
+        for name, value in named.items():
+            before = getattr(self, name)
+            sooner = before is None or (value > before if name == "expected_improvement" else value < before)
+            if sooner:
+                raise BudgetError(
+                    f"an extension only lets a search go on, but {name!r} would change from {before!r} to {value!r}: "
+                    "give its new total, or leave it out",
+                    where=f"budget.{name}",
+                )
+        return self.evolve(**named)
+
+
+#: The limits of a budget that are used up, in the order in which they are shown.
+AMOUNTS = ("trials", "item_evaluations", "seconds", "device_seconds")
 
 
 class ExportSpec(Noun):
@@ -78,8 +114,14 @@ class Racing(Noun):
     finalists: Annotated[int, Field(ge=1, le=10)] = 3
 
 
+JobId = Annotated[str, Field(pattern=r"^job_[0-9A-Z]{1,40}$")]
+
+
 class SearchJob(Noun):
-    """A search over recipes for the best score, its proof on held-out items, and its export."""
+    """A search over recipes for the best score, its proof on held-out items, and its export.
+
+    `warm_start` names other jobs whose candidates this one begins with, where they fit its space.
+    """
 
     kind: Literal["search"] = "search"
     name: Annotated[str, Field(max_length=200)] = ""
@@ -93,6 +135,7 @@ class SearchJob(Noun):
     racing: Racing = Racing()
     max_consecutive_failures: Annotated[int, Field(ge=1)] = 20
     export: ExportSpec = ExportSpec()
+    warm_start: Annotated[tuple[JobId, ...], Field(max_length=16)] = Field(default=(), exclude_if=lambda jobs: not jobs)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SearchJob:
@@ -135,9 +178,12 @@ def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None)
         InvalidInputError, UnknownModelError, SpaceError, RecipeError: the rule that is broken.
     """
     budget = job.budget
-    limits = (budget.trials, budget.item_evaluations, budget.seconds)
+    limits = tuple(budget.amounts.values())
     if all(limit is None for limit in limits) or any(limit is not None and limit <= 0 for limit in limits):
-        raise BudgetError(f"a budget needs at least one limit above 0, but got {budget!r}: set trials", where="budget")
+        raise BudgetError(
+            f"a budget needs at least one of {', '.join(AMOUNTS)}, each above 0, but got {budget!r}: set trials",
+            where="budget",
+        )
     if job.strategy.name != "auto":
         catalog().strategy(job.strategy.name).filled(job.strategy.params)
     elif job.strategy.params:

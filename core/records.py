@@ -19,6 +19,9 @@ from core.recipe.resolved import ResolvedRecipe
 from core.recipe.short import Recipe
 from core.states import JobState, StepState, TrialState
 
+#: Origins of trials that no budget of candidates pays for: they were there before the search proposed anything.
+FREE = frozenset({"parent", "adopted"})
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -97,8 +100,9 @@ class TrialRecord(Noun):
 
     Attributes:
         number: 0, 1, ... within the job.
-        origin: `parent` (a model as it is), `enqueued` (a known good start), `proposed`, or `completed` (a stopped
-            candidate scored in full after a search in which none was).
+        origin: `parent` (a model as it is), `enqueued` (a known good start), `proposed`, `adopted` (a candidate of
+            another job, whose outcomes are known), or `completed` (a stopped candidate scored in full after a search
+            in which none was).
         label: a name for people (the parent's name, `uniform linear`, ...).
         values: the space's values; None for a parent.
         recipe_digest: the resolved recipe's digest.

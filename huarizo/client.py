@@ -149,6 +149,23 @@ class Client:
         """Go on with a paused job."""
         return self._json("POST", f"/v1/jobs/{_segment(job_id)}:resume")
 
+    def extend(self, job_id: str, budget: Mapping[str, Any]) -> Json:
+        """Raise limits of a search that has not ended, each to a new total."""
+        return self._json("POST", f"/v1/jobs/{_segment(job_id)}:extend", json={"budget": dict(budget)})
+
+    def clone(
+        self,
+        job_id: str,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        warm_start: bool = False,
+        idempotency_key: str | None = None,
+    ) -> Json:
+        """Post a job's request again, changed by a merge patch; warm, it begins with the job's candidates."""
+        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        wanted = {"changes": dict(changes or {}), "warm_start": warm_start}
+        return self._json("POST", f"/v1/jobs/{_segment(job_id)}:clone", json=wanted, headers=headers)
+
     # -- trials and artifacts -----------------------------------------------------------------------------------
 
     def trial(self, trial_id: str) -> Json:

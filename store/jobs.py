@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import ConflictError
-from core.jobs import SearchJob
+from core.jobs import Budget, SearchJob
 from core.records import Failure, JobRecord, new_id
 from core.states import JobState, StepState, TrialState, sources_of
 from store import events, rows, steps
@@ -20,6 +20,8 @@ from store.tables import steps as step_rows
 _MOVABLE = frozenset({"verdict", "failure", "contents", "fingerprints"})
 _ALIVE = tuple(state for state in JobState if not state.final)
 _KEPT = (*_ALIVE, JobState.SUCCEEDED)
+#: States of a job whose held-out items nobody has opened for it yet.
+_SEARCHING = (JobState.QUEUED, JobState.PREPARING, JobState.RUNNING, JobState.PAUSED)
 
 
 def create(s: Session, request: SearchJob, *, idempotency_key: str | None = None) -> tuple[JobRecord, bool]:
@@ -133,6 +135,38 @@ def resume(s: Session, id: str) -> JobRecord:
     for step in steps.of_job(s, id, states=(StepState.QUEUED,)):
         steps.ring(s, step)
     return job
+
+
+def extend(s: Session, id: str, further: Budget) -> JobRecord:
+    """Raise limits of a job whose search has not ended, and have it look again.
+
+    Asking for the limits in force changes nothing. The request's digest stays that of what was posted, so that its
+    idempotency key still stands for the job.
+
+    Raises:
+        NotFoundError: no such job.
+        ConflictError: its search has ended: held-out items are being read, or were.
+        BudgetError: a limit would end the search sooner.
+    """
+    rows.lock_job(s, id)
+    job = get(s, id)
+    if job.state not in _SEARCHING:
+        raise ConflictError(
+            f"only a job that is {', '.join(_SEARCHING)} can be extended, but {id!r} is {job.state}, and what its "
+            f"verdict rests on is fixed: clone it with a new budget and warm_start [{id!r}]",
+            where="state",
+        )
+    budget = job.request.budget.extended(further)
+    if budget == job.request.budget:
+        return job
+    request = job.request.evolve(budget=budget)
+    values = {"request": request.model_dump(mode="json")}
+    after = rows.change(s, jobs, JobRecord, id, _SEARCHING, values, "be extended")
+    payload = {"before": job.request.budget.model_dump(mode="json"), "after": budget.model_dump(mode="json")}
+    events.append(s, id, "extended", payload)
+    if job.state is not JobState.PAUSED:
+        steps.ensure_advance(s, id)
+    return after
 
 
 def set_verdict(s: Session, id: str, verdict: dict[str, Any]) -> JobRecord:

@@ -41,6 +41,7 @@ __all__ = [
     "owners",
     "release",
     "ring",
+    "seconds_of",
 ]
 
 #: Priority of the next rung of a trial: ahead of trials that have not begun.
@@ -122,6 +123,13 @@ def of_job(
     if states is not None:
         query = query.where(steps.c.state.in_([state.value for state in states]))
     return [queue.record(row) for row in s.execute(query.order_by(steps.c.created_at, steps.c.id))]
+
+
+def seconds_of(s: ReadSession, job_id: str, kind: StepKind) -> float:
+    """Seconds that a job's finished steps of one kind took, by their results."""
+    mine = (steps.c.job_id == job_id) & (steps.c.kind == kind.value) & (steps.c.state == StepState.DONE.value)
+    total = func.coalesce(func.sum(steps.c.result["seconds"].as_float()), 0.0)
+    return float(s.execute(select(total).where(mine)).scalar_one())
 
 
 def cancel(s: Session, which: ColumnElement[bool], states: Sequence[StepState]) -> None:

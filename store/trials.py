@@ -36,11 +36,14 @@ def create(
     recipe: Recipe,
     resolved: ResolvedRecipe,
     target_items: int,
-    device: Device,
+    device: Device | None,
     optuna_number: int | None = None,
     priority: int = 0,
 ) -> TrialRecord:
     """Create the job's next trial with its first `run_trial` step.
+
+    Args:
+        device: the kind that runs the step; None queues no step, for a trial whose outcomes are known.
 
     Raises:
         NotFoundError: no such job.
@@ -65,7 +68,8 @@ def create(
     }
     made = s.execute(insert(trials).values(row).returning(*rows.columns(trials, TrialRecord))).one()
     trial = rows.build(TrialRecord, made)
-    steps.add(s, StepKind.RUN_TRIAL, device, job_id=job_id, trial_id=trial.id, priority=priority)
+    if device is not None:
+        steps.add(s, StepKind.RUN_TRIAL, device, job_id=job_id, trial_id=trial.id, priority=priority)
     _tell(s, trial)
     return trial
 

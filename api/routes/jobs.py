@@ -1,4 +1,4 @@
-"""Jobs: posted, watched, paused, cancelled."""
+"""Jobs: posted, watched, paused, extended, cloned, cancelled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from api.access import Cursor, Limit, Reading, SettingsIn, Writing
 from api.answers import page_out, problems, tagged
 from api.details import detail_of
-from api.schemas.jobs import EXAMPLE, EventOut, JobDetail, JobOut
+from api.schemas.jobs import EXAMPLE, CloneIn, EventOut, ExtendIn, JobDetail, JobOut
 from api.schemas.page import PageOut
 from api.strict import StrictRoute
-from api.submission import check_submission
+from api.submission import check_submission, cloned
 from core.jobs import SearchJob
 from core.records import JobRecord
 from core.states import JobState
@@ -93,6 +93,29 @@ def resume_job(job_id: str, s: Writing) -> JobOut:
     """Go on with a paused job. Resuming one that runs changes nothing."""
     job = jobs.get(s, job_id)
     return _short(s, job if job.state is JobState.RUNNING else jobs.resume(s, job_id))
+
+
+@router.post("/{job_id}:extend", responses=problems(404, 409, 413, 415, 422))
+def extend_job(job_id: str, wanted: ExtendIn, s: Writing) -> JobOut:
+    """Raise limits of a search that has not ended, each to a new total. Asking for what is in force changes nothing.
+
+    A search that has ended is final: clone its job with another budget and a warm start.
+    """
+    return _short(s, jobs.extend(s, job_id, wanted.budget))
+
+
+@router.post("/{job_id}:clone", status_code=202, responses=problems(404, 409, 413, 415, 422))
+def clone_job(
+    job_id: str,
+    response: Response,
+    s: Writing,
+    settings: SettingsIn,
+    wanted: CloneIn | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> JobOut:
+    """Post a job's request again with some fields changed. What both jobs score alike is scored once."""
+    request = cloned(jobs.get(s, job_id), wanted or CloneIn())
+    return create_job(request, response, s, settings, idempotency_key)
 
 
 @router.get("/{job_id}/events", responses=problems(404, 422))

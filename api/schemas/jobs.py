@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.failures import FailureOut
 from api.schemas.trials import OPTIMISTIC, ScoreOut
-from core.jobs import SearchJob
+from core.jobs import Budget, SearchJob
 from core.records import EventRecord, JobRecord, JobTally
 
 EXAMPLE: dict[str, Any] = {
@@ -33,6 +33,28 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+class ExtendIn(BaseModel):
+    """New limits of a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    budget: Budget = Field(description="New totals; limits that are left out stay. None may end the search sooner.")
+
+
+class CloneIn(BaseModel):
+    """What a clone has of its own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    changes: dict[str, Any] = Field(
+        default_factory=dict,
+        description="A merge patch (RFC 7396) over the job's request: objects are merged, lists and all else replaced, "
+        "null puts the default back.",
+        examples=[{"seed": 8, "budget": {"trials": 120}}],
+    )
+    warm_start: bool = Field(default=False, description="Begin with the candidates of the job that is cloned.")
+
+
 class BestOut(BaseModel):
     """The leading trial on search items."""
 
@@ -47,7 +69,7 @@ class BestOut(BaseModel):
 class BudgetUse(BaseModel):
     """How much of a limit is used; the search ends when one of them is."""
 
-    limit: Literal["trials", "item_evaluations", "seconds"]
+    limit: Literal["trials", "item_evaluations", "seconds", "device_seconds"]
     used: float
     allowed: float
     share: float = Field(description="Used part, from 0 to 1.")

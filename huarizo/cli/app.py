@@ -98,12 +98,75 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same job posted twice under one key is one job.")
     ] = None,
+    warm_start: Annotated[
+        list[str] | None, typer.Option(metavar="JOB", help="Begin with this job's candidates; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a job, then post it."""
     from huarizo.cli import jobs as verbs
 
-    raise typer.Exit(verbs.submit(job, watch=watch, idempotency_key=idempotency_key, as_json=as_json))
+    raise typer.Exit(
+        verbs.submit(
+            job, watch=watch, idempotency_key=idempotency_key, as_json=as_json, warm_start=tuple(warm_start or ())
+        )
+    )
+
+
+@app.command(rich_help_panel=JOBS)
+def clone(
+    job: JobId,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a field, such as budget.trials=120; may be repeated."),
+    ] = None,
+    warm_start: Annotated[bool, typer.Option("--warm-start", help="Begin with the candidates of JOB.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show progress until it ends, then the verdict.")
+    ] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same clone posted twice under one key is one job.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Post a job again with some fields changed."""
+    from huarizo.cli import jobs as verbs
+
+    raise typer.Exit(
+        verbs.clone(
+            job,
+            tuple(change or ()),
+            warm_start=warm_start,
+            watch=watch,
+            idempotency_key=idempotency_key,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command(rich_help_panel=JOBS)
+def extend(
+    job: JobId,
+    trials: Annotated[int | None, typer.Option(help="Candidates in all.")] = None,
+    item_evaluations: Annotated[int | None, typer.Option("--items", help="Items scored in all.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Wall time in all.")] = None,
+    device_seconds: Annotated[float | None, typer.Option(help="Time of devices in all.")] = None,
+    expected_improvement: Annotated[
+        float | None, typer.Option(help="Points; the search goes on until less than this is expected.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Raise limits of a search that has not ended, each to a new total."""
+    from huarizo.cli import jobs as verbs
+
+    wanted = {
+        "trials": trials,
+        "item_evaluations": item_evaluations,
+        "seconds": seconds,
+        "device_seconds": device_seconds,
+        "expected_improvement": expected_improvement,
+    }
+    verbs.extend(job, wanted, as_json=as_json)
 
 
 @app.command(rich_help_panel=JOBS)

@@ -1,13 +1,14 @@
-"""`huarizo submit`, `watch`, `jobs`, `show`, `trials`, `cancel`, `pause`, `resume`."""
+"""`huarizo submit`, `clone`, `extend`, `watch`, `jobs`, `show`, `trials`, `cancel`, `pause`, `resume`."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.errors import InvalidInputError
+from core.errors import BudgetError, InvalidInputError
 from core.jobs import SearchJob, check_job
 from core.states import JobState
 from huarizo.cli import tables, verdict
@@ -21,18 +22,90 @@ from huarizo.client import Client
 Json = Mapping[str, Any]
 
 
-def submit(source: str, *, watch: bool, idempotency_key: str | None, as_json: bool) -> int:
+def submit(
+    source: str, *, watch: bool, idempotency_key: str | None, as_json: bool, warm_start: Sequence[str] = ()
+) -> int:
     """Check a job here, post it, and maybe watch it; the exit code.
 
     Raises:
         InvalidInputError, pydantic.ValidationError: the job breaks a rule; nothing was posted.
     """
     job = read_job(source)
+    if warm_start:
+        job = {**job, "warm_start": list(warm_start)}
+        SearchJob.model_validate(job)
     with connect() as client:
-        posted = client.submit(job, idempotency_key=idempotency_key)
-        if watch:
-            remark(f"posted {posted['id']}")
-            return _to_the_end(client, posted["id"], as_json=as_json)
+        return _posted(client, client.submit(job, idempotency_key=idempotency_key), watch=watch, as_json=as_json)
+
+
+def clone(
+    job_id: str,
+    changes: Sequence[str],
+    *,
+    warm_start: bool,
+    watch: bool,
+    idempotency_key: str | None,
+    as_json: bool,
+) -> int:
+    """Post a job again with some fields changed, and maybe watch it; the exit code.
+
+    Args:
+        changes: each `path=value`, such as `budget.trials=120`; see `patch_of`.
+
+    Raises:
+        InvalidInputError: a change that cannot be read; nothing was posted.
+    """
+    patch = patch_of(changes)
+    with connect() as client:
+        posted = client.clone(job_id, patch, warm_start=warm_start, idempotency_key=idempotency_key)
+        return _posted(client, posted, watch=watch, as_json=as_json)
+
+
+def patch_of(changes: Sequence[str]) -> dict[str, Any]:
+    """A merge patch from `path=value` words: the path dotted, the value JSON, or text where it is no JSON.
+
+    Raises:
+        InvalidInputError: a word without a path or an equals sign, or a path through what is no object.
+    """
+    patch: dict[str, Any] = {}
+    for word in changes:
+        path, mark, text = word.partition("=")
+        *way, last = path.split(".")
+        if not mark or not last or not all(way):
+            raise InvalidInputError(f"a change is path=value, such as budget.trials=120, but got {word!r}")
+        at: Any = patch
+        for name in way:
+            at = at.setdefault(name, {})
+            if not isinstance(at, dict):
+                raise InvalidInputError(f"{word!r} goes through what another change makes a value: name it once")
+        try:
+            at[last] = json.loads(text)
+        except ValueError:
+            at[last] = text
+    return patch
+
+
+def extend(job_id: str, budget: Mapping[str, float | None], *, as_json: bool) -> None:
+    """Raise limits of a search that has not ended.
+
+    Raises:
+        BudgetError: no limit was named.
+    """
+    named = {name: value for name, value in budget.items() if value is not None}
+    if not named:
+        raise BudgetError("an extension raises at least one limit, but names none: set --trials", where="budget")
+    with connect() as client:
+        job = client.extend(job_id, named)
+    if as_json:
+        print_json(job)
+    else:
+        say(f"{job['id']} {job['state']}")
+
+
+def _posted(client: Client, posted: Json, *, watch: bool, as_json: bool) -> int:
+    if watch:
+        remark(f"posted {posted['id']}")
+        return _to_the_end(client, posted["id"], as_json=as_json)
     if as_json:
         print_json(posted)
     else:

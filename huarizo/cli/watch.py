@@ -22,7 +22,12 @@ from huarizo.client import Client
 POLL_SECONDS = 1.0
 LINE_SECONDS = 3.0
 SHOWN_EVENTS = 5
-LIMITS = {"trials": "trials", "item_evaluations": "items", "seconds": "seconds"}
+LIMITS = {
+    "trials": "trials",
+    "item_evaluations": "items",
+    "seconds": "seconds",
+    "device_seconds": "device seconds",
+}
 Json = Mapping[str, Any]
 
 

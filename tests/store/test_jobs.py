@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, text
 
 from core.errors import ConflictError, NotFoundError
+from core.jobs import Budget
 from core.records import Device, StepKind
 from core.states import JOB_MOVES, JobState, StepState, TrialState
 from store import events, jobs, steps, trials
@@ -282,3 +283,47 @@ def test_time_in_a_pause_does_not_count_as_running(database):
     assert resumed.paused_seconds == pytest.approx(60, abs=5)
     assert resumed.paused_at is None
     assert resumed.running_seconds(resumed.started_at + timedelta(seconds=100)) == pytest.approx(40, abs=5)
+
+
+def test_an_extended_job_looks_again_and_keeps_its_idempotency_key(database):
+    with database.transaction() as s:
+        job, _ = jobs.create(s, search(), idempotency_key="once")
+        step = claim(s, Device.NONE)
+        steps.finish(s, step.id, step.fence)
+    with database.transaction() as s:
+        extended = jobs.extend(s, job.id, Budget(trials=9))
+        assert extended.request.budget.trials == 9
+        assert [step.state for step in steps.of_job(s, job.id)] == [StepState.DONE, StepState.QUEUED]
+        assert jobs.extend(s, job.id, Budget(trials=9)) == extended
+        (event,) = events.of_kind(s, job.id, "extended")
+        assert (event.payload["before"]["trials"], event.payload["after"]["trials"]) == (5, 9)
+    with database.transaction() as s:
+        again, created = jobs.create(s, search(), idempotency_key="once")
+        assert (again.id, created, again.request.budget.trials) == (job.id, False, 9)
+
+
+@pytest.mark.parametrize("state", ["confirming", "exporting", "succeeded", "failed", "cancelled"])
+def test_a_search_that_has_ended_is_final_and_the_refusal_says_what_to_do_instead(database, state):
+    with database.transaction() as s:
+        job = new_job(s, JobState(state))
+        with pytest.raises(ConflictError, match="clone it with a new budget and warm_start"):
+            jobs.extend(s, job.id, Budget(trials=9))
+
+
+def test_a_paused_job_is_extended_without_being_woken(database):
+    with database.transaction() as s:
+        job = new_job(s, JobState.PAUSED)
+        assert jobs.extend(s, job.id, Budget(trials=9)).state is JobState.PAUSED
+        assert all(step.state.final for step in steps.of_job(s, job.id))
+
+
+def test_seconds_of_a_kind_of_step_are_summed_over_those_that_are_done(database):
+    with database.transaction() as s:
+        job = new_job(s)
+        for seconds in (1.5, 2.25):
+            new_step(s, StepKind.REFINE, job_id=job.id)
+            claimed = claim(s, Device.CPU)
+            steps.finish(s, claimed.id, claimed.fence, {"seconds": seconds})
+        new_step(s, StepKind.REFINE, job_id=job.id)
+        assert steps.seconds_of(s, job.id, StepKind.REFINE) == 3.75
+        assert steps.seconds_of(s, job.id, StepKind.EXPORT) == 0.0

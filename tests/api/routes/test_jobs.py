@@ -244,3 +244,56 @@ def test_a_failed_job_tells_why_without_telling_paths(client: httpx.Client, data
         "where": None,
     }
     assert "/srv/models" not in client.get("/v1/jobs").text
+
+
+def test_a_job_is_extended_until_its_search_has_ended(client: httpx.Client, database: Database, parents):
+    posted = client.post("/v1/jobs", json=seeds.body()).json()
+    address = f"/v1/jobs/{posted['id']}:extend"
+    assert client.post(address, json={"budget": {"trials": 80}}).status_code == 200
+    budget = client.get(f"/v1/jobs/{posted['id']}").json()["request"]["budget"]
+    assert (budget["trials"], budget["seconds"]) == (80, 3600)
+    refused = client.post(address, json={"budget": {"trials": 10}})
+    assert (refused.status_code, refused.json()["code"], refused.json()["where"]) == (
+        422,
+        "empty_budget",
+        "budget.trials",
+    )
+    assert client.post(address, json={"budget": {"trails": 10}}).json()["code"] == "invalid_input"
+    client.post(f"/v1/jobs/{posted['id']}:cancel")
+    ended = client.post(address, json={"budget": {"trials": 90}})
+    assert (ended.status_code, ended.json()["code"]) == (409, "conflict")
+    assert "warm_start" in ended.json()["detail"]
+
+
+def test_a_clone_is_the_job_again_with_some_fields_changed(client: httpx.Client, database: Database, parents):
+    posted = client.post("/v1/jobs", json=seeds.body()).json()
+    changes = {"name": "again", "seed": None, "budget": {"trials": 99, "seconds": None}}
+    address, key = f"/v1/jobs/{posted['id']}:clone", {"Idempotency-Key": "k"}
+    answer = client.post(address, json={"changes": changes, "warm_start": True}, headers=key)
+    assert answer.status_code == 202 and answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
+    request = client.get(answer.headers["location"]).json()["request"]
+    assert (request["name"], request["seed"], request["warm_start"]) == ("again", 0, [posted["id"]])
+    assert request["budget"] == {"trials": 99, "item_evaluations": 60000, "seconds": None}
+    twice = client.post(address, json={"changes": changes, "warm_start": True}, headers=key)
+    assert twice.json()["id"] == answer.json()["id"] and twice.headers["idempotent-replayed"] == "true"
+    plain = client.get(client.post(address).headers["location"]).json()["request"]
+    assert plain == client.get(f"/v1/jobs/{posted['id']}").json()["request"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "where"),
+    [
+        ({"budget": {"trails": 1}}, "invalid_input", "budget.trails"),
+        ({"objective": {"tasks": [{"task": "arc_eazy"}]}}, "unknown_task", "objective.tasks"),
+        ({"warm_start": ["job_NONE"]}, "invalid_input", "warm_start"),
+        ({"models": None}, "invalid_input", "models"),
+    ],
+)
+def test_a_clone_that_breaks_a_rule_is_refused_like_a_job(
+    client: httpx.Client, database: Database, parents, changes, code, where
+):
+    posted = client.post("/v1/jobs", json=seeds.body()).json()
+    refused = client.post(f"/v1/jobs/{posted['id']}:clone", json={"changes": changes})
+    assert (refused.status_code, refused.json()["code"], refused.json()["where"]) == (422, code, where)
+    assert client.post("/v1/jobs/job_NONE:clone").status_code == 404
+    assert len(client.get("/v1/jobs").json()["items"]) == 1

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from api.app import create_app
-from core.errors import InvalidInputError
+from core.errors import BudgetError, InvalidInputError
 from core.settings import Settings
 from huarizo.cli import jobs
 from huarizo.cli.patience import patiently
@@ -138,3 +138,35 @@ def test_a_word_that_is_no_state_or_order_is_refused_here() -> None:
         jobs.list_jobs(state="finished", limit=1, as_json=True)
     with pytest.raises(InvalidInputError, match="'size'"):
         jobs.list_trials("job_1", order="size", limit=1, as_json=True)
+
+
+def test_a_job_is_extended_and_cloned_by_the_command_line(
+    client: Client, job_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posted = client.submit(JOB)
+    limits = {"trials": 9, "item_evaluations": None, "seconds": None}
+    jobs.extend(posted["id"], limits, as_json=False)
+    assert capsys.readouterr().out.strip() == f"{posted['id']} queued"
+    with pytest.raises(BudgetError, match="--trials"):
+        jobs.extend(posted["id"], {"trials": None}, as_json=False)
+    changes = ["seed=8", "budget.trials=12", "name=third try"]
+    assert jobs.clone(posted["id"], changes, warm_start=True, watch=False, idempotency_key=None, as_json=True) == 0
+    request = client.job(printed(capsys)["id"])["request"]
+    assert (request["seed"], request["budget"]["trials"], request["name"]) == (8, 12, "third try")
+    assert request["warm_start"] == [posted["id"]]
+    warm = [posted["id"]]
+    assert jobs.submit(job_file, watch=False, idempotency_key=None, as_json=True, warm_start=warm) == 0
+    assert client.job(printed(capsys)["id"])["request"]["warm_start"] == warm
+
+
+def test_changes_are_paths_and_values() -> None:
+    assert jobs.patch_of(["a.b=1", "a.c=null", "name=x y", "tasks=[1]"]) == {
+        "a": {"b": 1, "c": None},
+        "name": "x y",
+        "tasks": [1],
+    }
+    for word in ("seed", "=1", "a..b=1", "."):
+        with pytest.raises(InvalidInputError, match="path=value"):
+            jobs.patch_of([word])
+    with pytest.raises(InvalidInputError, match="name it once"):
+        jobs.patch_of(["a=1", "a.b=2"])
