@@ -108,9 +108,13 @@ def hidden_states(
 @torch.no_grad()
 def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """(r, vocabulary) float32 logits of hidden states (r, width), capped as the architecture does it."""
-    found: Tensor = model.get_output_embeddings()(hidden).float()
+    return capped(model, model.get_output_embeddings()(hidden).float())
+
+
+def capped(model: PreTrainedModel, logits: Tensor) -> Tensor:
+    """Logits as the architecture bounds them, where it does."""
     cap = getattr(model.config, "final_logit_softcapping", None)
-    return found if cap is None else torch.tanh(found / cap) * cap
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def tree_masks(model: PreTrainedModel, end: Tensor, depth: Tensor, longest: int, trunk: int = 0) -> Masks:

@@ -36,6 +36,7 @@ from evaluation.budget import LOGITS, affordable_tokens
 from evaluation.packing import (
     Batch,
     Placed,
+    Row,
     Stem,
     assemble,
     find_stems,
@@ -43,15 +44,14 @@ from evaluation.packing import (
     pack,
     place,
     plain_rows,
-    row_length,
     rows_by_length,
 )
 from evaluation.reuse import Stack, reading_name
 from evaluation.trees import Tokens, TokenTree
 
 #: Nodes that rows are filled up to; longer tries get a row of their own. Fuller rows mean less padding in large batches
-#: but more attention to what a mask hides; with small batches of like lengths there is little to fill.
-ROW_NODES = {"cpu": 64, "cuda": 512}
+#: and more beginnings read once for several documents, but more attention to what a mask hides.
+ROW_NODES = {"cpu": 128, "cuda": 512}
 #: The same over a stem, where one row is one pass: enough nodes for the matrix products, few enough for attention.
 CROWN_NODES = {"cpu": 256, "cuda": 2048}
 #: Tokens from which one document's trunk is worth a pass of its own; on a GPU, many documents in one pass are.
@@ -204,7 +204,7 @@ class LikelihoodReader:
     def _read_rows(
         self,
         body: Body,
-        rows: list[list[Placed]],
+        rows: list[Row],
         longest: int,
         cancelled: Callable[[], bool],
         *,
@@ -212,7 +212,7 @@ class LikelihoodReader:
     ) -> Iterator[Answer]:
         while rows:
             _stop_if(cancelled)
-            count = fitting(rows, self._budget(body.model, row_length(rows[0])), by_length=by_length)
+            count = fitting(rows, self._budget(body.model, len(rows[0])), by_length=by_length)
             batch = assemble(rows[:count])
             answer = _unless_memory_runs_out(partial(_read_batch, body, batch, longest))
             if answer is None:
@@ -250,8 +250,8 @@ class LikelihoodReader:
             _cut(cache, len(stem.tokens))
             if answer is not None:
                 yield batch, *answer
-                waiting = [item for other in others for item in other]
-            elif len(row) == 1:
+                waiting = [item for other in others for item in other.items]
+            elif len(row.items) == 1:
                 raise _too_long(len(stem.tokens) + batch.tokens.size, self.device)
             else:
                 self._lower(batch)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.trees import Tokens, TokenTree, branches, chains, shared_length
+from evaluation.trees import Tokens, TokenTree, branches, chains, graft, shared_length
 
 #: A beginning that several documents share is read once for all if it has this many tokens, and they are this many.
 SHARED_TOKENS, SHARING_DOCUMENTS = 32, 4
+#: Documents of one row that share so many tokens are worth standing together.
+KIN_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -90,79 +92,120 @@ def _stem(group: list[Placed], length: int) -> Stem:
     return Stem(group[0].tree.tokens[:length], [Placed(item.tree.above(length), item.slot) for item in group])
 
 
-def pack(placed: list[Placed], row_nodes: int) -> list[list[Placed]]:
-    """Rows of tries, longest first, each filled up to `row_nodes` (first fit in decreasing order)."""
-    rows: list[list[Placed]] = []
+@dataclass(frozen=True)
+class Row:
+    """What one row of a pass reads: a trie, or a forest, whose requests are numbered by their slots.
+
+    Attributes:
+        tree: all of it.
+        items: the documents, or parts of documents, that it was made of.
+    """
+
+    tree: TokenTree
+    items: tuple[Placed, ...]
+
+    @classmethod
+    def of(cls, item: Placed) -> Row:
+        """A row of one document."""
+        return cls(replace(item.tree, entry_request=item.tree.entry_request + np.int32(item.slot)), (item,))
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+
+def pack(placed: list[Placed], row_nodes: int) -> list[Row]:
+    """Rows of tries, longest first, each filled up to `row_nodes` (first fit in decreasing order).
+
+    Tries that begin alike stand together, and what all of a row have in common is read once for the row.
+    """
+    rows = [_together(found) for found in _fill(_kin(placed, row_nodes), row_nodes)]
+    return sorted(rows, key=lambda row: -len(row))
+
+
+def _kin(placed: list[Placed], row_nodes: int) -> list[Row]:
+    """The tries, those neighbours in the order of their tokens joined that share enough and fit into one row."""
+    found: list[Row] = []
+    for item in sorted(placed, key=lambda p: p.tree.tokens[: p.tree.trunk].tolist()):
+        row = Row.of(item)
+        shared = _in_common([found[-1], row]) if found else 0
+        if shared >= KIN_TOKENS and len(found[-1]) + len(row) - shared <= row_nodes:
+            found[-1] = _together([found[-1], row])
+        else:
+            found.append(row)
+    return found
+
+
+def _fill(rows: list[Row], row_nodes: int) -> list[list[Row]]:
+    filled: list[list[Row]] = []
     room: list[int] = []
     first_open = 0
-    for item in sorted(placed, key=lambda p: -len(p.tree)):
-        while first_open < len(rows) and room[first_open] <= 0:
+    for row in sorted(rows, key=lambda row: -len(row)):
+        while first_open < len(filled) and room[first_open] <= 0:
             first_open += 1
-        size = len(item.tree)
-        for row in range(first_open, len(rows)):
-            if size <= room[row]:
-                rows[row].append(item)
-                room[row] -= size
+        for index in range(first_open, len(filled)):
+            if len(row) <= room[index]:
+                filled[index].append(row)
+                room[index] -= len(row)
                 break
         else:
-            rows.append([item])
-            room.append(row_nodes - size)
-    return sorted(rows, key=lambda row: -row_length(row))
+            filled.append([row])
+            room.append(row_nodes - len(row))
+    return filled
 
 
-def plain_rows(placed: list[Placed]) -> list[list[Placed]]:
+def _together(rows: list[Row]) -> Row:
+    """One row of several."""
+    if len(rows) == 1:
+        return rows[0]
+    tree = graft([row.tree for row in rows], _in_common(rows))
+    return Row(tree, tuple(item for row in rows for item in row.items))
+
+
+def _in_common(rows: list[Row]) -> int:
+    """Tokens with which all of them begin, of their trunks."""
+    first = rows[0].tree
+    return min(first.trunk, *(min(row.tree.trunk, shared_length(first.tokens, row.tree.tokens)) for row in rows[1:]))
+
+
+def plain_rows(placed: list[Placed]) -> list[Row]:
     """Rows of one text each, longest first, so that neighbours need little padding; none begins another one."""
     single = [Placed(branch, item.slot) for item in placed for branch in branches(item.tree)]
-    return [[item] for item in sorted(single, key=lambda p: -len(p.tree))]
+    return [Row.of(item) for item in sorted(single, key=lambda p: -len(p.tree))]
 
 
-def rows_by_length(placed: list[Placed]) -> list[list[Placed]]:
+def rows_by_length(placed: list[Placed]) -> list[Row]:
     """Rows of one text each, shortest first, one for every request."""
     single = [Placed(chain, item.slot + i) for item in placed for i, chain in enumerate(chains(item.tree))]
-    return [[item] for item in sorted(single, key=lambda p: len(p.tree))]
+    return [Row.of(item) for item in sorted(single, key=lambda p: len(p.tree))]
 
 
-def row_length(row: list[Placed]) -> int:
-    """Nodes of a row."""
-    return sum(len(item.tree) for item in row)
-
-
-def fitting(rows: list[list[Placed]], batch_tokens: int, *, by_length: bool = False) -> int:
+def fitting(rows: list[Row], batch_tokens: int, *, by_length: bool = False) -> int:
     """How many of `rows` make one batch as wide as the first of them; with `by_length` all of them are that long."""
-    widest = row_length(rows[0])
+    widest = len(rows[0])
     count = max(1, min(len(rows), batch_tokens // widest))
-    return sum(row_length(row) == widest for row in rows[:count]) if by_length else count
+    return sum(len(row) == widest for row in rows[:count]) if by_length else count
 
 
-def assemble(rows: list[list[Placed]]) -> Batch:
+def assemble(rows: list[Row]) -> Batch:
     """One batch of rows, the first of which is the longest."""
-    width = row_length(rows[0])
+    width = len(rows[0])
     tokens = np.zeros((len(rows), width), np.int64)
     depth = np.zeros((len(rows), width), np.int64)
     end = np.tile(np.arange(1, width + 1), (len(rows), 1))
-    predicting, entry_row, entry_target, entry_slot = [], [], [], []
-    seen = 0
+    seen = np.cumsum([0, *(len(row.tree.rows) for row in rows)])
     for index, row in enumerate(rows):
-        start = 0
-        for item in row:
-            tree, stop = item.tree, start + len(item.tree)
-            tokens[index, start:stop] = tree.tokens
-            depth[index, start:stop] = tree.depth
-            end[index, start:stop] = tree.end + start
-            predicting.append(tree.rows + (index * width + start))
-            entry_row.append(tree.entry_row + seen)
-            entry_target.append(tree.entry_target)
-            entry_slot.append(tree.entry_request + item.slot)
-            seen, start = seen + len(tree.rows), stop
+        tokens[index, : len(row)] = row.tree.tokens
+        depth[index, : len(row)] = row.tree.depth
+        end[index, : len(row)] = row.tree.end
     return Batch(
         tokens,
         depth,
         end,
-        predicting=_joined(predicting),
-        entry_row=_joined(entry_row),
-        entry_target=_joined(entry_target),
-        entry_slot=_joined(entry_slot),
-        causal=all(len(row) == 1 and row[0].tree.is_chain for row in rows),
+        predicting=_joined([row.tree.rows + index * width for index, row in enumerate(rows)]),
+        entry_row=_joined([row.tree.entry_row + before for row, before in zip(rows, seen[:-1], strict=True)]),
+        entry_target=_joined([row.tree.entry_target for row in rows]),
+        entry_slot=_joined([row.tree.entry_request for row in rows]),
+        causal=all(row.tree.is_chain for row in rows),
     )
 
 

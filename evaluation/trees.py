@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -74,6 +74,33 @@ class TokenTree:
             end=self.end[start:] - start,
             rows=self.rows - start,
         )
+
+
+def graft(trees: Sequence[TokenTree], shared: int) -> TokenTree:
+    """One trie, or forest, of several whose trunks have their first `shared` tokens in common.
+
+    Requests keep their numbers, which must differ from tree to tree.
+    """
+    crowns = [tree.above(shared) for tree in trees]
+    starts = np.cumsum([shared, *map(len, crowns)])
+    seen = np.cumsum([0, *(len(crown.rows) for crown in crowns)])
+
+    def joined(first: list[Tokens], parts: Iterable[Tokens]) -> Tokens:
+        return np.concatenate([*first, *parts]).astype(np.int32)
+
+    return TokenTree(
+        tokens=joined([trees[0].tokens[:shared]], (crown.tokens for crown in crowns)),
+        depth=joined([trees[0].depth[:shared]], (crown.depth for crown in crowns)),
+        end=joined(
+            [np.full(shared, starts[-1], np.int32)],
+            (crown.end + start for crown, start in zip(crowns, starts[:-1], strict=True)),
+        ),
+        rows=joined([], (crown.rows + start for crown, start in zip(crowns, starts[:-1], strict=True))),
+        entry_row=joined([], (crown.entry_row + first for crown, first in zip(crowns, seen[:-1], strict=True))),
+        entry_target=joined([], (crown.entry_target for crown in crowns)),
+        entry_request=joined([], (crown.entry_request for crown in crowns)),
+        requests=max(tree.requests for tree in trees),
+    )
 
 
 def grow(requests: Sequence[TokenRequest]) -> TokenTree:

@@ -102,7 +102,7 @@ def test_logits_taken_a_few_rows_at_a_time_give_the_same(rows_at_once, small, mo
 
 def test_on_a_gpu_fuller_rows_are_packed_than_on_a_cpu_and_no_document_gets_a_pass_of_its_own():
     assert LikelihoodReader(torch.device("cuda")).packing == Packing(512, 2048, None)
-    assert LikelihoodReader(CPU).packing == Packing(64, 256, 640)
+    assert LikelihoodReader(CPU).packing == Packing(128, 256, 640)
 
 
 def test_equal_requests_get_equal_bits(small):

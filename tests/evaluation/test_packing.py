@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.packing import assemble, find_stems, fitting, pack, place, plain_rows, row_length, rows_by_length
+from evaluation.packing import assemble, find_stems, fitting, pack, place, plain_rows, rows_by_length
 from evaluation.trees import TokenRequest, grow
 
 
@@ -12,11 +12,12 @@ def tree(*texts, scored=1):
 
 
 def lengths(rows):
-    return [[len(item.tree) for item in row] for row in rows]
+    return [[len(item.tree) for item in row.items] for row in rows]
 
 
-def chain(length):
-    return tree(list(range(length + 1)))
+def chain(length, first=None):
+    """An unbranched document; its first token is its own unless given."""
+    return tree([1000 + length if first is None else first, *range(1, length + 1)])
 
 
 def test_rows_are_filled_with_the_longest_that_still_fits():
@@ -29,22 +30,22 @@ def test_rows_are_filled_with_the_longest_that_still_fits():
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(0, 60))
 def test_every_document_is_in_one_row_and_no_row_of_several_is_too_full(sizes, nodes):
     rows = pack(place([chain(size) for size in sizes]), nodes)
-    assert sorted(item.slot for row in rows for item in row) == list(range(len(sizes)))
-    assert all(len(row) == 1 or row_length(row) <= nodes for row in rows)
+    assert sorted(item.slot for row in rows for item in row.items) == list(range(len(sizes)))
+    assert all(len(row.items) == 1 or len(row) <= nodes for row in rows)
 
 
 def test_plain_rows_come_longest_first_and_texts_that_begin_another_have_none():
     documents = place([tree([1, 2, 3, 4], [1, 2, 5], [1, 2, 3, 4, 6]), tree([7, 8, 9, 9])])
     rows = plain_rows(documents)
-    assert [row[0].tree.tokens.tolist() for row in rows] == [[1, 2, 3, 4], [7, 8, 9]]
-    assert [(row[0].tree.entry_request + row[0].slot).tolist() for row in rows] == [[0, 1, 2], [3]]
-    assert rows[0][0].tree.rows[rows[0][0].tree.entry_row].tolist() == [2, 1, 3]
+    assert [row.tree.tokens.tolist() for row in rows] == [[1, 2, 3, 4], [7, 8, 9]]
+    assert [row.tree.entry_request.tolist() for row in rows] == [[0, 1, 2], [3]]
+    assert rows[0].tree.rows[rows[0].tree.entry_row].tolist() == [2, 1, 3]
 
 
 def test_rows_by_length_have_one_for_every_request_shortest_first_and_batches_of_equal_ones():
     rows = rows_by_length(place([tree([1, 2, 3, 4], [1, 2, 3, 4]), tree([5, 6], [7, 8], [9, 9, 9])]))
     assert lengths(rows) == [[1], [1], [2], [3], [3]]
-    assert [row[0].slot for row in rows] == [2, 3, 4, 0, 1]
+    assert [row.items[0].slot for row in rows] == [2, 3, 4, 0, 1]
     assert [fitting(rows[i:], 100, by_length=True) for i in (0, 2, 3)] == [2, 1, 2]
 
 
@@ -65,6 +66,44 @@ def test_a_batch_counts_ends_in_its_rows_and_predictions_over_all_of_them():
     assert batch.entry_slot.tolist() == [0, 1, 2, 3]
     assert not batch.causal
     assert assemble(pack(documents[1:], 0)).causal
+
+
+def test_documents_that_begin_alike_share_a_row_and_what_they_begin_with():
+    twins = [tree([5, *range(10, 20), n, 1, 2], [5, *range(10, 20), n, 3, 4]) for n in (50, 51)]
+    other = tree([5, 60, 61, 62], [5, 60, 61, 63])
+    (row,) = pack(place([twins[0], other, twins[1]]), 24)
+    assert sorted(item.slot for item in row.items) == [0, 2, 4]
+    # One beginning of one token for all three, and one of ten more for the twins.
+    assert len(row) == 1 + 10 + 2 * 3 + 2
+    assert sorted(row.tree.entry_request.tolist()) == [0, 1, 2, 3, 4, 5]
+    assert row.tree.depth.tolist() == [0, *range(1, 11), *[11, 12, 12] * 2, 1, 2]
+
+
+def test_documents_that_share_little_are_joined_only_where_they_share_a_row_anyway():
+    documents = place([tree([5, 6, n, *range(20)]) for n in (50, 51)])
+    assert [len(row) for row in pack(documents, 30)] == [22, 22]
+    assert [len(row) for row in pack(documents, 44)] == [42]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=14), min_size=1, max_size=4), max_size=12),
+    st.integers(0, 40),
+)
+def test_whatever_is_joined_every_request_is_still_spelt_by_its_ancestors(texts, nodes):
+    documents = [tree(*found) for found in texts]
+    wanted = {(slot, target): read for item in place(documents) for slot, target, read in spelt(item.tree, item.slot)}
+    found = {(slot, target): read for row in pack(place(documents), nodes) for slot, target, read in spelt(row.tree, 0)}
+    assert found == wanted
+
+
+def spelt(joined, slot):
+    """Slot, target and what is read before it, for every prediction."""
+    for row, target, request in zip(joined.entry_row, joined.entry_target, joined.entry_request, strict=True):
+        node = joined.rows[row]
+        path = [j for j in range(node + 1) if node < joined.end[j]]
+        assert joined.depth[path].tolist() == list(range(len(path)))
+        yield int(request) + slot, int(target), joined.tokens[path].tolist()
 
 
 SHARED = list(range(100, 140))
