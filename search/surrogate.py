@@ -177,7 +177,7 @@ def around(centres: Floats, count: int, rng: np.random.Generator) -> Floats:
     start = centres[np.arange(count) % len(centres)]
     moved = rng.random((count, size)) < np.maximum(rng.random((count, 1)), 1 / max(size, 1))
     step = 10 ** rng.uniform(-2.5, -0.5, (count, 1))
-    return np.clip(start + moved * step * rng.standard_normal((count, size)), 0.0, 1.0)
+    return np.asarray(np.clip(start + moved * step * rng.standard_normal((count, size)), 0.0, 1.0))
 
 
 def gather(cubes: Cubes, pasts: Sequence[Past]) -> list[Seen]:
