@@ -121,6 +121,12 @@ class Client:
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         return self._json("POST", "/v1/jobs", json=dict(job), headers=headers)
 
+    def estimate(self, job: Mapping[str, Any], *, device: str | None = None, workers: int | None = None) -> Json:
+        """What a job will cost; nothing is posted."""
+        wanted = {"device": device, "workers": workers}
+        params = {name: value for name, value in wanted.items() if value is not None}
+        return self._json("POST", "/v1/jobs:estimate", json=dict(job), params=params)
+
     def job(self, job_id: str) -> Json:
         """A job with its progress."""
         return self._json("GET", f"/v1/jobs/{_segment(job_id)}")

@@ -8,6 +8,7 @@ from api.routes import artifacts, catalog, health, jobs, models, problems, recip
 
 ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
+    jobs.estimates,
     trials.router,
     steps.router,
     models.router,

@@ -10,10 +10,12 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from api.access import Cursor, Limit, Reading, SettingsIn, Writing
 from api.answers import page_out, problems, tagged
 from api.details import detail_of
+from api.estimation import estimate_of
 from api.schemas.jobs import EXAMPLE, CloneIn, EventOut, ExtendIn, JobDetail, JobOut
 from api.schemas.page import PageOut
 from api.strict import StrictRoute
 from api.submission import check_submission, cloned
+from core.estimate import Estimate
 from core.jobs import SearchJob
 from core.records import JobRecord
 from core.states import JobState
@@ -21,6 +23,8 @@ from store import events, jobs, summaries
 from store.session import ReadSession
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
+#: A verb on all jobs stands beside their address, not below it.
+estimates = APIRouter(prefix="/v1", tags=["jobs"], route_class=StrictRoute)
 
 PostedJob = Annotated[SearchJob, Body(openapi_examples={"search": {"summary": "A search", "value": EXAMPLE}})]
 IdempotencyKey = Annotated[
@@ -45,6 +49,25 @@ def create_job(
     if not created:
         response.headers["Idempotent-Replayed"] = "true"
     return _short(s, record)
+
+
+@estimates.post("/jobs:estimate", responses=problems(413, 415, 422))
+def estimate_job(
+    job: PostedJob,
+    s: Reading,
+    settings: SettingsIn,
+    device: Annotated[
+        str | None,
+        Query(max_length=100, description="Name of the devices that will score, such as `cpu` or `NVIDIA H200`."),
+    ] = None,
+    workers: Annotated[int | None, Query(ge=1, le=10_000, description="How many of them; `parallel` at most.")] = None,
+) -> Estimate:
+    """What a job will cost, before it is posted; every number that goes in is in the answer.
+
+    Ranges are `[least, likely, most]`. The job is checked as if it were posted; nothing is written.
+    """
+    check_submission(s, job, settings)
+    return estimate_of(s, job, settings, device=device, workers=workers)
 
 
 @router.get("", responses=problems(422))

@@ -101,9 +101,12 @@ def submit(
     warm_start: Annotated[
         list[str] | None, typer.Option(metavar="JOB", help="Begin with this job's candidates; may be repeated.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it will cost; post nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a job, then post it."""
+    if dry_run:
+        return estimate(job, as_json=as_json)
     from huarizo.cli import jobs as verbs
 
     raise typer.Exit(
@@ -111,6 +114,21 @@ def submit(
             job, watch=watch, idempotency_key=idempotency_key, as_json=as_json, warm_start=tuple(warm_start or ())
         )
     )
+
+
+@app.command(rich_help_panel=JOBS)
+def estimate(
+    job: Annotated[str, typer.Argument(metavar="JOB.json", help="The job as JSON; - reads stdin.")],
+    device: Annotated[
+        str | None, typer.Option(help="What will score, such as cpu or 'NVIDIA H200'; else what scored last.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="How many of them; the job's parallel at most.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a job will cost in items, builds, time and memory; post nothing."""
+    from huarizo.cli import estimate as verb
+
+    verb.run(job, device=device, workers=workers, as_json=as_json)
 
 
 @app.command(rich_help_panel=JOBS)

@@ -14,7 +14,7 @@ import uvicorn
 from api.app import create_app
 from core.errors import BudgetError, InvalidInputError
 from core.settings import Settings
-from huarizo.cli import jobs
+from huarizo.cli import estimate, jobs
 from huarizo.cli.patience import patiently
 from huarizo.client import ApiProblem, Client
 from huarizo.embedded.ports import free_port
@@ -170,3 +170,20 @@ def test_changes_are_paths_and_values() -> None:
             jobs.patch_of([word])
     with pytest.raises(InvalidInputError, match="name it once"):
         jobs.patch_of(["a=1", "a.b=2"])
+
+
+def test_a_job_s_cost_is_told_before_it_is_posted(
+    client: Client, job_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    estimate.run(job_file, device="cpu", workers=None, as_json=True)
+    assert printed(capsys)["candidates"] == [4, 4, 4]
+    estimate.run(job_file, device=None, workers=None, as_json=False)
+    shown = capsys.readouterr().out
+    # The folders of the parents are empty, so nobody knows how large they are.
+    assert "items scored" in shown and "unknown" in shown and "ends by trials" in shown
+    assert client.jobs() == []
+
+
+def test_estimates_are_told_in_units_people_know() -> None:
+    assert [estimate.time(seconds) for seconds in (90, 600, 10_000)] == ["90 s", "10 min", "2.8 h"]
+    assert [estimate.size(count) for count in (100, 2048, 3 * 2**30)] == ["100 B", "2 KiB", "3.0 GiB"]
