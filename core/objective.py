@@ -23,13 +23,15 @@ DEFAULT_METRICS: dict[str, Metric] = {
 class TaskSpec(Noun):
     """One benchmark of an objective.
 
-    `metric` defaults to the task's usual one (ARC and HellaSwag `acc_norm`, all others `acc`).
+    `metric` defaults to the task's usual one (ARC and HellaSwag `acc_norm`, all others `acc`). `floor` is how many
+    percentage points a winner may lose on this task against the best parent; None lets a gain elsewhere pay for it.
     """
 
     task: Annotated[str, Field(min_length=1, max_length=200)]
     metric: Metric | None = None
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     num_fewshot: Annotated[int, Field(ge=0, le=64)] = 0
+    floor: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, exclude_if=lambda floor: floor is None)
 
     @property
     def metric_name(self) -> Metric:

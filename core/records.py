@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -95,6 +96,24 @@ class Score(Noun):
     n: int
 
 
+class HeardScore(Noun):
+    """What the sampler hears of a trial after so many items per task: enough to tell it again, digit by digit.
+
+    Attributes:
+        items: per task.
+        score: the macro mean that was told, as a share.
+        variance: of `score`, by its items.
+        n: outcomes behind it, over all tasks.
+        tasks: the same score task by task, in the objective's order.
+    """
+
+    items: int
+    score: float
+    variance: float
+    n: int
+    tasks: tuple[float, ...] = ()
+
+
 class TrialRecord(Noun):
     """A candidate of a job.
 
@@ -111,6 +130,7 @@ class TrialRecord(Noun):
         scores: per task on its search items.
         macro: weighted mean of `scores`; optimistic, as the search chose by it.
         heldout: per task on held-out items, after confirmation.
+        heard: the scores that it is raced and told by, one for each rung it has passed, by items.
         told: whether the sampler has heard the result.
         seconds: device seconds spent (build + scoring).
     """
@@ -136,10 +156,46 @@ class TrialRecord(Noun):
     weights_digest: str | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
     failure: Failure | None = None
+    heard: tuple[HeardScore, ...] = ()
     told: bool = False
     seconds: float = 0.0
     created_at: AwareDatetime
     finished_at: AwareDatetime | None = None
+
+    @property
+    def last_heard(self) -> HeardScore | None:
+        """The score over all the items it was scored on; None before it was heard."""
+        return next((heard for heard in self.heard if heard.items == self.scored_items), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBrief:
+    """A trial without recipe and values: what deciding on a search reads of each of its trials, every time.
+
+    Attributes: as in TrialRecord.
+    """
+
+    id: str
+    number: int
+    optuna_number: int | None
+    origin: str
+    label: str
+    state: TrialState
+    recipe_digest: str
+    rung: int
+    target_items: int
+    scored_items: int
+    macro: float | None
+    heard: tuple[HeardScore, ...]
+    told: bool
+    seconds: float
+    created_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def score(self) -> float | None:
+        """The score over the most items: as the sampler hears it, or its macro before that."""
+        return self.heard[-1].score if self.heard else self.macro
 
 
 class TrialSummary(Noun):

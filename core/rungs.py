@@ -25,3 +25,25 @@ def rung_sizes(racing: Racing, search_items: Sequence[int]) -> tuple[int, ...]:
         raise ValueError("a race needs search items, but every task has none on its search side")
     wanted = DEFAULT_RUNGS if racing.rungs is None else racing.rungs
     return tuple(sorted({*(min(size, most) for size in wanted), most}))
+
+
+def adapted(rungs: Sequence[int], search_items: Sequence[int], kappa: float) -> tuple[int, ...]:
+    """The rungs without those on which scoring is cheap beside building: the first takes at least a third of a build.
+
+    Args:
+        rungs: items per task, rising.
+        search_items: number of search items of each task.
+        kappa: what building a candidate costs, in items.
+
+    Returns:
+        The rungs that stay; the last always does.
+    """
+    left = list(rungs)
+    while len(left) > 1 and 3 * items_of(left[0], search_items) < kappa:
+        del left[0]
+    return tuple(left)
+
+
+def items_of(rung: int, search_items: Sequence[int]) -> int:
+    """Items over all tasks at a rung of so many per task."""
+    return sum(min(rung, items) for items in search_items)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from core.catalog import catalog
 from core.noun import canonical_json
 from core.params import ChoiceParam, Scalar
+from core.recipe.short import Recipe
 from core.space import SearchSpace
 
 
 def seeds(space: SearchSpace, limit: int | None = None) -> list[dict[str, Scalar]]:
     """Values to enqueue first, best bets first.
 
-    Full task vectors (all weights 1) of methods that add them up without normalising, task arithmetic before others:
-    of the usual methods it is the one that reliably beats its parents (arXiv 2511.21437: four models, twelve
-    fine-tunes each); then the uniform merge of every method, in the order of the space.
+    The first uniform merge, which is the study's reference (see `reference`). Full task vectors (all weights 1) of
+    methods that add them up without normalising, task arithmetic before others: of the usual methods it is the one
+    that reliably beats its parents (arXiv 2511.21437: four models, twelve fine-tunes each). Then the uniform merge of
+    every other method, in the order of the space.
 
     Args:
         space: the compiled search space.
@@ -22,8 +24,13 @@ def seeds(space: SearchSpace, limit: int | None = None) -> list[dict[str, Scalar
     uniform = [space.read(recipe) for recipe in space.uniform()]
     full = [found for values in uniform if (found := _full_vectors(space, values)) is not None]
     full.sort(key=lambda values: values.get("merge.method", "task_arithmetic") != "task_arithmetic")
-    distinct = {canonical_json(values): values for values in [*full, *uniform]}
+    distinct = {canonical_json(values): values for values in [*uniform[:1], *full, *uniform]}
     return list(distinct.values())[:limit]
+
+
+def reference(space: SearchSpace) -> Recipe | None:
+    """The candidate that all others are compared with, item by item: the space's first uniform merge, if any."""
+    return next(iter(space.uniform()), None)
 
 
 def _full_vectors(space: SearchSpace, values: dict[str, Scalar]) -> dict[str, Scalar] | None:

@@ -12,7 +12,7 @@ Differs from the paper:
   defined yet, and the first candidates, the known good starts among them, must not be judged by one or two rivals.
 - A tie at the cut is settled in the candidate's favour: on few items equal scores are common and mean nothing.
 
-All macros at a rung are taken over the same items, the first of the study's one order, so a comparison is paired.
+All scores at a rung are taken over the same items, the first of the study's one order, so a comparison is paired.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ class Decision(StrEnum):
 
 
 class Standing(NamedTuple):
-    """A macro score at a rung (an index into the rungs). A candidate has one standing per rung it has passed."""
+    """A score at a rung (an index into the rungs). A candidate has one standing per rung it has passed."""
 
     rung: int
-    macro: float
+    score: float
+
+
+def raised_unheard(seen: int, eta: int) -> bool:
+    """Whether a candidate goes on whatever its score, `seen` (it included) having reached its rung."""
+    return seen < eta
 
 
 def decide(
@@ -62,8 +67,8 @@ def decide(
         raise ValueError(f"rung {trial.rung!r} does not exist: there are {len(rungs)}, counted from 0")
     if trial.rung == len(rungs) - 1:
         return Decision.FINISH
-    macros = [rival.macro for rival in rivals if rival.rung == trial.rung]
-    seen = len(macros) + 1
-    better = sum(macro > trial.macro for macro in macros)
-    raised = reference or seen < eta or better < seen // eta
+    scores = [rival.score for rival in rivals if rival.rung == trial.rung]
+    seen = len(scores) + 1
+    better = sum(score > trial.score for score in scores)
+    raised = reference or raised_unheard(seen, eta) or better < seen // eta
     return Decision.RAISE if raised else Decision.STOP

@@ -84,6 +84,19 @@ def paired(candidate: Sequence[Floats], reference: Sequence[Floats], shares: Seq
     return Heard(score, variance, sum(map(len, candidate)), tuple(means))
 
 
+def plain(candidate: Sequence[Floats], shares: Sequence[float]) -> Heard:
+    """The macro mean of correctness with its binomial variance, for strategies that hear nothing else.
+
+    Args:
+        candidate: per task (n,) of 0 and 1.
+        shares: each task's part of the macro mean, summing to 1.
+    """
+    means = [float(task.mean()) for task in candidate]
+    score = math.fsum(share * mean for share, mean in zip(shares, means, strict=True))
+    variance = math.fsum(share**2 * _variance_of_mean(task) for share, task in zip(shares, candidate, strict=True))
+    return Heard(score, variance, sum(map(len, candidate)), tuple(means))
+
+
 def _variance_of_mean(values: Floats) -> float:
     """Sample variance (n - 1) over n; one item tells nothing of the spread and gets that of a fair coin."""
     return float(values.var(ddof=1)) / len(values) if len(values) > 1 else 0.25

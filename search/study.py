@@ -20,10 +20,11 @@ from optuna.trial import TrialState as OptunaState
 
 from core.noun import canonical_json
 from core.params import FloatParam, Scalar
-from core.records import TrialRecord
+from core.records import HeardScore, TrialRecord
 from core.space import SearchSpace
 from core.states import TrialState
 from search.history import EMPTY, History
+from search.past import Past, past
 from search.strategies import make_sampler
 from search.strategies import strategy as registered
 from search.suggest import distributions, draw, suggest
@@ -103,6 +104,7 @@ class Proposer:
         sampler = make_sampler(strategy, space, seed=seed, params=params, history=history)
         chosen = registered(strategy)
         self.goals = chosen.goals(chosen.info.filled(params or {}), tasks)
+        self._tasks = tuple(tasks)
         self._storage = _opened(storage)
         self._owned = isinstance(storage, str)
         self._study = optuna.create_study(
@@ -145,6 +147,27 @@ class Proposer:
         self._study.enqueue_trial(ours, {"origin": "enqueued"})
         return True
 
+    def adopt(self, values: Mapping[str, Scalar]) -> int:
+        """Take a candidate in that was not proposed here, as one under way; its number, to be told like any other's.
+
+        Raises:
+            SpaceError: its values lie outside the space.
+        """
+        self.space.check(values)
+        taken = optuna.trial.create_trial(
+            state=OptunaState.RUNNING,
+            params=dict(values),
+            distributions=distributions(self.space, values),
+            user_attrs={"origin": "adopted"},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=taken)
+        number: int = self._storage.get_trial_number_from_id(trial_id)
+        return number
+
+    def past(self) -> list[Past]:
+        """The trials so far, as strategies read them."""
+        return past(self._study)
+
     def ask(self) -> Proposal:
         """The next values to try: enqueued ones first, then the sampler's.
 
@@ -181,12 +204,15 @@ class Proposer:
         """Whatever a row says in the end; rows that are not final, or were never proposed, say nothing."""
         if row.optuna_number is None or not row.state.final:
             return
-        if row.state is TrialState.SCORED:
-            self.tell_scored(row.optuna_number, _macro(row), items=row.scored_items)
-        elif row.state is TrialState.STOPPED:
-            self.tell_stopped(row.optuna_number, _macro(row), row.scored_items)
-        else:
+        if row.state not in _STATES:
             self.tell_failed(row.optuna_number)
+            return
+        heard = _heard(row)
+        if row.state is TrialState.SCORED:
+            goals = self._goals(row, heard)
+            self.tell_scored(row.optuna_number, heard.score, items=heard.items, variance=heard.variance, goals=goals)
+        else:
+            self.tell_stopped(row.optuna_number, heard.score, heard.items, variance=heard.variance)
 
     def tell_scored(
         self,
@@ -251,12 +277,7 @@ class Proposer:
             return
         if value is not None and items is not None:
             self._storage.set_trial_intermediate_value(self._trial_id(number), items, float(value))
-        told = None
-        if state == OptunaState.COMPLETE:
-            known = {"score": value} | dict(goals or {})
-            told = [known[goal.name] for goal in self.goals]
-        elif state == OptunaState.PRUNED and len(self.goals) > 1:
-            state = OptunaState.FAIL  # Optuna stops no candidate that has several objectives.
+        state, told = self._ending(state, value, goals)
         self._study.tell(number, told, state=state, skip_if_finished=True)
 
     # -- recovery --------------------------------------------------------------------------------------------------
@@ -301,10 +322,43 @@ class Proposer:
         mine = {row.optuna_number: row for row in rows if row.optuna_number is not None and row.values is not None}
         for number in range(max(mine, default=-1) + 1):
             row = mine.get(number)
-            self._study.add_trial(
-                _frozen(row, self.space) if row else optuna.trial.create_trial(state=OptunaState.FAIL)
-            )
+            self._study.add_trial(self._frozen(row) if row else optuna.trial.create_trial(state=OptunaState.FAIL))
         return len(mine)
+
+    def _frozen(self, row: TrialRecord) -> FrozenTrial:
+        """A row as the trial that it was in the lost study: what is told of it here is what `tell` would tell."""
+        assert row.values is not None
+        state = _STATES.get(row.state, OptunaState.FAIL if row.state.final else OptunaState.RUNNING)
+        attrs: dict[str, Any] = {"origin": row.origin} if row.origin == "enqueued" else {}
+        values, steps = None, {}
+        if state in _STATES.values():
+            heard = _heard(row)
+            attrs |= {"variance": heard.variance, "items": heard.items}
+            steps = {heard.items: heard.score}
+            state, values = self._ending(state, heard.score, self._goals(row, heard))
+        return optuna.trial.create_trial(
+            state=state,
+            values=values or ([heard.score] if state == OptunaState.PRUNED else None),
+            params=dict(row.values),
+            distributions=distributions(self.space, row.values),
+            user_attrs=attrs,
+            intermediate_values=steps,
+        )
+
+    def _goals(self, row: TrialRecord, heard: HeardScore) -> dict[str, float]:
+        """What a row is worth under objectives other than the score: task by task."""
+        return dict(zip(self._tasks, heard.tasks, strict=False))
+
+    def _ending(
+        self, state: OptunaState, score: float | None, goals: Mapping[str, float] | None
+    ) -> tuple[OptunaState, list[float] | None]:
+        """State and values under which Optuna is told."""
+        if state == OptunaState.COMPLETE:
+            known = dict(goals or {}) | ({} if score is None else {"score": score})
+            return state, [float(known[goal.name]) for goal in self.goals]
+        if state == OptunaState.PRUNED and len(self.goals) > 1:
+            return OptunaState.FAIL, None  # Optuna stops no candidate that has several objectives.
+        return state, None
 
     # -- small questions -------------------------------------------------------------------------------------------
 
@@ -333,26 +387,19 @@ def _opened(storage: BaseStorage | str | None) -> BaseStorage:
     return InMemoryStorage() if storage is None else storage
 
 
-def _frozen(row: TrialRecord, space: SearchSpace) -> FrozenTrial:
-    assert row.values is not None
-    state = {
-        TrialState.SCORED: OptunaState.COMPLETE,
-        TrialState.STOPPED: OptunaState.PRUNED,
-        TrialState.FAILED: OptunaState.FAIL,
-        TrialState.CANCELLED: OptunaState.FAIL,
-    }.get(row.state, OptunaState.RUNNING)
-    scored = state in {OptunaState.COMPLETE, OptunaState.PRUNED}
-    return optuna.trial.create_trial(
-        state=state,
-        value=_macro(row) if scored else None,
-        params=dict(row.values),
-        distributions=distributions(space, row.values),
-        user_attrs={"origin": row.origin} if row.origin == "enqueued" else {},
-        intermediate_values={row.scored_items: _macro(row)} if scored else {},
-    )
+#: What becomes of a row in Optuna; any other state that is final has failed there.
+_STATES = {TrialState.SCORED: OptunaState.COMPLETE, TrialState.STOPPED: OptunaState.PRUNED}
 
 
-def _macro(row: TrialRecord) -> float:
+def _heard(row: TrialRecord) -> HeardScore:
+    """The score of a row as the sampler hears it; its macro where nothing else was kept.
+
+    Raises:
+        ValueError: it has no score.
+    """
+    if row.last_heard is not None:
+        return row.last_heard
     if row.macro is None:
         raise ValueError(f"trial {row.id!r} is {row.state} but has no macro: score it or mark it failed")
-    return row.macro
+    tasks = tuple(score.value for score in row.scores)
+    return HeardScore(items=row.scored_items, score=row.macro, variance=0.0, n=0, tasks=tasks)

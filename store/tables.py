@@ -138,6 +138,7 @@ trials = Table(
     Column("weights_digest", Text),
     _jsonb("provenance", "{}"),
     _verbatim("failure", nullable=True),
+    _jsonb("heard", "[]"),
     Column("told", Boolean, nullable=False, server_default=text("false")),
     Column("seconds", Double, nullable=False, server_default=text("0")),
     _created_at(),
@@ -233,6 +234,7 @@ events = Table(
     _jsonb("payload", "{}"),
     _created_at(),
     Index(None, "job_id", "id"),
+    Index(None, "job_id", "kind", "id"),
 )
 
 tasks = Table(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Select, and_, func, insert, or_, select, update
+from sqlalchemy import RowMapping, Select, and_, func, insert, or_, select, update
 
 from core.errors import ConflictError
 from core.params import Scalar
 from core.recipe.resolved import ResolvedRecipe
 from core.recipe.short import Recipe
-from core.records import Device, Failure, Score, StepKind, TrialRecord, new_id
+from core.records import Device, Failure, HeardScore, Score, StepKind, TrialBrief, TrialRecord, new_id
 from core.states import StepState, TrialState
 from store import events, jobs, rows, steps
 from store.page import Page, checked, cut, decode, encode
@@ -89,6 +90,25 @@ def of_job(s: ReadSession, job_id: str, states: Collection[TrialState] | None = 
     if states is not None:
         query = query.where(trials.c.state.in_([state.value for state in states]))
     return [rows.build(TrialRecord, row) for row in s.execute(query.order_by(trials.c.number))]
+
+
+def some(s: ReadSession, ids: Collection[str]) -> list[TrialRecord]:
+    """The trials with these ids, by number."""
+    query = rows.query(trials, TrialRecord).where(trials.c.id.in_(list(ids)))
+    return [rows.build(TrialRecord, row) for row in s.execute(query.order_by(trials.c.number))] if ids else []
+
+
+def briefs(s: ReadSession, job_id: str) -> list[TrialBrief]:
+    """All trials of a job by number, without what is long to read."""
+    columns = [trials.c[field.name] for field in dataclasses.fields(TrialBrief)]
+    found = s.execute(select(*columns).where(trials.c.job_id == job_id).order_by(trials.c.number))
+    return [_brief(row._mapping) for row in found]
+
+
+def values_of(s: ReadSession, ids: Collection[str]) -> dict[str, dict[str, Scalar] | None]:
+    """The values of the trials with these ids."""
+    query = select(trials.c.id, trials.c["values"]).where(trials.c.id.in_(list(ids)))
+    return {row.id: row.values for row in s.execute(query)} if ids else {}
 
 
 def page(
@@ -217,6 +237,16 @@ def record_heldout(
     return _judge(s, id, values, "have held-out scores")
 
 
+def hear(s: Session, id: str, heard: Sequence[HeardScore]) -> None:
+    """Record the scores that a trial is raced and told by.
+
+    Raises:
+        NotFoundError: no such trial.
+        ConflictError: it is queued, failed or cancelled.
+    """
+    _judge(s, id, {"heard": [score.model_dump(mode="json") for score in heard]}, "be heard")
+
+
 def mark_told(s: Session, id: str, optuna_number: int) -> None:
     """Record that the sampler has heard the result, under which of its numbers.
 
@@ -225,6 +255,11 @@ def mark_told(s: Session, id: str, optuna_number: int) -> None:
     """
     rows.lock_job_of(s, trials, id)
     s.execute(update(trials).where(trials.c.id == id).values(told=True, optuna_number=optuna_number))
+
+
+def _brief(row: RowMapping) -> TrialBrief:
+    heard = tuple(HeardScore.model_validate(score) for score in row["heard"])
+    return TrialBrief(**(dict(row) | {"state": TrialState(row["state"]), "heard": heard}))
 
 
 def _judge(s: Session, id: str, values: dict[str, Any], wish: str) -> TrialRecord:

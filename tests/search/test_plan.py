@@ -1,7 +1,7 @@
 import pytest
 from studies import merges, space
 
-from search.plan import seeds
+from search.plan import reference, seeds
 
 
 def brief(values) -> tuple:
@@ -10,12 +10,12 @@ def brief(values) -> tuple:
     return (values.get("merge.method"), *(round(v, 3) for v in numbers))
 
 
-def test_full_task_vectors_come_first_and_then_every_uniform_merge():
+def test_the_reference_comes_first_then_full_task_vectors_and_then_every_other_uniform_merge():
     third = (0.333,) * 3
     assert [brief(values) for values in seeds(space())] == [
+        ("linear", *third),
         ("task_arithmetic", 1.0, 1.0, 1.0),
         ("dare_ties", 1.0, 1.0, 1.0),
-        ("linear", *third),
         ("slerp", 0.5),
         ("task_arithmetic", *third),
         ("ties", *third),
@@ -50,7 +50,7 @@ def test_full_vectors_are_left_out_where_weights_are_normalised_bounded_or_fixed
 
 
 def test_not_normalising_ties_has_full_vectors_too():
-    assert brief(seeds(merges("ties", params={"normalize": False}))[0]) == (None, 1.0, 1.0, 1.0)
+    assert brief(seeds(merges("ties", params={"normalize": False}))[1]) == (None, 1.0, 1.0, 1.0)
 
 
 def test_with_a_single_source_uniform_and_full_are_one_start():
@@ -58,12 +58,18 @@ def test_with_a_single_source_uniform_and_full_are_one_start():
 
 
 def test_layer_groups_get_equal_starts():
-    first = seeds(merges("task_arithmetic", layer_groups=2))[0]
-    assert first == {f"merge.task_arithmetic.weight.{s}.g{g}": 1.0 for s in "abc" for g in range(2)}
+    uniform, full = seeds(merges("task_arithmetic", layer_groups=2))
+    assert set(uniform) == set(full) and set(uniform.values()) == {1 / 3}
+    assert full == {f"merge.task_arithmetic.weight.{s}.g{g}": 1.0 for s in "abc" for g in range(2)}
 
 
 def test_a_space_without_merges_has_no_known_starts():
     assert seeds(space({"family": "layout", "presets": ["dus"], "sources": ["a"]})) == []
+
+
+def test_the_reference_is_the_first_uniform_merge_and_a_space_without_merges_has_none():
+    assert space().read(reference(space())) == seeds(space())[0]
+    assert reference(space({"family": "layout", "presets": ["dus"], "sources": ["a"]})) is None
 
 
 def test_a_limit_keeps_the_best_bets():

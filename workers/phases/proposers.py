@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from core.jobs import SearchJob
-from core.records import JobRecord
+from collections.abc import Sequence
+
+from core.records import JobRecord, TrialBrief, TrialRecord
 from core.settings import Settings
 from core.space import SearchSpace
-from search.auto import choose
+from core.states import TrialState
 from search.study import Proposer, storage_url
 from store import events, trials
 from store.session import Session
+from workers.phases.history import LiveHistory
+from workers.phases.study import STRATEGY, Search, in_force
 
 _warm: dict[str, Proposer] = {}
+_histories: dict[str, LiveHistory] = {}
 
 #: More studies than this are rarely active at once; the oldest is let go.
 _KEPT = 8
@@ -28,21 +32,28 @@ def of(session: Session, settings: Settings, job: JobRecord, space: SearchSpace)
 
 def forget(job_id: str) -> None:
     """Let a job's study go, with its connections; whoever needs it again opens it anew."""
+    _histories.pop(job_id, None)
     proposer = _warm.pop(job_id, None)
     if proposer is not None:
         proposer.close()
 
 
-def strategy_of(request: SearchJob, space: SearchSpace) -> tuple[str, str]:
-    """The strategy in force and why."""
-    if request.strategy.name != "auto":
-        return request.strategy.name, "asked for"
-    return choose(space, request.parallel, request.budget)
+def renew(session: Session, search: Search, every: Sequence[TrialBrief]) -> None:
+    """Let the job's sampler know how things stand, in this look's session."""
+    if search.job.id in _histories:
+        _histories[search.job.id].renew(session, search, every)
+
+
+def _as_heard(trial: TrialRecord) -> TrialRecord:
+    """A trial as far as the sampler may know: one whose score cannot be heard yet is still under way."""
+    unheard = trial.state in (TrialState.SCORED, TrialState.STOPPED) and not trial.heard and not trial.told
+    return trial.evolve(state=TrialState.WAITING) if unheard else trial
 
 
 def _open(session: Session, settings: Settings, job: JobRecord, space: SearchSpace) -> Proposer:
-    name, reason = strategy_of(job.request, space)
+    name, reason = in_force(session, job, space)
     assert settings.database_url is not None
+    history = LiveHistory()
     proposer = Proposer(
         space,
         name,
@@ -50,9 +61,12 @@ def _open(session: Session, settings: Settings, job: JobRecord, space: SearchSpa
         study_name=job.id,
         seed=job.request.seed,
         params=job.request.strategy.params,
+        history=history,
+        tasks=[spec.task for spec in job.request.objective.tasks],
     )
-    rows = [trial for trial in trials.of_job(session, job.id) if trial.optuna_number is not None]
+    rows = [_as_heard(trial) for trial in trials.of_job(session, job.id) if trial.optuna_number is not None]
     proposer.recover(rows)
-    if not events.of_kind(session, job.id, "strategy"):
-        events.append(session, job.id, "strategy", {"name": name, "reason": reason})
+    if not events.of_kind(session, job.id, STRATEGY):
+        events.append(session, job.id, STRATEGY, {"name": name, "reason": reason})
+    _histories[job.id] = history
     return proposer

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from core.errors import CheckpointError, HuarizoError
 from core.recipe import Recipe, ResolvedRecipe, identity, resolve
-from core.records import Failure, JobRecord, TrialRecord
+from core.records import FREE, Failure, JobRecord, StepKind, TrialBrief
 from core.settings import Settings
 from core.states import TrialState
+from search.finalists import PARENT
 from search.plan import seeds
 from search.study import Proposer
-from store import events, jobs, trials
+from store import events, jobs, steps, trials
 from store.session import ReadSession, Session
-from workers.phases import confirming, proposers
-from workers.phases.judging import ACTIVE, COMPLETED, judge, to_complete
+from workers.phases import confirming, converging, hearing, pacing, proposers, warming
+from workers.phases.judging import ACTIVE, COMPLETED, judge, take_back, to_complete, under_way, wind_up
 from workers.phases.study import Search
 
 log = logging.getLogger(__name__)
@@ -27,32 +30,51 @@ _BAD_PROPOSALS = 20
 USED_UP = "space_used_up"
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one look at a running search knows, for whoever decides what is due.
+
+    Attributes:
+        every: all trials, with what was heard of them.
+        ready: whether candidates are heard (parents and the reference are scored in full).
+    """
+
+    session: Session
+    settings: Settings
+    search: Search
+    proposer: Proposer
+    every: Sequence[TrialBrief]
+    ready: bool
+
+
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     """Queue every parent as it is, on all search items, and the known good starts; then look."""
     search = Search.of(session, job)
     for model in job.request.models:
-        _add(session, search, "parent", model.name, identity(model.name, save_dtype=job.request.export.save_dtype))
+        _add(session, search, PARENT, model.name, identity(model.name, save_dtype=job.request.export.save_dtype))
     proposer = proposers.of(session, settings, search.job, search.space)
+    hearing.choose_reference(session, search)
     for values in seeds(search.space):
         proposer.enqueue(values)
     look(session, settings, job)
 
 
 def look(session: Session, settings: Settings, job: JobRecord) -> None:
-    """One look: judge, tell, stop or propose."""
+    """One look: hear, judge, tell, then stop or do what is due."""
     search = Search.of(session, job)
     proposer = proposers.of(session, settings, job, search.space)
-    every = trials.of_job(session, job.id)
-    if judge(session, search, every, spent=_spent(session, search, every)):
-        every = trials.of_job(session, job.id)
+    every = trials.briefs(session, job.id)
+    search, every, ready = _heard(session, search, every)
+    proposers.renew(session, search, every)
     _tell(session, every, proposer)
-    failure = _replaced(search, every) or _hopeless(job, every)
+    failure = _replaced(session, search, every) or _hopeless(session, job, every)
     if failure is not None:
         jobs.fail(session, job.id, failure)
         proposers.forget(job.id)
     # Asked again: the last candidate may have been judged just now.
     elif not _spent(session, search, every):
-        _propose(session, search, proposer, every)
+        for due in DUE:
+            due(Look(session, settings, search, proposer, every, ready))
     elif not any(trial.state in ACTIVE for trial in every):
         unfinished = to_complete(every)
         if unfinished is not None:
@@ -62,60 +84,87 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
         confirming.begin(session, settings, job)
 
 
-def _tell(session: Session, every: Sequence[TrialRecord], proposer: Proposer) -> None:
+def _heard(session: Session, search: Search, every: list[TrialBrief]) -> tuple[Search, list[TrialBrief], bool]:
+    """Hear whatever can be heard and give everybody who waits a word, as far as there is one yet."""
+    spent = _spent(session, search, every)
+    if spent and take_back(session, every):
+        every = trials.briefs(session, search.job.id)
+    reference = hearing.reference(session, search, every)
+    ready = hearing.ready(search, every, reference)
+    if ready:
+        search = search if search.settled else pacing.settle(session, search, every)
+        every = hearing.listen(session, search, every, reference)
+    if spent:
+        changed = wind_up(session, search, every, ready=ready)
+    else:
+        changed = judge(session, search, every, reference, ready=ready)
+    return search, trials.briefs(session, search.job.id) if changed else every, ready
+
+
+def _tell(session: Session, every: Sequence[TrialBrief], proposer: Proposer) -> None:
     """Tell the sampler every result that it has not heard. Our row comes first, so a lost tell is told again."""
     for trial in every:
         if trial.told or not trial.state.final or trial.optuna_number is None:
             continue
-        proposer.tell(trial)
-        trials.mark_told(session, trial.id, trial.optuna_number)
+        if trial.heard or trial.state not in (TrialState.SCORED, TrialState.STOPPED):
+            proposer.tell(trials.get(session, trial.id))
+            trials.mark_told(session, trial.id, trial.optuna_number)
 
 
-def _spent(session: ReadSession, search: Search, every: Sequence[TrialRecord]) -> bool:
+def _spent(session: ReadSession, search: Search, every: Sequence[TrialBrief]) -> bool:
     """Whether a limit of the budget is reached."""
     budget, job = search.job.request.budget, search.job
-    proposed = [t for t in every if t.origin != "parent"]
+    proposed = [t for t in every if t.origin not in FREE]
     all_asked = budget.trials is not None and len(proposed) >= budget.trials
-    if (all_asked or events.of_kind(session, job.id, USED_UP)) and not any(t.state in ACTIVE for t in proposed):
+    under_way = any(t.state in ACTIVE for t in every if t.origin != "parent")
+    nothing_new = events.of_kind(session, job.id, USED_UP) or converging.noted(session, job)
+    if (all_asked or nothing_new) and not under_way:
         return True
     if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
         return True
+    if budget.device_seconds is not None:
+        refined = steps.seconds_of(session, job.id, StepKind.REFINE)
+        if refined + math.fsum(trial.seconds for trial in every) >= budget.device_seconds:
+            return True
     return budget.seconds is not None and job.running_seconds(datetime.now(UTC)) >= budget.seconds
 
 
-def _replaced(search: Search, every: Sequence[TrialRecord]) -> Failure | None:
+def _replaced(session: ReadSession, search: Search, every: Sequence[TrialBrief]) -> Failure | None:
     """The failure that ends the job when a parent is no longer what it was: its candidates would not compare."""
-    for trial in every:
-        if trial.origin == "parent":
-            then, now = trial.resolved.sources[0], search.models[trial.label]
-            if (then.source_digest, then.config) != (now.weights_digest, now.header.config_digest):
-                message = f"the files of {trial.label!r} changed while the job ran: post the job again"
-                return Failure(code=CheckpointError.code, message=message)
+    for trial in trials.some(session, [trial.id for trial in every if trial.origin == PARENT]):
+        then, now = trial.resolved.sources[0], search.models[trial.label]
+        if (then.source_digest, then.config) != (now.weights_digest, now.header.config_digest):
+            message = f"the files of {trial.label!r} changed while the job ran: post the job again"
+            return Failure(code=CheckpointError.code, message=message)
     return None
 
 
-def _hopeless(job: JobRecord, every: Sequence[TrialRecord]) -> Failure | None:
+def _hopeless(session: ReadSession, job: JobRecord, every: Sequence[TrialBrief]) -> Failure | None:
     """The failure that ends the job: a parent that cannot be scored, or too many failures in a row."""
     for trial in every:
-        if trial.origin == "parent" and trial.state is TrialState.FAILED:
-            return trial.failure or Failure(code="trial_failed", message=f"parent {trial.label!r} cannot be scored")
+        if trial.origin == PARENT and trial.state is TrialState.FAILED:
+            failure = trials.get(session, trial.id).failure
+            return failure or Failure(code="trial_failed", message=f"parent {trial.label!r} cannot be scored")
     limit = job.request.max_consecutive_failures
     ended = sorted(
         (t for t in every if t.state.final and t.origin != "parent"), key=lambda t: t.finished_at or t.created_at
     )
     last = ended[-limit:]
     if len(last) == limit and all(t.state is TrialState.FAILED for t in last):
-        cause = last[-1].failure
+        cause = trials.get(session, last[-1].id).failure
         code, message = (cause.code, cause.message) if cause else ("trial_failed", "unknown cause")
         return Failure(code=code, message=f"{limit} candidates failed in a row, the last one thus: {message}")
     return None
 
 
-def _propose(session: Session, search: Search, proposer: Proposer, every: Sequence[TrialRecord]) -> None:
+def _propose(look: Look) -> None:
     """Keep one proposal ahead of each worker, within the budget of trials."""
-    job = search.job
-    proposed = [trial for trial in every if trial.origin != "parent"]
-    active = sum(trial.state in ACTIVE for trial in proposed)
+    session, search, proposer, job = look.session, look.search, look.proposer, look.search.job
+    if converging.reached(session, search, proposer, look.every):
+        return
+    proposed = [trial for trial in look.every if trial.origin not in FREE]
+    # Who waits until others can be heard keeps no worker busy, so that there is work for everybody meanwhile.
+    active = sum(under_way(trial) for trial in look.every if trial.origin != PARENT)
     limit = job.request.budget.trials
     room = 2 * job.request.parallel - active
     if limit is not None:
@@ -141,8 +190,19 @@ def _propose(session: Session, search: Search, proposer: Proposer, every: Sequen
         room -= 1
 
 
-def _complete(session: Session, search: Search, stopped: TrialRecord) -> None:
+def _warm(look: Look) -> None:
+    """Take in what other jobs know, once it can be heard."""
+    if look.ready:
+        warming.warm(look.session, look.search, look.proposer, look.every)
+
+
+#: What a search that goes on does after every look, in this order.
+DUE: tuple[Callable[[Look], None], ...] = (_warm, _propose)
+
+
+def _complete(session: Session, search: Search, brief: TrialBrief) -> None:
     """Going back to a stopped candidate is a new trial with its recipe, which costs only the missing items."""
+    stopped = trials.get(session, brief.id)
     trials.create(
         session,
         search.job.id,
@@ -151,7 +211,7 @@ def _complete(session: Session, search: Search, stopped: TrialRecord) -> None:
         values=stopped.values,
         recipe=stopped.recipe,
         resolved=stopped.resolved,
-        target_items=search.rungs[-1],
+        target_items=search.whole,
         device=search.device,
     )
 
@@ -180,7 +240,11 @@ def _add(
     values: dict[str, bool | int | float | str] | None = None,
     number: int | None = None,
 ) -> None:
-    parent = origin == "parent"
+    resolved = resolved or resolve(recipe, search.models)
+    # Whom all are compared with is scored in full, before anybody else.
+    whole = origin == PARENT or (
+        origin == "enqueued" and resolved.digest() == hearing.reference_digest(session, search)
+    )
     trials.create(
         session,
         search.job.id,
@@ -188,9 +252,9 @@ def _add(
         label=label,
         values=values,
         recipe=recipe,
-        resolved=resolved or resolve(recipe, search.models),
-        target_items=search.rungs[-1] if parent else search.rungs[0],
+        resolved=resolved,
+        target_items=search.whole if whole else search.rungs[0],
         device=search.device,
         optuna_number=number,
-        priority=10 if parent else 0,
+        priority=10 if whole else 0,
     )

@@ -97,6 +97,11 @@ class Bench:
         """Where tasks and their data are found."""
         return TaskFolders(datasets=self.settings.datasets, registered=tuple(self.settings.task_folders))
 
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was asked to: what it still does would be timed as something else."""
+        if self.kind is Device.CUDA:
+            torch.cuda.synchronize(self.device)
+
     def models_of(self, job: JobRecord) -> dict[str, Model]:
         """The job's inspected models by the names that it uses.
 

@@ -27,11 +27,10 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     with bench.database.reading() as session:
         job = jobs.get(session, trial.job_id)
     candidate = place(bench, step, heart, job, trial.resolved, bench.models_of(job))
-    built_seconds = time.monotonic() - started
+    begun = time.monotonic()
     scored = candidate.score("search", trial.target_items)
-    # The macro at every rung passed, each over the same first items: what rivals are judged against.
-    macros = {str(size): scored.macro(size) for size in candidate.rungs() if size <= trial.target_items}
-    seconds = time.monotonic() - started
+    done = time.monotonic()
+    took = {"build_seconds": round(candidate.build_seconds, 4), "score_seconds": round(done - begun, 4)}
     with bench.database.transaction() as session:
         steps.guard(session, step.id, step.fence)
         trials.record(
@@ -40,11 +39,11 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
             scored_items=trial.target_items,
             scores=scored.scores(),
             macro=scored.macro(),
-            seconds_added=seconds,
-            provenance={**provenance(bench.device), "macros": macros, "build_seconds": round(built_seconds, 4)},
+            seconds_added=done - started,
+            provenance={**provenance(bench.device), **took},
         )
         trials.move(session, trial.id, TrialState.WAITING)
-        steps.finish(session, step.id, step.fence, {"items": scored.fresh, "seconds": round(seconds, 3)})
+        steps.finish(session, step.id, step.fence, {"items": scored.fresh, "seconds": round(done - started, 3), **took})
         steps.ensure_advance(session, trial.job_id)
 
 

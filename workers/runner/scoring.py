@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,6 @@ from core.objective import TaskSpec
 from core.outcomes import Outcomes
 from core.recipe import ResolvedRecipe
 from core.records import JobRecord, Score, StepRecord
-from core.rungs import rung_sizes
 from core.statistics import mean, stderr
 from core.tasks import Side, order
 from evaluation.scorer import Layers, Scorer
@@ -41,7 +41,10 @@ class Scored:
 
 @dataclass
 class Candidate:
-    """What is being scored: a recipe, its weights in place, and the step that pays for it."""
+    """What is being scored: a recipe, its weights in place, and the step that pays for it.
+
+    `build_seconds` is what writing it into the resident model took, loading the parents not counted.
+    """
 
     bench: Bench
     step: StepRecord
@@ -50,6 +53,7 @@ class Candidate:
     recipe: ResolvedRecipe
     scorer: Scorer
     built: Built
+    build_seconds: float
 
     @cached_property
     def recipe_digest(self) -> str:
@@ -75,11 +79,6 @@ class Candidate:
             found.append((spec, numbers, have.select(numbers)))
             fresh += new
         return Scored(self.job, tuple(found), fresh)
-
-    def rungs(self) -> tuple[int, ...]:
-        """Items per task at every rung of the job."""
-        contents = [self.scorer.prepared.tasks[spec.task].content for spec in self.job.request.objective.tasks]
-        return rung_sizes(self.job.request.racing, [len(content.side("search")) for content in contents])
 
     def numbers(self, spec: TaskSpec, side: Side) -> tuple[int, ...]:
         """The documents of one side in the study's order."""
@@ -168,6 +167,10 @@ def place(
     bench: Bench, step: StepRecord, heart: Heart, job: JobRecord, recipe: ResolvedRecipe, known: Mapping[str, Model]
 ) -> Candidate:
     """Build the candidate into the resident model and make it ready to be scored."""
-    built = bench.resident(known).build(recipe)
+    resident = bench.resident(known)
+    started = time.monotonic()
+    built = resident.build(recipe)
+    bench.synchronize()
+    seconds = time.monotonic() - started
     scorer = bench.scorer(job, recipe, known)
-    return Candidate(bench, step, heart, job, recipe, scorer, built)
+    return Candidate(bench, step, heart, job, recipe, scorer, built, seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from core.outcomes import Outcomes, bitmap
 from core.records import Device, JobRecord, Score, StepKind, StepRecord, TrialRecord
 from core.settings import Settings
 from core.states import TrialState
-from core.tasks import TaskContent
+from core.tasks import TaskContent, order
 from store import jobs, models, outcomes, steps, tasks, trials
 from store.session import Database, Session
 from tests.core.families import model
@@ -42,6 +43,7 @@ REQUEST = {
     "racing": {"rungs": [6, 12]},
     "export": {"when": "never"},
 }
+FINGERPRINT = "f" * 64
 #: What a candidate scores, given how many items per task it is scored on.
 Ability = Callable[[TrialRecord, int], float]
 #: What a runner does with one kind of step.
@@ -67,6 +69,8 @@ class Search:
     process: Process = field(init=False)
     verbs: dict[StepKind, Verb] = field(init=False)
     known: dict[str, int] = field(default_factory=dict)
+    #: What the result of a `run_trial` step says.
+    took: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.process, self.verbs = Process(self.settings), dict(VERBS)
@@ -129,6 +133,36 @@ def _inspect(search: Search, session: Session, step: StepRecord) -> None:
     steps.ensure_advance(session, search.job_id)
 
 
+def search_outcomes(trial: TrialRecord, job: JobRecord, value: Callable[[int], float], items: int) -> Outcomes:
+    """The first `items` search items, their smoothed margins worth `value(items)` at every rung of 6, 12 and 24.
+
+    Of a margin of 1 nat the median makes a softness of a quarter; one item in each block of six takes up the fraction.
+    """
+    numbers = order(job.request.seed, CONTENT.content_digest, CONTENT.side("search"))[:items]
+    shares: list[float] = []
+    for begin, end in ((0, 6), (6, 12), (12, 24)):
+        if begin < items:
+            total = min(max(value(end) * end - sum(shares), 0.0), float(end - begin))
+            shares += [min(max(total - place, 0.0), 1.0) for place in range(end - begin)]
+    return Outcomes.of((n, int(share >= 0.5), _margin(share)) for n, share in zip(numbers, shares, strict=True))
+
+
+def _margin(share: float) -> float:
+    return min(max(0.25 * NormalDist().inv_cdf(min(max(share, 1e-9), 1 - 1e-9)), -1.0), 1.0)
+
+
+def keep(session: Session, trial: TrialRecord, found: Outcomes) -> None:
+    """Store what a runner would."""
+    outcomes.complete(
+        session,
+        recipe_digest=trial.recipe_digest,
+        fingerprint=FINGERPRINT,
+        task="arc_easy",
+        documents=CONTENT.documents,
+        outcomes=found,
+    )
+
+
 def _run_trial(search: Search, session: Session, step: StepRecord) -> None:
     trial = trials.get(session, str(step.trial_id))
     if not trial.state.final:
@@ -136,8 +170,11 @@ def _run_trial(search: Search, session: Session, step: StepRecord) -> None:
         fresh = max(trial.target_items - search.known.get(trial.recipe_digest, 0), 0)
         search.known[trial.recipe_digest] = search.known.get(trial.recipe_digest, 0) + fresh
         trials.move(session, trial.id, TrialState.RUNNING)
-        reached = {str(size): search.ability(trial, size) for size in (6, 12, 24) if size <= trial.target_items}
-        macro = reached[str(trial.target_items)]
+        macro = search.ability(trial, trial.target_items)
+        jobs.pin_fingerprints(session, search.job_id, {"arc_easy": FINGERPRINT})
+        job = jobs.get(session, search.job_id)
+        value = lambda size: search.ability(trial, size)  # noqa: E731
+        keep(session, trial, search_outcomes(trial, job, value, trial.target_items))
         score = Score(task="arc_easy", metric="acc_norm", value=macro, stderr=0.1, n=trial.target_items)
         trials.record(
             session,
@@ -146,11 +183,10 @@ def _run_trial(search: Search, session: Session, step: StepRecord) -> None:
             scores=(score,),
             macro=macro,
             seconds_added=0.0,
-            provenance={"macros": reached},
         )
         jobs.count(session, search.job_id, items=fresh)
         trials.move(session, trial.id, TrialState.WAITING)
-    steps.finish(session, step.id, step.fence)
+    steps.finish(session, step.id, step.fence, search.took)
     steps.ensure_advance(session, search.job_id)
 
 
@@ -163,16 +199,8 @@ def heldout_outcomes(trial: TrialRecord, value: float) -> Outcomes:
 
 def _confirm(search: Search, session: Session, step: StepRecord) -> None:
     trial = trials.get(session, str(step.trial_id))
-    jobs.pin_fingerprints(session, search.job_id, {"arc_easy": "f" * 64})
     found = heldout_outcomes(trial, trial.macro or 0.0)
-    outcomes.complete(
-        session,
-        recipe_digest=trial.recipe_digest,
-        fingerprint="f" * 64,
-        task="arc_easy",
-        documents=CONTENT.documents,
-        outcomes=found,
-    )
+    keep(session, trial, found)
     value = sum(found.correct) / HELDOUT
     trials.record_heldout(
         session, trial.id, (Score(task="arc_easy", metric="acc_norm", value=value, stderr=0.1, n=HELDOUT),), value

@@ -5,6 +5,7 @@ from core.space import SearchSpace
 from store import events, jobs
 from tests.workers.phases.conftest import REQUEST
 from workers.phases import proposers, running
+from workers.phases.study import strategy_of
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_the_strategy_asked_for_is_taken_and_auto_says_why():
     def strategy(name):
         request = SearchJob.model_validate(REQUEST | {"strategy": {"name": name}})
         space = SearchSpace(request.space, ["a", "b"], depth=4, save_dtype="float32", seed=0)
-        return proposers.strategy_of(request, space)
+        return strategy_of(request, space)
 
     assert strategy("random") == ("random", "asked for")
     name, reason = strategy("auto")

@@ -4,12 +4,13 @@ import pytest
 from sqlalchemy import text
 
 from core.errors import NonFiniteWeightsError, OutOfMemoryError
-from core.records import StepKind
+from core.jobs import Budget
+from core.records import Device, StepKind
 from core.states import JobState, TrialState
 from store import events, jobs, models, steps
 from tests.store.makers import put
 from tests.workers.phases.conftest import steady
-from workers.phases import proposers, running
+from workers.phases import proposers, running, study
 
 #: What the sampler heard.
 OPTUNA = text("SELECT number, state::text AS state FROM optuna.trials ORDER BY number")
@@ -103,13 +104,28 @@ def test_the_sampler_hears_of_every_end_once(search):
     assert all(trial.told for trial in search.candidates)
 
 
-def test_a_budget_of_items_cancels_what_is_queued_and_completes_one_candidate(new_search):
-    # Two parents cost 48 items; the first rung of the first candidate 6 more.
-    search = new_search(parallel=3, budget={"item_evaluations": 54})
+def without_reference(search):
+    """Let the uniform merge fail, so that no candidate is scored in full before all others."""
+    return failing(search, lambda trial: trial.label == "uniform linear", OutOfMemoryError("no room"))
+
+
+def test_a_budget_of_items_cancels_what_is_queued(new_search):
+    # Two parents and the reference cost 72 items; the first rung of the next candidate 6 more.
+    search = new_search(parallel=3, budget={"item_evaluations": 78})
     assert search.go().state is JobState.SUCCEEDED, search.job.failure
     states = [trial.state for trial in search.candidates]
-    assert states == [TrialState.STOPPED, *[TrialState.CANCELLED] * 5, TrialState.SCORED]
-    first, last = search.candidates[0], search.candidates[-1]
+    assert states[:2] == [TrialState.SCORED, TrialState.STOPPED]
+    assert len(states) > 4 and set(states[2:]) == {TrialState.CANCELLED}
+    assert search.job.items_scored == 78
+
+
+def test_a_spent_budget_completes_one_candidate_where_none_was_scored_in_full(new_search):
+    # Two parents cost 48 items; the first rung of the first candidate that does not fail 6 more.
+    search = without_reference(new_search(parallel=3, budget={"item_evaluations": 54}))
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    _, first, *others, last = search.candidates
+    assert (first.state, last.state) == (TrialState.STOPPED, TrialState.SCORED)
+    assert {trial.state for trial in others} == {TrialState.CANCELLED}
     assert last.recipe_digest == first.recipe_digest and last.scored_items == 24
     # Completing it costs only what it has not been scored on yet.
     assert search.job.items_scored == 54 + 18
@@ -123,18 +139,18 @@ def work_off(search):
 
 
 def test_a_spent_budget_chooses_the_one_to_complete_among_all_that_wait(new_search):
-    search = work_off(begun(new_search(parallel=2, budget={"item_evaluations": 48 + 4 * 6})))
-    assert [trial.state for trial in search.candidates] == [TrialState.WAITING] * 4
+    search = work_off(begun(without_reference(new_search(parallel=2, budget={"item_evaluations": 48 + 3 * 6}))))
+    assert [trial.state for trial in search.candidates[1:]] == [TrialState.WAITING] * 3
     assert search.go().state is JobState.SUCCEEDED, search.job.failure
-    *waited, completed = search.candidates
-    assert [trial.state for trial in waited] == [TrialState.STOPPED] * 4
+    _, *waited, completed = search.candidates
+    assert [trial.state for trial in waited] == [TrialState.STOPPED] * 3
     assert completed.state is TrialState.SCORED
     assert completed.recipe_digest == max(waited, key=lambda trial: steady(trial, 24)).recipe_digest
     assert search.job.verdict["winner"]["trial_id"] == completed.id
 
 
 def test_a_spent_budget_takes_back_a_promotion_that_nobody_began(new_search):
-    search = work_off(begun(new_search(parallel=2, budget={"seconds": 600})))
+    search = work_off(begun(without_reference(new_search(parallel=3, budget={"seconds": 600}))))
     search.look()
     raised = [t for t in search.candidates if t.state is TrialState.WAITING and t.target_items == 12]
     assert len(raised) > 1
@@ -143,12 +159,13 @@ def test_a_spent_budget_takes_back_a_promotion_that_nobody_began(new_search):
         run_out(search)
         search.look()
     assert search.go().state is JobState.SUCCEEDED, search.job.failure
-    *others, completed = search.candidates
+    _, *others, completed = search.candidates
     assert {trial.state for trial in others} <= {TrialState.STOPPED, TrialState.CANCELLED}
     assert all(trial.scored_items <= 6 for trial in others)
     best = max(raised, key=lambda trial: steady(trial, 24))
     assert (completed.state, completed.recipe_digest) == (TrialState.SCORED, best.recipe_digest)
-    assert all(step.failure is None for step in search.steps())
+    # None but the reference's.
+    assert sum(step.failure is not None for step in search.steps()) == 1
 
 
 def test_a_completion_that_fails_is_not_tried_again(new_search):
@@ -156,7 +173,8 @@ def test_a_completion_that_fails_is_not_tried_again(new_search):
     failing(search, lambda trial: trial.target_items == 24 and trial.origin != "parent", OutOfMemoryError("no room"))
     job = search.go()
     assert job.state is JobState.SUCCEEDED, job.failure
-    assert [t.state for t in search.candidates].count(TrialState.FAILED) == 1
+    # The reference, and the one that was to be completed in its place.
+    assert [t.state for t in search.candidates].count(TrialState.FAILED) == 2
     assert job.verdict["verdict"] == "no gain" and job.verdict["tested"] == []
 
 
@@ -286,3 +304,48 @@ def test_a_parent_that_is_replaced_under_a_running_job_fails_it(new_search):
     assert job.state is JobState.FAILED
     assert job.failure.code == "bad_checkpoint"
     assert "'a'" in job.failure.message
+
+
+def test_a_budget_of_device_seconds_ends_the_search(new_search):
+    search = new_search(budget={"device_seconds": 30}, racing={"rungs": [6]})
+    work = search.verbs[StepKind.RUN_TRIAL]
+
+    def slowly(search, session, step):
+        work(search, session, step)
+        put(session, "trials", step.trial_id, seconds=10.0)
+
+    search.verbs[StepKind.RUN_TRIAL] = slowly
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    # Two parents take 20 s; the candidate that reaches the limit is the last, but for the one that is completed.
+    assert [t.origin for t in search.candidates if t.seconds > 0].count("enqueued") == 1
+
+
+def test_refinement_counts_among_the_seconds_of_devices(new_search):
+    search = begun(new_search(budget={"device_seconds": 30, "trials": 50}))
+
+    def refined(session):
+        steps.add(session, StepKind.REFINE, Device.CPU, job_id=search.job_id)
+        step = steps.claim(session, owner="me", devices=(Device.CPU,), kinds=(StepKind.REFINE,), lease_seconds=9)
+        steps.finish(session, step.id, step.fence, {"seconds": 31.0})
+
+    search.change(refined)
+    search.go()
+    assert all(trial.state is TrialState.CANCELLED for trial in search.candidates if not trial.scored_items)
+
+
+def test_a_search_that_was_extended_in_time_proposes_more(new_search):
+    search = begun(new_search(budget={"trials": 2}))
+    search.change(lambda session: jobs.extend(session, search.job_id, Budget(trials=4)))
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    assert len(search.candidates) == 4
+
+
+def test_an_extension_does_not_change_what_auto_chose(new_search, monkeypatch):
+    search = begun(new_search(strategy={"name": "auto"}, budget={"trials": 2}))
+    proposers.forget(search.job_id)
+    monkeypatch.setattr(study, "choose", lambda *_: ("random", "a larger budget"))
+    search.change(lambda session: jobs.extend(session, search.job_id, Budget(trials=4)))
+    search.go()
+    with search.database.reading() as session:
+        assert [event.payload["name"] for event in events.of_kind(session, search.job_id, "strategy")] != ["random"]
+    assert len(search.candidates) == 4
