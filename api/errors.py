@@ -29,6 +29,7 @@ STATUS: dict[type[e.HuarizoError], int] = {
     e.TooLargeError: 413,
     e.ParentsDoNotFitError: 422,
     e.CheckpointError: 422,
+    e.GeneratorError: 422,
     e.TaskError: 422,
     e.TrialError: 500,
     e.OutcomeConflictError: 409,

@@ -7,6 +7,7 @@
     │   ├── RecipeError              a recipe that cannot be resolved (weights sum to zero, bad value form ...)
     │   │   └── MergekitError        what a mergekit configuration or a recipe says and the other cannot
     │   ├── LayoutError              layer indices out of range
+    │   ├── SelectorError            a selector that finds no tensor of the model
     │   ├── SpaceError               values or a recipe outside the search space
     │   ├── BudgetError              an empty budget
     │   └── TooLargeError            a request over a documented limit
@@ -15,10 +16,17 @@
     │   ├── MissingCheckpointError / TruncatedCheckpointError / NonFiniteCheckpointError
     │   ├── PickleCheckpointError / QuantisedCheckpointError
     │   └── PathNotAllowedError      a local path outside the configured roots
+    ├── GeneratorError               a generator of weights that cannot be used
+    │   ├── MissingGeneratorError    none of that digest is at hand, or a part of it is absent
+    │   └── GeneratorMisfitError     it was not trained for this base, or not for these tensors
     ├── TaskError                    a benchmark that cannot be loaded or scored
     ├── TrialError                   one candidate failed; the search goes on
     │   ├── NonFiniteWeightsError / OutOfMemoryError / TrialTimeoutError
-    │   └── OutcomeConflictError     a document would be scored twice
+    │   ├── OutcomeConflictError     a document would be scored twice
+    │   └── SampleError              sampled weights that are not worth an evaluation
+    │       ├── SampleNormError / SamplePeakError    a tensor's norm or largest weight left its range
+    │       ├── SampleUnchangedError                 nothing, or too little, is left of the change after rounding
+    │       └── SamplePerplexityError                the perplexity rose too far
     ├── NotFoundError / ConflictError    what the API answers 404 and 409 to
     ├── DiskFullError                no space is left for an export
     ├── LeaseLostError               another worker holds the step now
@@ -125,6 +133,12 @@ class LayoutError(InvalidInputError):
     code = "layout_out_of_range"
 
 
+class SelectorError(InvalidInputError):
+    """A selector that finds no tensor of the model."""
+
+    code = "bad_selector"
+
+
 class SpaceError(InvalidInputError):
     """Values outside the search space, or a recipe that the space cannot express."""
 
@@ -191,6 +205,24 @@ class PathNotAllowedError(CheckpointError):
     code = "path_not_allowed"
 
 
+class GeneratorError(HuarizoError):
+    """A generator of weights that cannot be used."""
+
+    code = "bad_generator"
+
+
+class MissingGeneratorError(GeneratorError):
+    """No generator of that digest is at hand, or a part of it is absent."""
+
+    code = "missing_generator"
+
+
+class GeneratorMisfitError(GeneratorError):
+    """A generator that was not trained for this base, or not for these tensors."""
+
+    code = "generator_misfit"
+
+
 class TaskError(HuarizoError):
     """A benchmark that cannot be loaded or scored."""
 
@@ -225,6 +257,36 @@ class OutcomeConflictError(TrialError):
     """A document would be scored twice under one key."""
 
     code = "outcome_conflict"
+
+
+class SampleError(TrialError):
+    """Sampled weights that are not worth an evaluation."""
+
+    code = "sample_refused"
+
+
+class SampleNormError(SampleError):
+    """The norm of a sampled tensor is too far from its base's."""
+
+    code = "sample_norm"
+
+
+class SamplePeakError(SampleError):
+    """A sampled tensor has a weight far larger than any of its base's."""
+
+    code = "sample_peak"
+
+
+class SampleUnchangedError(SampleError):
+    """Too little is left of a sample's change after the rounding to the storage dtype."""
+
+    code = "sample_unchanged"
+
+
+class SamplePerplexityError(SampleError):
+    """The perplexity of a sample is too far above its base's, or not finite."""
+
+    code = "sample_perplexity"
 
 
 class NotFoundError(HuarizoError):

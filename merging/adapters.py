@@ -104,13 +104,14 @@ def open_parents(
     device: torch.device | str = "cpu",
     *,
     keep_bytes: int | None = None,
+    generators: Mapping[str, Path] | None = None,
 ) -> Parents:
     """The parents of some models, with every adapter on its base.
 
     Args:
         models: plain and adapted models.
         folder_of: the folder of a reference.
-        device, keep_bytes: as `Parents` takes them.
+        device, keep_bytes, generators: as `Parents` takes them.
 
     Raises:
         CheckpointError: see `Parents` and `Adapted`.
@@ -121,7 +122,7 @@ def open_parents(
     plain |= {model.base.weights_digest: model.base for model in adapted}
     folders = {digest: folder_of(model.ref) for digest, model in plain.items()}
     headers = {digest: model.header for digest, model in plain.items()}
-    parents = Parents(folders, headers, device, keep_bytes=keep_bytes)
+    parents = Parents(folders, headers, device, keep_bytes=keep_bytes, generators=generators)
     for model in adapted:
         base, adapter = model.base, model.adapter
         made = Adapted(base.weights_digest, base.header, adapter, folder_of(adapter.ref))

@@ -14,6 +14,7 @@ from merging.activations import activations_of
 from merging.batches import Task
 from merging.blocks import Note, block_size, unsound, witness
 from merging.compiled import Compiler
+from merging.generation.opened import SAMPLING_BYTES, around
 from merging.kernels import BLOCK, Inputs, Sibling
 from merging.kernels import Pool as Siblings
 from merging.methods import method_of
@@ -115,7 +116,7 @@ class Options:
 def prepare(planned: TensorPlan, out: torch.Tensor, options: Options) -> Task | None:
     """What is left to be run for the planned tensor; None where `out` holds it already. Gradients must be off."""
     if planned.plain is not planned:
-        out.copy_(_adjusted(planned, options.load(planned.plain)))
+        out.copy_(_adjusted(planned, options.load(planned.plain), options.parents))
         return None
     if planned.copies:
         out.copy_(options.load(planned.sources[0]))
@@ -133,14 +134,14 @@ def not_finite(planned: TensorPlan) -> NonFiniteWeightsError:
     )
 
 
-def _adjusted(planned: TensorPlan, plain: torch.Tensor) -> torch.Tensor:
-    """The float32 result with the factor on its part and the shift; `plain` is overwritten."""
+def _adjusted(planned: TensorPlan, plain: torch.Tensor, parents: Parents) -> torch.Tensor:
+    """The float32 result with the factor on its part, the shift and the sample around it; `plain` is overwritten."""
     factor = part_factor(planned, plain.device)
     if factor is not None:
         plain.mul_(factor)
     if planned.shift != 0.0:
         plain.add_(planned.shift)
-    return plain
+    return plain if planned.sampled is None else around(planned.sampled, plain, parents.generators)
 
 
 def part_factor(planned: TensorPlan, device: torch.device) -> torch.Tensor | None:
@@ -205,7 +206,8 @@ def _leaves(planned: TensorPlan) -> Iterator[Leaf]:
 def _peak_bytes(planned: TensorPlan) -> int:
     elements = math.prod(planned.shape)
     if planned.plain is not planned:
-        return _peak_bytes(planned.plain) + elements * planned.dtype.itemsize
+        sampling = 0 if planned.sampled is None else elements * SAMPLING_BYTES
+        return _peak_bytes(planned.plain) + elements * planned.dtype.itemsize + sampling
     own = sum(_source_bytes(source, elements) for source in planned.sources)
     if planned.copies:
         return own + elements * planned.dtype.itemsize

@@ -12,12 +12,14 @@ import torch
 
 from core.alignment import Alignment
 from core.architectures import Architecture, architecture_of
+from core.draws import Draw
 from core.errors import CheckpointError
 from core.model import DTYPE_NAMES, Header
 from core.noun import digest_of
 from core.params import Scalar
 from core.recipe.output import OutputTensor, output_tensors, walk
 from core.recipe.resolved import Part, ResolvedRecipe, ResolvedSource
+from core.selectors import select
 from merging.methods import method_of
 from merging.randomness import MaskKey, mask_key
 
@@ -52,6 +54,29 @@ class Pool:
         return digest_of([[tensor.key, base.key] for tensor, base, _ in self.members])
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """How a tensor is sampled around what its plan describes.
+
+    Attributes:
+        draw: the sample, and `digest` its name.
+        tensor: the name under which the generator knows it.
+        amount: factor on its change.
+        models: weights digests of what the candidate is made of.
+    """
+
+    draw: Draw = field(compare=False)
+    digest: str
+    tensor: str
+    amount: float
+    models: tuple[str, ...] = field(compare=False)
+
+    @property
+    def key(self) -> list[str | float]:
+        """Names the sample in every process."""
+        return [self.digest, self.tensor, self.amount]
+
+
 @dataclass(frozen=True)
 class TensorPlan:
     """How one output tensor comes about.
@@ -68,6 +93,7 @@ class TensorPlan:
         pools: of every source, where its task vector is trimmed over the whole model; the base has none.
         activations: where the statistics of its inputs stand, for a method that looks at them.
         site: names all of the plan but the recipe's values and the tensor's name, where that is known.
+        sampled: the sample around all of this.
     """
 
     name: str
@@ -86,6 +112,7 @@ class TensorPlan:
     pools: tuple[Pool | None, ...] = ()
     activations: Leaf | None = None
     site: bytes | None = field(default=None, compare=False, repr=False)
+    sampled: Sampled | None = None
 
     @property
     def copies(self) -> bool:
@@ -94,10 +121,10 @@ class TensorPlan:
 
     @property
     def plain(self) -> TensorPlan:
-        """The plan without `part` and `shift`, in float32; itself where it has neither."""
-        if self.part is None and self.shift == 0.0:
+        """The plan without `part`, `shift` and `sampled`, in float32; itself where it has none of them."""
+        if self.part is None and self.shift == 0.0 and self.sampled is None:
             return self
-        return replace(self, part=None, shift=0.0, dtype=torch.float32)
+        return replace(self, part=None, shift=0.0, sampled=None, dtype=torch.float32)
 
     @property
     def shared(self) -> Leaf | None:
@@ -112,7 +139,7 @@ class TensorPlan:
         if self.copies:
             return sources, self.dtype
         values = (_items(self.params), *map(_items, self.source_params), self.scale, self.part, self.shift)
-        more = (self.keys, tuple(pool and pool.key for pool in self.pools), self.activations)
+        more = (self.keys, tuple(pool and pool.key for pool in self.pools), self.activations, self.sampled)
         return sources, self.dtype, self.method, self.version, self.base, values, more
 
     @cached_property
@@ -126,6 +153,7 @@ class TensorPlan:
         more: list[Any] = [] if self.plain is self else [self.part and self.part.model_dump(), self.shift]
         more += [pool and pool.key for pool in self.pools]
         more += [] if self.activations is None else [self.activations.key]
+        more += [] if self.sampled is None else [self.sampled.key]
         return digest_of([content, str(self.dtype), *values, self.scale, keys, *more])
 
 
@@ -167,7 +195,33 @@ def plan(
         _plan(recipe, tensor, info.shape, dtype, architecture, tables)
         for tensor, info in zip(outputs, infos, strict=True)
     )
-    return _pooled(outputs, plans)
+    return _sampled(recipe, _pooled(outputs, plans), architecture)
+
+
+def _sampled(
+    recipe: ResolvedRecipe, plans: tuple[TensorPlan, ...], architecture: Architecture
+) -> tuple[TensorPlan, ...]:
+    """The plans, those that the recipe's draw selects with the sample around them."""
+    draw, depth = recipe.generation, len(recipe.layers)
+    if draw is None:
+        return tuple(map(_collapsed, plans))
+    digest, models = draw.digest(), recipe.model_digests()
+    targets = {each.name: each for each in select([p.name for p in plans], architecture, depth, draw.selectors)}
+    found = []
+    for planned in plans:
+        target = targets.get(planned.name)
+        amount = 0.0 if target is None else draw.amount(target.layer, depth)
+        sampled = Sampled(draw, digest, planned.name, amount, models) if amount else None
+        found.append(_collapsed(planned) if sampled is None else replace(planned, sampled=sampled))
+    return tuple(found)
+
+
+def _collapsed(planned: TensorPlan) -> TensorPlan:
+    """A nested result passed through in its own dtype is that result, and may in turn be a parent's tensor."""
+    inner = planned.sources[0]
+    if planned.copies and isinstance(inner, TensorPlan) and inner.dtype == planned.dtype:
+        return replace(inner, name=planned.name)
+    return planned
 
 
 def _pooled(outputs: tuple[OutputTensor, ...], plans: tuple[TensorPlan, ...]) -> tuple[TensorPlan, ...]:
@@ -223,7 +277,7 @@ def _plan(
     names = [tensor.source_name(position, architecture) for position in range(len(entry.sources))]
     sources = tuple(tables[source][name] for (source, _), name in zip(entry.sources, names, strict=True))
     digests = [recipe.sources[source].source_digest for source, _ in entry.sources] if info.random else []
-    planned = TensorPlan(
+    return TensorPlan(
         name=tensor.name,
         shape=shape,
         method=entry.method,
@@ -239,11 +293,6 @@ def _plan(
         shift=group.shift,
         activations=_activations(recipe.statistics, names[entry.base or 0]) if info.measured else None,
     )
-    inner = sources[0]
-    # A nested result passed through in its own dtype is that result, and may in turn be a parent's tensor.
-    if planned.copies and isinstance(inner, TensorPlan) and inner.dtype == dtype:
-        return replace(inner, name=tensor.name)
-    return planned
 
 
 def _activations(statistics: str | None, name: str) -> Leaf | None:

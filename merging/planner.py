@@ -62,12 +62,13 @@ class Planner:
 def structure_of(recipe: ResolvedRecipe) -> Hashable | None:
     """What recipes with equal plans but for the values have in common.
 
-    None where more than that depends on the values, or on other recipes: nested ones, aligned vocabularies, and task
-    vectors that are trimmed over the whole model.
+    None where more than that depends on the values, or on other recipes: nested ones, draws, aligned vocabularies, and
+    task vectors that are trimmed over the whole model.
     """
     entries = _entries(recipe)
     nested = any(source.recipe is not None for source in recipe.sources)
-    if nested or recipe.vocabulary is not None or any(entry.trims_the_model for entry in entries):
+    drawn = recipe.generation is not None
+    if nested or drawn or recipe.vocabulary is not None or any(entry.trims_the_model for entry in entries):
         return None
     sources = tuple(source.source_digest for source in recipe.sources)
     shapes = tuple(
@@ -108,7 +109,8 @@ def _values(entry: Entry, group: Group) -> tuple[Mapping[str, Any], bytes]:
 
 
 def _filled(site: Site, values: Mapping[str, Any], digest: bytes) -> TensorPlan:
-    planned = TensorPlan(**site.fixed, **values)
-    assert planned.site is not None
-    planned.__dict__["content"] = planned.site + digest
+    # Not through the constructor, which sets one attribute after the other: this is done for every tensor of every
+    # candidate.
+    planned = object.__new__(TensorPlan)
+    planned.__dict__.update(site.fixed, content=site.fixed["site"] + digest, **values)
     return planned

@@ -53,12 +53,12 @@ def sums(inputs: Inputs, axis: Axis, terms: Terms) -> Tensor:
     """The sum of the terms over every row or column: float64, in the shape of a field."""
     shape = inputs.shape or (1,)
     if axis == "rows" or len(shape) == 1:
-        return _row_sums(inputs.elements // shape[-1], shape[-1], terms).reshape(*shape[:-1], 1)
+        return row_sums(inputs.elements // shape[-1], shape[-1], terms).reshape(*shape[:-1], 1)
     return _column_sums(shape[0], inputs.elements // shape[0], terms).reshape(1, *shape[1:])
 
 
-def _row_sums(rows: int, columns: int, terms: Terms) -> Tensor:
-    """(rows,)."""
+def row_sums(rows: int, columns: int, terms: Terms) -> Tensor:
+    """The sum of the terms over rows that lie one after another: float64, (rows,)."""
     found = []
     together = max(1, AT_ONCE // columns)
     for first in range(0, rows, together):

@@ -14,6 +14,7 @@ from core.checkpoint import StoredTensor, stored_tensors
 from core.errors import CheckpointError, MissingCheckpointError, NonFiniteCheckpointError
 from core.model import DTYPE_BYTES, DTYPE_NAMES, Header, TensorInfo
 from core.recipe.output import SAVE_DTYPES
+from merging.generation.opened import Generators
 from merging.memory import free_bytes, in_rows, natural
 
 #: Share of the memory free at the start that kept tensors may fill.
@@ -41,6 +42,7 @@ class Parents:
         headers: what was registered of each model; the files must agree with it.
         device: where tensors are wanted.
         keep_bytes: how much of them may stay on the device; by default a share of what is free now.
+        generators: where each generator of weights lies, by digest; opened when a candidate asks for one.
 
     Raises:
         MissingCheckpointError, TruncatedCheckpointError, PickleCheckpointError, QuantisedCheckpointError: see
@@ -55,8 +57,10 @@ class Parents:
         device: torch.device | str = "cpu",
         *,
         keep_bytes: int | None = None,
+        generators: Mapping[str, Path] | None = None,
     ) -> None:
         self.device = torch.device(device)
+        self.generators = Generators(generators or {}, self.device)
         self.headers = dict(headers)
         self._stored = {digest: _open(folder, self.headers, digest) for digest, folder in folders.items()}
         self.folders = dict(folders)

@@ -12,6 +12,7 @@ from core.model import Model, check_fit
 from core.noun import canonical_json
 from core.params import FloatParam, Scalar
 from core.recipe.attention import attention_kinds, check_attention
+from core.recipe.drawing import checked_draw
 from core.recipe.factors import with_factors
 from core.recipe.forms import form_of
 from core.recipe.ingredients import Registered, model_of, models_in
@@ -56,7 +57,9 @@ def resolve(recipe: Recipe, models: Registered) -> ResolvedRecipe:
     Raises:
         UnknownModelError, UnknownMethodError, UnknownLayoutError: a name nobody knows.
         ParentsDoNotFitError: headers that cannot be combined, an adapter of another base included.
-        LayoutError: layer indices out of range, layers that are not known, or factors that weights cannot take.
+        LayoutError: layer indices out of range, layers that are not known, or factors that weights cannot take; a
+            draw around layers that are not in their places.
+        SelectorError: a draw that selects nothing.
         RecipeError: a value that is malformed, missing or out of bounds; weights that sum to zero.
     """
     return resolve_named(recipe, models)[0]
@@ -101,7 +104,7 @@ def resolve_named(recipe: Recipe, models: Registered) -> tuple[ResolvedRecipe, t
         seed=recipe.seed if random else 0,
         statistics=recipe.statistics if any(catalog().method(s.method).measured for s in slices) else None,
     )
-    return resolved, used
+    return resolved.evolve(generation=checked_draw(recipe.generation, resolved)), used
 
 
 def _ingredient(source: Source, models: Registered) -> Ingredient:

@@ -9,10 +9,12 @@ from pydantic import Field
 
 from core.adapters import AdaptedModel, adapted_digest
 from core.catalog import catalog
+from core.draws import Draw
 from core.model import Model
 from core.noun import Noun, digest_of
 from core.params import Scalar
 from core.recipe.short import Dtype
+from core.selectors import touches
 
 
 class ResolvedSource(Noun):
@@ -123,6 +125,7 @@ class ResolvedRecipe(Noun):
         vocabulary: how its rows come about; None where all sources have one vocabulary, which is the donor's.
         seed: of the masks; 0 where no method draws any (one that may counts, even where its densities are 1).
         statistics: digest of the activation statistics, where a method looks at them.
+        generation: the sample around all of this, where it changes anything.
     """
 
     format: Literal[1] = 1
@@ -140,6 +143,8 @@ class ResolvedRecipe(Noun):
     seed: int
     # Left out where there are none: recipes had their digests before there were statistics.
     statistics: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Left out where there is none: recipes had their digests before there were draws.
+    generation: Draw | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def entry_key(self, entry: Entry) -> str:
         """The key of a layer's content: equal keys mean equal bytes, wherever in a stack the layer stands."""
@@ -162,7 +167,17 @@ class ResolvedRecipe(Noun):
 
     def layer_keys(self) -> tuple[str, ...]:
         """One key per output layer."""
-        return tuple(self.entry_key(entry) for entry in self.layers)
+        keys = tuple(self.entry_key(entry) for entry in self.layers)
+        draw, depth = self.generation, len(self.layers)
+        if draw is None:
+            return keys
+        # A sampled layer depends on its place, too: that keys the noise.
+        return tuple(
+            digest_of([key, draw.model_dump(mode="json"), layer, depth])
+            if touches(draw.selectors, layer, depth) and draw.amount(layer, depth)
+            else key
+            for layer, key in enumerate(keys)
+        )
 
     def embed_key(self) -> str:
         """The key of what stands before the layers."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from core.draws import Draw
 from core.errors import RecipeError
 from core.noun import Noun
 from core.recipe.limits import (
@@ -178,6 +179,7 @@ class Recipe(Noun):
 
     Attributes:
         statistics: digest of the activation statistics that some methods look at (`merging.activations`).
+        generation: a sample around what all the rest describes, see `core.draws`.
     """
 
     sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=MAX_SOURCES)]
@@ -193,6 +195,7 @@ class Recipe(Noun):
     statistics: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None, exclude_if=lambda statistics: statistics is None
     )
+    generation: Draw | None = Field(default=None, exclude_if=lambda draw: draw is None)
 
     @field_validator("tokenizer")
     @classmethod
