@@ -73,9 +73,9 @@ def differentiate(
         for group in _groups(lessons, tokens):
             loss = _loss(model, group, temperature, tokens)
             if not torch.isfinite(loss):
+                found = float(loss.detach())
                 raise NonFiniteWeightsError(
-                    f"a loss must be finite, but {len(group)} documents have {float(loss)!r}: start from smaller "
-                    "coefficients"
+                    f"a loss must be finite, but {len(group)} documents have {found!r}: start from smaller coefficients"
                 )
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
