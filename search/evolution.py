@@ -108,6 +108,11 @@ class Evolution:
         lengths, directions = self._axes
         return np.asarray(self.mean + self.sigma * (directions @ (lengths * normal)))
 
+    def rooted(self, normal: Floats) -> Floats:
+        """(n,) as `point`, by the covariance's symmetric root, which no sign of an eigenvector can change."""
+        lengths, directions = self._axes
+        return np.asarray(self.mean + self.sigma * (directions @ (lengths * (directions.T @ normal))))
+
     def _whitened(self, vectors: Floats) -> Floats:
         """Vectors (..., n) without the covariance: C^(-1/2) v."""
         lengths, directions = self._axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -9,11 +10,24 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from search.seeding import entropy
+from search.unit import Structure
 
 Floats = NDArray[np.float64]
 
 #: Points drawn at a time; a power of two, so that every block is balanced.
 BLOCK = 64
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def spread_point(seed: int, structures: Sequence[Structure], number: int) -> tuple[int, Floats]:
+    """Structure and point of the `number`-th of a study's evenly spread candidates.
+
+    The structure is the one under the golden-ratio sequence (number + 1/2) phi mod 1, each owning an equal share;
+    within a structure the points are a Sobol sequence without gaps.
+    """
+    turns = ((np.arange(number + 1) + 0.5) * GOLDEN % 1 * len(structures)).astype(int)
+    cube = int(turns[-1])
+    return cube, sobol_point(seed, cube, structures[cube].size, int(np.sum(turns[:-1] == cube)))
 
 
 def sobol_point(seed: int, cube: int, size: int, index: int) -> Floats:

@@ -48,6 +48,11 @@ class Structure:
         return np.array([not _cells(hole.spec) for hole in self.free], dtype=bool)
 
     @cached_property
+    def cells(self) -> NDArray[np.intp]:
+        """(size,) how many distinct values each coordinate has; 0 for a real number."""
+        return np.array([_cells(hole.spec) for hole in self.free], dtype=np.intp)
+
+    @cached_property
     def owners(self) -> NDArray[np.intp]:
         """(columns,) the coordinate behind each column of `features`."""
         widths = [_columns(hole.spec) for hole in self.free]

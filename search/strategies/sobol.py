@@ -19,12 +19,10 @@ from core.catalog import StrategyInfo
 from core.params import Scalar
 from core.space import SearchSpace
 from search.history import History
-from search.sobol import sobol_point
+from search.sobol import spread_point
 from search.strategy import Strategy
 from search.unit import Cubes
 from search.vector import VectorSampler
-
-GOLDEN = (5**0.5 - 1) / 2
 
 
 class SobolSampler(VectorSampler):
@@ -32,13 +30,11 @@ class SobolSampler(VectorSampler):
 
     def __init__(self, seed: int, space: SearchSpace) -> None:
         super().__init__(seed, space)
-        self._cubes = Cubes(space).structures
+        self._structures = Cubes(space).structures
 
     def choose(self, study: optuna.Study, number: int, rng: np.random.Generator) -> Mapping[str, Scalar]:
-        turns = ((np.arange(number + 1) + 0.5) * GOLDEN % 1 * len(self._cubes)).astype(int)
-        cube = int(turns[-1])
-        structure, index = self._cubes[cube], int(np.sum(turns[:-1] == cube))
-        return structure.decode(sobol_point(self.study_seed, cube, structure.size, index))
+        cube, point = spread_point(self.study_seed, self._structures, number)
+        return self._structures[cube].decode(point)
 
 
 def make(seed: int, params: Mapping[str, Any], history: History, space: SearchSpace) -> optuna.samplers.BaseSampler:
