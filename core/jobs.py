@@ -12,6 +12,7 @@ from core.errors import BudgetError, InvalidInputError, RecipeError, UnknownMode
 from core.noun import Noun
 from core.objective import Objective
 from core.recipe.short import Dtype, Name
+from core.refinement import Refine
 from core.space import SearchSpace
 from core.space_spec import Interval, MergeFamily, SpaceSpec
 
@@ -114,6 +115,17 @@ class Racing(Noun):
     finalists: Annotated[int, Field(ge=1, le=10)] = 3
 
 
+class Confirmation(Noun):
+    """The proof on held-out items.
+
+    Attributes:
+        final_split: share of the held-out items that is kept back from the proof and read once, after the verdict and
+            only if that is a gain, for the winner and the best parent; 0 keeps none back.
+    """
+
+    final_split: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+
+
 JobId = Annotated[str, Field(pattern=r"^job_[0-9A-Z]{1,40}$")]
 
 
@@ -133,7 +145,9 @@ class SearchJob(Noun):
     parallel: Annotated[int, Field(ge=1, le=256)] = 1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     racing: Racing = Racing()
+    refine: Refine = Field(default=Refine(), exclude_if=lambda refine: refine == Refine())
     max_consecutive_failures: Annotated[int, Field(ge=1)] = 20
+    confirmation: Confirmation = Field(default=Confirmation(), exclude_if=lambda given: given == Confirmation())
     export: ExportSpec = ExportSpec()
     warm_start: Annotated[tuple[JobId, ...], Field(max_length=16)] = Field(default=(), exclude_if=lambda jobs: not jobs)
 

@@ -120,10 +120,10 @@ class TrialRecord(Noun):
     Attributes:
         number: 0, 1, ... within the job.
         origin: `parent` (a model as it is), `enqueued` (a known good start), `proposed`, `adopted` (a candidate of
-            another job, whose outcomes are known), or `completed` (a stopped candidate scored in full after a search
-            in which none was).
+            another job, whose outcomes are known), `refined` (found outside the space by following the gradient), or
+            `completed` (a stopped candidate scored in full after a search in which none was).
         label: a name for people (the parent's name, `uniform linear`, ...).
-        values: the space's values; None for a parent.
+        values: the space's values; None for a parent and for one that the space cannot express.
         recipe_digest: the resolved recipe's digest.
         target_items: items per task it may be scored on so far (a rung).
         scored_items: items per task it has been scored on.

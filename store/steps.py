@@ -25,6 +25,7 @@ __all__ = [
     "PROMOTION",
     "add",
     "cancel",
+    "cancel_kind",
     "claim",
     "counts",
     "ensure_advance",
@@ -141,3 +142,13 @@ def cancel(s: Session, which: ColumnElement[bool], states: Sequence[StepState]) 
     chosen = chosen.where(steps.c.id.not_in(s.guarded)).with_for_update(skip_locked=True)
     values = {"state": StepState.CANCELLED.value, "finished_at": func.now()}
     s.execute(update(steps).where(steps.c.id.in_(chosen.cte("chosen").select())).values(values))
+
+
+def cancel_kind(s: Session, job_id: str, kind: StepKind) -> None:
+    """Cancel all steps of one kind of a job that have not ended.
+
+    Raises:
+        NotFoundError: no such job.
+    """
+    rows.lock_job(s, job_id)
+    cancel(s, (steps.c.job_id == job_id) & (steps.c.kind == kind.value), (StepState.QUEUED, StepState.RUNNING))

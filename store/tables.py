@@ -44,7 +44,7 @@ metadata = MetaData(
 )
 
 MODEL_STATES = ("registered", "ready", "failed")
-ORIGINS = ("parent", "enqueued", "proposed", "adopted", "completed")
+ORIGINS = ("parent", "enqueued", "proposed", "adopted", "refined", "completed")
 
 
 def _one_of(column: str, values: Iterable[str]) -> CheckConstraint:

@@ -74,6 +74,10 @@ def bear(session: Session, step: StepRecord) -> None:
             trials.move(session, step.trial_id, TrialState.FAILED, failure=failure)
         steps.ensure_advance(session, step.job_id)
         return None
+    if step.kind is StepKind.REFINE:
+        # The search goes on without what it would have found.
+        steps.ensure_advance(session, step.job_id)
+        return None
     if step.kind is StepKind.CONFIRM:
         # Whether the job can do without this reading is said once all of them have ended.
         steps.ensure_advance(session, step.job_id)

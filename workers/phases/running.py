@@ -18,7 +18,7 @@ from search.plan import seeds
 from search.study import Proposer
 from store import events, jobs, steps, trials
 from store.session import ReadSession, Session
-from workers.phases import confirming, converging, hearing, pacing, proposers, warming
+from workers.phases import confirming, converging, hearing, pacing, proposers, refining, warming
 from workers.phases.judging import ACTIVE, COMPLETED, judge, take_back, to_complete, under_way, wind_up
 from workers.phases.study import Search
 
@@ -75,13 +75,20 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
     elif not _spent(session, search, every):
         for due in DUE:
             due(Look(session, settings, search, proposer, every, ready))
-    elif not any(trial.state in ACTIVE for trial in every):
-        unfinished = to_complete(every)
-        if unfinished is not None:
-            _complete(session, search, unfinished)
-            return
-        proposers.forget(job.id)
-        confirming.begin(session, settings, job)
+    else:
+        refining.stop(session, job.id)
+        if not any(trial.state in ACTIVE for trial in every):
+            _conclude(session, settings, search, every)
+
+
+def _conclude(session: Session, settings: Settings, search: Search, every: Sequence[TrialBrief]) -> None:
+    """The search has ended: on to the proof, once there is something to prove."""
+    unfinished = to_complete(every)
+    if unfinished is not None:
+        _complete(session, search, unfinished)
+        return
+    proposers.forget(search.job.id)
+    confirming.begin(session, settings, search.job)
 
 
 def _heard(session: Session, search: Search, every: list[TrialBrief]) -> tuple[Search, list[TrialBrief], bool]:
@@ -116,7 +123,7 @@ def _spent(session: ReadSession, search: Search, every: Sequence[TrialBrief]) ->
     budget, job = search.job.request.budget, search.job
     proposed = [t for t in every if t.origin not in FREE]
     all_asked = budget.trials is not None and len(proposed) >= budget.trials
-    under_way = any(t.state in ACTIVE for t in every if t.origin != "parent")
+    under_way = any(t.state in ACTIVE for t in every if t.origin != "parent") or refining.under_way(session, job.id)
     nothing_new = events.of_kind(session, job.id, USED_UP) or converging.noted(session, job)
     if (all_asked or nothing_new) and not under_way:
         return True
@@ -168,7 +175,7 @@ def _propose(look: Look) -> None:
     limit = job.request.budget.trials
     room = 2 * job.request.parallel - active
     if limit is not None:
-        room = min(room, limit - len(proposed))
+        room = min(room, limit - len(proposed) - refining.reserved(session, job.id))
     bad = 0
     while room > 0 and bad < _BAD_PROPOSALS:
         proposal = proposer.ask()
@@ -185,7 +192,8 @@ def _propose(look: Look) -> None:
             bad += 1
             continue
         origin = "enqueued" if proposal.enqueued else "proposed"
-        label = _label(recipe) if proposal.enqueued else ""
+        found = refining.label_of(session, job.id, proposal.values) if proposal.enqueued else ""
+        label = _label(recipe) if found is None else found
         _add(session, search, origin, label, recipe, resolved, dict(proposal.values), proposal.number)
         room -= 1
 
@@ -197,7 +205,7 @@ def _warm(look: Look) -> None:
 
 
 #: What a search that goes on does after every look, in this order.
-DUE: tuple[Callable[[Look], None], ...] = (_warm, _propose)
+DUE: tuple[Callable[[Look], None], ...] = (_warm, refining.refine, _propose)
 
 
 def _complete(session: Session, search: Search, brief: TrialBrief) -> None:

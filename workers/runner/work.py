@@ -13,7 +13,7 @@ from core.records import StepKind, StepRecord
 from store import steps, trials
 from workers.failures import settle
 from workers.heart import Heart
-from workers.runner import confirm, export, inspect_task, run_trial
+from workers.runner import confirm, export, inspect_task, refine, run_trial
 from workers.runner.bench import Bench
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 VERBS = {
     StepKind.INSPECT_TASK: inspect_task.run,
     StepKind.RUN_TRIAL: run_trial.run,
+    StepKind.REFINE: refine.run,
     StepKind.CONFIRM: confirm.run,
     StepKind.EXPORT: export.run,
 }

@@ -1,0 +1,41 @@
+"""What a job says of gradient refinement."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.noun import Noun
+
+
+class Refine(Noun):
+    """Following the gradient of the objective in a candidate's smooth coefficients.
+
+    Attributes:
+        enabled: `auto` refines wherever the space has smooth parameters and the strategy is `auto`.
+        granularity: `holes` moves the values that the space searches, and what it finds is told to the sampler;
+            `tensor` gives every tensor a value of its own, which the space cannot express; `both` does the one for
+            every structure and the other for the best of them.
+        structures: how many structures (methods with their choices) are started from, the best first.
+        max_items: item evaluations of one refinement at most; a forward and backward pass over an item is three.
+        share: of a budget of item evaluations, the part that all refinements together may use.
+        batch: items of a minibatch, over all tasks.
+        rate: Adam's step size, in units of a coefficient.
+        temperature: what the choices' log-likelihoods are divided by before their softmax, in nats.
+        kept_share: the part of every task's search items on which a refinement is judged and never differentiated.
+        kept_most: of one task, so many of them at most.
+        polish: candidates around the best refined one that enter the race with it.
+    """
+
+    enabled: bool | Literal["auto"] = "auto"
+    granularity: Literal["holes", "tensor", "both"] = "both"
+    structures: Annotated[int, Field(ge=1, le=32)] = 3
+    max_items: Annotated[int, Field(ge=10, le=10_000_000)] = 1500
+    share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    batch: Annotated[int, Field(ge=1, le=4096)] = 48
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.06
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    kept_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    kept_most: Annotated[int, Field(ge=1, le=100_000)] = 30
+    polish: Annotated[int, Field(ge=0, le=64)] = 4

@@ -1,0 +1,143 @@
+"""Which candidates are worth a refinement, and what it may cost. Pure.
+
+A refinement moves the smooth values of one structure (a method with all its choices) and leaves the choice between
+structures to the race. So it starts from the best candidate of each of the best few structures, judged on the first
+rung, where all of them were scored on the same items.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from core.jobs import Budget, SearchJob
+from core.noun import canonical_json
+from core.params import FloatParam, Scalar
+from core.refinement import Refine
+from core.smooth import smooth_holes
+from core.space import SearchSpace
+from search.seeding import entropy
+
+Granularity = Literal["holes", "tensor"]
+
+#: Trials that a budget must have room for before `auto` refines: with fewer there is no search to shorten.
+LEAST_TRIALS = 12
+#: So many trials of a budget pay for one refinement, where items are not limited.
+TRIALS_EACH = 8
+#: Item evaluations below which a refinement is not worth beginning.
+LEAST_ITEMS = 300
+#: Spread of the candidates around a refined one, as a share of each interval.
+SPREAD = 0.04
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A candidate that was scored on the first rung.
+
+    Attributes:
+        trial: its id.
+        values: one per active hole.
+        score: on the first rung.
+    """
+
+    trial: str
+    values: Mapping[str, Scalar]
+    score: float
+
+
+class Start(NamedTuple):
+    """A refinement to be begun."""
+
+    candidate: Candidate
+    structure: str
+    granularity: Granularity
+    max_items: int
+
+
+def applies(job: SearchJob, strategy_named: bool) -> bool:
+    """Whether a job refines at all, where its space has anything smooth.
+
+    Args:
+        job: the job.
+        strategy_named: whether it names a strategy: those are taken as they are unless it asks for more.
+    """
+    if isinstance(job.refine.enabled, bool):
+        return job.refine.enabled
+    return not strategy_named and (job.budget.trials is None or job.budget.trials >= LEAST_TRIALS)
+
+
+def structure_of(space: SearchSpace, values: Mapping[str, Scalar]) -> str:
+    """What a refinement leaves as it is and names a structure by: every choice and whole number."""
+    return canonical_json(
+        {hole.name: values[hole.name] for hole in space.active(values) if not isinstance(hole.spec, FloatParam)}
+    )
+
+
+def starts(
+    space: SearchSpace,
+    candidates: Sequence[Candidate],
+    begun: Collection[tuple[str, Granularity]],
+    refine: Refine,
+    budget: Budget,
+) -> list[Start]:
+    """The refinements to begin now.
+
+    Args:
+        space: the compiled search space.
+        candidates: all that were scored on the first rung.
+        begun: the refinements of this study so far.
+        refine: the job's rules.
+        budget: the job's limits.
+    """
+    best: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=lambda each: (-each.score, each.trial)):
+        if smooth_holes(space, candidate.values):
+            best.setdefault(structure_of(space, candidate.values), candidate)
+    ranked = list(best.items())[: refine.structures]
+    wanted: list[tuple[str, Candidate, Granularity]] = []
+    if refine.granularity != "tensor":
+        wanted += [(name, candidate, "holes") for name, candidate in ranked]
+    if refine.granularity != "holes":
+        several = ranked if refine.granularity == "tensor" else ranked[:1]
+        wanted += [(name, candidate, "tensor") for name, candidate in several]
+    each, most = _allowance(refine, budget, max(1, len(wanted)))
+    left = max(0, min(most, _asked(refine)) - len(begun))
+    new = [(name, candidate, grain) for name, candidate, grain in wanted if (name, grain) not in begun]
+    return [Start(candidate, name, grain, each) for name, candidate, grain in new[:left]]
+
+
+def around(space: SearchSpace, values: Mapping[str, Scalar], count: int, seed: int) -> list[dict[str, Scalar]]:
+    """Candidates near a refined one: normal steps in its smooth values, inside the searched intervals.
+
+    The cross-entropy's minimum is not the accuracy's maximum; a few candidates around it, raced, find the difference.
+    """
+    holes, found = smooth_holes(space, values), list[dict[str, Scalar]]()
+    for number in range(count):
+        draw, near = random.Random(repr(("polish", *entropy(seed, number)))), dict(values)
+        for hole in holes:
+            assert isinstance(hole.spec, FloatParam)
+            low, high = hole.spec.search_low, hole.spec.search_high
+            moved = float(values[hole.name]) + draw.gauss(0.0, SPREAD * (high - low))
+            near[hole.name] = round(min(max(moved, low), high), 6)
+        if holes:
+            space.check(near)
+            found.append(near)
+    return found
+
+
+def _asked(refine: Refine) -> int:
+    return refine.structures + (1 if refine.granularity == "both" else 0)
+
+
+def _allowance(refine: Refine, budget: Budget, wanted: int) -> tuple[int, int]:
+    """Item evaluations of each refinement, and how many there may be."""
+    most = wanted
+    if budget.trials is not None:
+        most = max(1, budget.trials // TRIALS_EACH)
+    if budget.item_evaluations is None:
+        return refine.max_items, most
+    together = int(refine.share * budget.item_evaluations)
+    most = min(most, together // min(LEAST_ITEMS, refine.max_items))
+    return min(refine.max_items, together // max(1, min(wanted, most))), most
