@@ -26,10 +26,10 @@ def race(strategy: str, compiled, seed: int, *, budget: int = 40, starts=(), sco
             if word is not Decision.RAISE:
                 break
         if word is Decision.FINISH:
-            proposer.tell_scored(proposal.number, standing.macro, items=3 * size)
-            finished.append((standing.macro, proposal.values))
+            proposer.tell_scored(proposal.number, standing.score, items=3 * size)
+            finished.append((standing.score, proposal.values))
         else:
-            proposer.tell_stopped(proposal.number, standing.macro, 3 * size)
+            proposer.tell_stopped(proposal.number, standing.score, 3 * size)
     return max(finished, key=lambda found: found[0])[1]
 
 
