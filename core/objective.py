@@ -63,7 +63,7 @@ class Objective(Noun):
         if not rules.searchable:
             raise ValueError(
                 f"protocol {rules.name!r} has tasks that no search can follow: use 'open-llm-v1-core' for the search "
-                "and evaluate the winner under it"
+                f"and score the winner with `huarizo evaluate MODEL --protocol {rules.name}`"
             )
         if not self.tasks:
             raise ValueError("an objective needs at least one task: name it in `tasks`")

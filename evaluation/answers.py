@@ -43,13 +43,14 @@ def check_metric(task: FileTask, metric: Metric) -> None:
         TaskError: the task does not report `metric` as a mean, or judges documents or answers in its own way.
     """
     name = task.config.task
+    way_out = f"choose another task, or run it as a whole with `huarizo evaluate MODEL --tasks {name}`"
     reported = sorted({"acc", "acc_norm"} & set(task.aggregation()))
     if metric not in reported:
         raise TaskError(f"task {name!r} does not report {metric!r} but {reported!r}: choose one of these", where=name)
     if getattr(task.aggregation()[metric], "__name__", "") != "mean":
-        raise TaskError(f"metric {metric!r} of task {name!r} is no mean of documents: choose another task", where=name)
+        raise TaskError(f"metric {metric!r} of task {name!r} is no mean of documents: {way_out}", where=name)
     if task.config.process_results is not None or task.config.filter_list is not None:
-        raise TaskError(f"task {name!r} judges answers by functions or filters of its own: choose another", where=name)
+        raise TaskError(f"task {name!r} judges answers by functions or filters of its own: {way_out}", where=name)
 
 
 def answer_rule(task: FileTask, document: Mapping[str, Any], metric: Metric) -> AnswerRule:

@@ -12,7 +12,6 @@ import functools
 import gc
 import hashlib
 import io
-import json
 import logging
 import os
 import re
@@ -25,7 +24,6 @@ import datasets
 import lm_eval.tasks
 import lm_eval.utils
 import pyarrow as pa
-import pyarrow.parquet as pq
 from lm_eval.api.samplers import get_sampler
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.utils import load_yaml_config
@@ -33,16 +31,15 @@ from lm_eval.utils import load_yaml_config
 from core.errors import TaskError, UnknownTaskError
 from core.protocols import Sampler
 from core.tasks import Side
+from evaluation.files import FILE_BUILDERS, read_files, with_local_data, with_near_files
 
-#: Stock tasks that a datasets folder can hold: the hub is not asked for these when the folder is set.
+#: Stock tasks that a datasets folder is expected to hold: the hub is not asked for these when the folder is set.
 LOCAL_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande")
 
 #: The seed `lm_eval.simple_evaluate` gives every task's stream of few-shot draws.
 FEWSHOT_SEED = 1234
 
 _TASK_NAME = re.compile(r"""^["']?task["']?[ \t]*:[ \t]*["']?([^\s"'\[\]#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
-_FILE_BUILDERS = ("parquet", "json")
-_ROWS_READ_TOGETHER = 8192
 #: More examples than these are not held as dictionaries. Drawing from a short list, the sampler copies all of it.
 _EXAMPLES_AT_ONCE = 4096
 #: Bytes of documents in memory from which it is worth looking for some that nobody uses.
@@ -58,7 +55,8 @@ class TaskFolders:
     """Where to look for tasks and their documents.
 
     Attributes:
-        datasets: holds `<name>/<split>.parquet` for the stock tasks of `LOCAL_TASKS`; None means the hub.
+        datasets: holds `<name>/<split>.parquet` for the stock tasks of `LOCAL_TASKS` and any other; None, or no folder
+            of another task's name, means the hub.
         registered: folders with lm-eval YAML tasks, searched with their subfolders.
     """
 
@@ -150,8 +148,8 @@ class FileTask(ConfigurableTask):  # type: ignore[misc]
             TaskError: a file is absent or unreadable, or the hub cannot be reached.
         """
         files = (dataset_kwargs or {}).get("data_files")
-        if self.DATASET_PATH in _FILE_BUILDERS and isinstance(files, Mapping):
-            self.dataset = {split: _read(self.DATASET_PATH, names) for split, names in files.items()}
+        if self.DATASET_PATH in FILE_BUILDERS and isinstance(files, Mapping):
+            self.dataset = {split: read_files(self.DATASET_PATH, names) for split, names in files.items()}
             return
         _refuse_shadowing(str(self.DATASET_PATH))
         try:
@@ -192,14 +190,15 @@ def load_task(
         UnknownTaskError: no such task.
         TaskError: the documents cannot be had, or the task is of a kind that cannot be scored.
     """
-    config = _configuration(name, folders)
+    config = configuration(name, folders)
     kind = config.get("output_type", "generate_until")
     if kind != "multiple_choice":
         raise TaskError(
-            f"only multiple_choice tasks can be scored, but {name!r} is {kind!r}: choose a multiple-choice task",
+            f"only multiple_choice tasks can be scored document by document, but {name!r} is {kind!r}: choose a "
+            f"multiple-choice task, or run it as a whole with `huarizo evaluate MODEL --tasks {name}`",
             where=name,
         )
-    task = _construct(name, config)
+    task = construct(name, config)
     free_unused()
     if num_fewshot and sampler == "first_n":
         # The sampler alone: the task's configuration, and so the digest of its content, stays what it was.
@@ -270,7 +269,12 @@ def templates_compiled_once() -> Iterator[None]:
         del environment.from_string
 
 
-def _construct(name: str, config: dict[str, Any]) -> FileTask:
+def construct(name: str, config: dict[str, Any]) -> FileTask:
+    """The task of a configuration, its documents read.
+
+    Raises:
+        TaskError: the documents cannot be had, or the configuration does not fit them.
+    """
     try:
         with without_progress_bars():
             return FileTask(config=config)
@@ -303,19 +307,36 @@ def _turn_to(task: FileTask, split: str) -> None:
         task.task_docs = task.eval_docs
 
 
-def _configuration(name: str, folders: TaskFolders) -> dict[str, Any]:
+def configuration(name: str, folders: TaskFolders) -> dict[str, Any]:
+    """What a task's YAML says, with its documents' files where they are local.
+
+    Raises:
+        UnknownTaskError: no such task.
+        TaskError: its YAML cannot be read or takes a stock task's name, or a file of its documents is missing.
+    """
     registered = _registered(folders.registered)
+    if name in registered:
+        return with_local_files(_registered_yaml(name, registered[name]), folders)
+    if name not in _stock():
+        raise UnknownTaskError.suggest(name, known_tasks(folders), where=name)
+    return with_local_files(load_yaml_config(str(_stock()[name])), folders)
+
+
+def with_local_files(config: dict[str, Any], folders: TaskFolders) -> dict[str, Any]:
+    """A task's configuration as the harness reads it, with its documents' files where they are local.
+
+    Raises:
+        TaskError: a registered task takes a stock task's name, or a file of its documents is missing.
+    """
+    name, registered = str(config["task"]), _registered(folders.registered)
     if name in registered:
         if name in _stock():
             raise TaskError(
                 f"{registered[name]} registers {name!r}, the name of a stock task: choose another name", where=name
             )
-        return _with_near_files(_registered_yaml(name, registered[name]), registered[name].parent)
-    if name not in _stock():
-        raise UnknownTaskError.suggest(name, known_tasks(folders), where=name)
-    config: dict[str, Any] = load_yaml_config(str(_stock()[name]))
-    if folders.datasets is not None and name in LOCAL_TASKS:
-        return _with_local_data(config, folders.datasets / name)
+        return with_near_files(config, registered[name].parent)
+    if folders.datasets is not None and (name in LOCAL_TASKS or (folders.datasets / name).is_dir()):
+        return with_local_data(config, folders.datasets / name)
     return config
 
 
@@ -328,66 +349,6 @@ def _registered_yaml(name: str, file: Path) -> dict[str, Any]:
             f"task {name!r} cannot be read from {str(file)!r} ({error}): correct the file", where=name
         ) from error
     return config
-
-
-def _with_local_data(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    splits = {config.get(key) for key in ("training_split", "validation_split", "test_split", "fewshot_split")} - {None}
-    needed = {config.get("training_split"), config.get("test_split") or config.get("validation_split")} - {None}
-    files = {str(split): folder / f"{split}.parquet" for split in splits}
-    missing = sorted(str(files[str(split)]) for split in needed if not files[str(split)].is_file())
-    if missing:
-        raise TaskError(
-            f"task {config['task']!r} needs the file {missing[0]!r}: put the split there as Parquet with the columns "
-            "of the hub's data set, or unset HUARIZO_DATASETS to use the hub",
-            where=config["task"],
-        )
-    present = {split: str(file) for split, file in sorted(files.items()) if file.is_file()}
-    return {**config, "dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": present}}
-
-
-def _with_near_files(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    # lm-eval reads relative file names from wherever the process was started; beside the YAML is what its author meant.
-    files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if config.get("dataset_path") not in _FILE_BUILDERS or not isinstance(files, Mapping):
-        return config
-    near = {split: [str(folder / name) for name in _names(names)] for split, names in files.items()}
-    return {**config, "dataset_kwargs": {**config["dataset_kwargs"], "data_files": near}}
-
-
-def _names(names: Any) -> list[str]:
-    return [str(name) for name in names] if isinstance(names, list | tuple) else [str(names)]
-
-
-def _read(builder: str, names: Any) -> datasets.Dataset:
-    parts = [_read_file(builder, Path(name)) for name in _names(names)]
-    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
-
-
-def _read_file(builder: str, file: Path) -> datasets.Dataset:
-    try:
-        if builder == "parquet":
-            # Without a fingerprint the whole table would be copied and hashed for one.
-            return datasets.Dataset(_read_parquet(file), fingerprint=_fingerprint(file))
-        text = file.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            return datasets.Dataset.from_list(json.loads(text))
-        return datasets.Dataset.from_list([json.loads(line) for line in text.splitlines() if line.strip()])
-    except FileNotFoundError as error:
-        raise TaskError(f"the data file {str(file)!r} does not exist: correct data_files or put it there") from error
-    except Exception as error:
-        raise TaskError(f"the data file {str(file)!r} cannot be read as {builder} ({error}): write it anew") from error
-
-
-def _read_parquet(file: Path) -> pa.Table:
-    """A file's rows, decoded some at a time: all at once takes four times their size."""
-    with pq.ParquetFile(file) as parts:
-        schema = parts.schema_arrow
-        return pa.Table.from_batches(parts.iter_batches(_ROWS_READ_TOGETHER, use_threads=False), schema)
-
-
-def _fingerprint(file: Path) -> str:
-    found = file.stat()
-    return hashlib.sha256(f"{file.absolute()}:{found.st_size}:{found.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
 def _refuse_shadowing(path: str) -> None:

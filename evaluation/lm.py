@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from core.errors import NonFiniteWeightsError, TaskError
 from evaluation.encoding import Encoder, default_max_length, insists_on_bos
 from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.scorer import never
-from evaluation.trees import TokenRequest, grow, shared_length
+from evaluation.trees import TokenRequest, TokenTree, grow, shared_length
 
 #: Requests in one trie at most: bounds how long planning takes.
 _REQUESTS_PER_TREE = 64
+#: Nodes of tries between two tellings of progress, by the kind of device: enough to fill rows and batches.
+_NODES_BETWEEN_TELLINGS = {"cpu": 8192, "cuda": 262_144}
+_PROMPTS_BETWEEN_TELLINGS = 4
+
+
+def untold(done: int, total: int) -> None:
+    """The default of `tell`: nobody wants to know."""
 
 
 class HuarizoLM(TemplateLM):  # type: ignore[misc]
@@ -33,6 +42,7 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         batch_tokens: tokens of one forward pass; None finds out what the device has room for.
         packing: how texts are put into rows; None takes what serves the device best.
         generated_together: prompts of one batch where answers are generated.
+        tell: told from time to time how many requests of how many are answered.
     """
 
     def __init__(
@@ -45,9 +55,11 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         batch_tokens: int | None = None,
         packing: Packing | None = None,
         generated_together: int = 1,
+        tell: Callable[[int, int], None] = untold,
     ) -> None:
         super().__init__()
-        self._generated_together = generated_together
+        self.generated_together = generated_together
+        self.tell = tell
         length = max_length or default_max_length(model.config, tokenizer)
         self.model = model
         self.encoder = Encoder(tokenizer, length, add_bos=add_bos or insists_on_bos(model.config))
@@ -71,7 +83,8 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         """(log-likelihood, whether it is the greedy continuation) of each request, in order.
 
         Raises:
-            TaskError: a continuation is empty or longer than `max_length`.
+            TaskError: a continuation is empty or longer than `max_length`, or the model lacks a token.
+            NonFiniteWeightsError: a log-likelihood is NaN or infinite.
         """
         answers = self._read(self.encoder.requests([request.args for request in requests]))
         for request, answer in zip(requests, answers, strict=True):
@@ -98,7 +111,12 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
             requests: prompts with their generation settings.
             disable_tqdm: whether to draw no progress bar.
         """
-        found: list[str] = self._stock.generate_until(requests, disable_tqdm=disable_tqdm)
+        found: list[str] = []
+        # Batches of several prompts are cut from all of them, longest first, as the harness does.
+        step = _PROMPTS_BETWEEN_TELLINGS if self.generated_together == 1 else max(1, len(requests))
+        for start in range(0, len(requests), step):
+            found += self._stock.generate_until(requests[start : start + step], disable_tqdm=disable_tqdm)
+            self.tell(len(found), len(requests))
         return found
 
     @cached_property
@@ -109,7 +127,7 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
             tokenizer=copy.deepcopy(self.encoder.tokenizer),
             max_length=self.encoder.max_length,
             add_bos_token=self.encoder.add_bos,
-            batch_size=self._generated_together,
+            batch_size=self.generated_together,
         )
 
     def _windows(self, text: str) -> list[TokenRequest]:
@@ -123,12 +141,42 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
 
     def _read(self, requests: list[TokenRequest]) -> list[tuple[float, bool]]:
         groups = _families(requests)
-        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         trees = [grow([requests[index] for index in group]) for group in groups]
-        for group, found in zip(groups, self.reader.read(self.model, trees, cancelled=never), strict=True):
-            for index, total, greedy in zip(group, found.sums, found.greedy, strict=True):
-                answers[index] = float(total), bool(greedy)
+        self._check_tokens(trees)
+        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        told = 0
+        for part in _parts(trees, _NODES_BETWEEN_TELLINGS.get(self.reader.device.type, 8192)):
+            read = self.reader.read(self.model, trees[part], cancelled=never)
+            for group, found in zip(groups[part], read, strict=True):
+                if not np.isfinite(found.sums).all():
+                    raise NonFiniteWeightsError(
+                        f"log-likelihoods must be finite, but a request has {found.sums.tolist()!r}: the model's "
+                        "weights overflow in this dtype; try float32"
+                    )
+                for index, total, greedy in zip(group, found.sums, found.greedy, strict=True):
+                    answers[index] = float(total), bool(greedy)
+                told += len(group)
+            self.tell(told, len(requests))
         return answers
+
+    def _check_tokens(self, trees: list[TokenTree]) -> None:
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        largest = max((int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees), default=0)
+        if largest >= vocabulary:
+            raise TaskError(
+                f"the prompts hold token {largest} but the model's vocabulary has {vocabulary} entries: give the model "
+                "its own tokenizer"
+            )
+
+
+def _parts(trees: list[TokenTree], nodes: int) -> Iterator[slice]:
+    """Neighbouring tries, so many that they have at least `nodes` nodes."""
+    start = held = 0
+    for index, tree in enumerate(trees, 1):
+        held += len(tree.tokens)
+        if held >= nodes or index == len(trees):
+            yield slice(start, index)
+            start, held = index, 0
 
 
 def _families(requests: list[TokenRequest]) -> list[list[int]]:

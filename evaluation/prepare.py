@@ -80,21 +80,23 @@ class PreparedTask:
             dtype: the forward pass's, such as "float32".
             device_kind: "cpu" or "cuda".
         """
-        return digest_of(
-            {
-                "content": self.content.content_digest,
-                "prompts": self.prompts_digest,
-                "metric": self.spec.metric_name,
-                "num_fewshot": self.spec.num_fewshot,
-                "fewshot_seed": FEWSHOT_SEED,
-                "add_bos": self.add_bos,
-                "max_length": self.max_length,
-                "dtype": dtype,
-                "device": device_kind,
-                "versions": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
-                **({} if self.sampler == "default" else {"sampler": self.sampler}),
-            }
+        return fingerprint_of(
+            content=self.content.content_digest,
+            prompts=self.prompts_digest,
+            metric=self.spec.metric_name,
+            num_fewshot=self.spec.num_fewshot,
+            add_bos=self.add_bos,
+            max_length=self.max_length,
+            dtype=dtype,
+            device=device_kind,
+            **({} if self.sampler == "default" else {"sampler": self.sampler}),
         )
+
+
+def fingerprint_of(**shaping: Any) -> str:
+    """The sha256 over what shapes a score, with the seed of the examples and the libraries' versions."""
+    versions = {name: importlib.metadata.version(name) for name in FINGERPRINTED}
+    return digest_of({**shaping, "fewshot_seed": FEWSHOT_SEED, "versions": versions})
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def prepare_with(
     return _prepare(specs, encoder, folders, sampler, kept)
 
 
-def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
+def build_requests(task: FileTask) -> list[list[tuple[Any, ...]]]:
     """The (context, continuation) pairs of every document, in document and choice order, from the harness itself.
 
     Few-shot examples are one stream of draws in document order, so all documents are built at once, by one process,
@@ -206,6 +208,11 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
             "lower num_fewshot or give the training split more rows",
             where=task.config.task,
         ) from error
+    return requests_of(task)
+
+
+def requests_of(task: Any) -> list[list[tuple[Any, ...]]]:
+    """The arguments of every request that the harness has built, by document, in document and choice order."""
     # The harness numbers a document's requests by choice; each of them carries (task, document, repeats).
     grouped = groupby(task.instances, key=lambda instance: instance.metadata[1])
     return [[request.args for request in sorted(group, key=lambda r: r.idx)] for _, group in grouped]
@@ -255,7 +262,7 @@ def _prepare_task(
 
 
 def _plans(pairs: list[list[tuple[str, str]]], rules: tuple[AnswerRule, ...], encoder: Encoder, task: str) -> Plans:
-    digest = _digest(pairs)
+    digest = prompts_digest(pairs)
     trees = tuple(_trees(pairs, encoder, task))
     largest = max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees)
     return Plans(trees, rules, digest, largest)
@@ -272,10 +279,11 @@ def _trees(documents: list[list[tuple[str, str]]], encoder: Encoder, task: str) 
             yield grow([next(requests) for _ in pairs])
 
 
-def _digest(documents: list[list[tuple[str, str]]]) -> str:
+def prompts_digest(documents: Sequence[Sequence[tuple[Any, ...]]]) -> str:
+    """The sha256 over the arguments of every request, in order."""
     hashed = hashlib.sha256()
     for pairs in documents:
-        hashed.update(json.dumps(pairs).encode())
+        hashed.update(json.dumps(pairs, default=str).encode())
     return hashed.hexdigest()
 
 

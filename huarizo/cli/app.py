@@ -314,6 +314,48 @@ def merge(
 
 
 @app.command(rich_help_panel=LOCAL)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub id, or a local: or hub: reference.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="search (the default), search-fast, open-llm-v1-core (three of the board's six tasks) or open-llm-v1."
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="A,B", help="lm-eval's tasks or groups, or your own; or some of a protocol's.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, max=64, help="Examples before each question; without, each task's own number.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first documents of each task: not a full score.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of the forward pass; auto is float32 on a CPU, the stored one on a GPU."),
+    ] = "auto",
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of one forward pass; without, it is found out.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="The whole report, as JSON.")
+    ] = None,
+    log_samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", file_okay=False, help="Every prompt and answer, JSON lines per task."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score one checkpoint on whole lm-eval tasks, without any service."""
+    from huarizo.cli import evaluate as verb
+
+    options = verb.Options(protocol, tasks, num_fewshot, limit, device, dtype, batch_tokens, output, log_samples)
+    verb.evaluate(model, options, as_json=as_json)
+
+
+@app.command(rich_help_panel=LOCAL)
 def nursery(
     folder: Annotated[
         Path | None, typer.Argument(metavar="FOLDER", help="Where to grow it; without, in the first model root.")

@@ -8,8 +8,7 @@ import torch
 from core.errors import MissingCheckpointError, TaskError
 from core.objective import TaskSpec
 from evaluation import prepare as module
-from evaluation.catalog import LOCAL_TASKS, FileTask, TaskFolders, load_task
-from evaluation.catalog import _configuration as configuration
+from evaluation.catalog import LOCAL_TASKS, FileTask, TaskFolders, configuration, load_task
 from evaluation.prepare import build_requests, prepare
 from evaluation.trees import chains
 

@@ -17,7 +17,7 @@ from huarizo.embedded.ports import free_port
 REPOSITORY = Path(__file__).parents[3]
 HEAVY = {"torch", "transformers", "optuna", "lm_eval", "datasets", "tokenizers", "celery", "sqlalchemy"}
 VERBS = ("up", "worker", "migrate", "doctor", "submit", "watch", "jobs", "show", "trials", "cancel", "pause", "resume")
-VERBS += ("export", "merge", "nursery", "version")
+VERBS += ("export", "merge", "evaluate", "nursery", "version")
 
 
 def huarizo(*words: str, home: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
