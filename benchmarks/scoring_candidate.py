@@ -34,7 +34,7 @@ from core.statistics import mean
 from evaluation.scorer import Scorer
 
 #: What a candidate is scored on, and where the harness keeps these tasks.
-TASKS = {"arc_challenge": "arc", "winogrande": "winogrande", "hellaswag": "hellaswag"}
+TASKS = {"arc_challenge": "arc", "arc_easy": "arc", "winogrande": "winogrande", "hellaswag": "hellaswag"}
 #: Documents of each task on which the stock harness's best batch size is found.
 SAMPLE = 8
 
@@ -64,7 +64,8 @@ class Stock:
         with quietly():
             lm = HFLM(self.live, tokenizer=tokenizer, batch_size=self.batch, max_length=MAX_LENGTH)
             root = Path(lm_eval.tasks.__file__).parent
-            manager = TaskManager(include_path=[str(root / name) for name in TASKS.values()], include_defaults=False)
+            folders = [str(root / name) for name in sorted(set(TASKS.values()))]
+            manager = TaskManager(include_path=folders, include_defaults=False)
             return self._evaluated(lm, manager)
 
     def command_line(self, weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
