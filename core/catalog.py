@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from core.draws import ArmInfo, SelectorInfo
 from core.errors import (
     InvalidInputError,
     RecipeError,
@@ -133,6 +134,9 @@ class Catalog(Noun):
     strategies: tuple[StrategyInfo, ...]
     protocols: tuple[str, ...]
     tasks: tuple[str, ...]
+    arms: tuple[ArmInfo, ...]
+    selectors: tuple[SelectorInfo, ...]
+    generator_presets: tuple[str, ...]
 
     def method(self, name: str) -> MethodInfo:
         """The method of that name, or UnknownMethodError with suggestions."""

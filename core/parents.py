@@ -14,7 +14,7 @@ from core.recipe.ingredients import Registered
 from core.recipe.resolve import resolve
 from core.recipe.short import Recipe
 from core.space import SearchSpace
-from core.space_spec import LayoutFamily, MergeFamily
+from core.space_spec import GenerationFamily, LayoutFamily, MergeFamily
 
 
 def job_parents(refs: Iterable[ModelRef], registered: Registered) -> dict[str, Model]:
@@ -106,10 +106,24 @@ def _samples(job: SearchJob, models: Mapping[str, Model]) -> Iterator[Recipe]:
         if isinstance(family, MergeFamily):
             depth = models[next(_merged(family, job))].header.layers
             yield from job.search_space(depth).uniform()
+        elif isinstance(family, GenerationFamily):
+            name = family.base or job.models[0].name
+            yield from _default_draws(job.search_space(models[name].header.layers), family)
         else:
             for source in family.sources:
                 space = job.search_space(models[source].header.layers)
                 yield from (_default_layout(space, family, preset, source) for preset in family.presets)
+
+
+def _default_draws(space: SearchSpace, family: GenerationFamily) -> Iterator[Recipe]:
+    """A sample of every arm, each value at its default."""
+    for arm in family.arms:
+        wanted: dict[str, Scalar] = {"family": family.family, "generation.arm": arm}
+        for hole in space.holes:
+            if hole.name.startswith(f"generation.{arm}."):
+                wanted[hole.name] = hole.within(hole.spec.default)
+        known = {hole.name for hole in space.holes}
+        yield space.fill({name: value for name, value in wanted.items() if name in known})
 
 
 def _default_layout(space: SearchSpace, family: LayoutFamily, preset: str, source: str) -> Recipe:

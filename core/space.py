@@ -1,7 +1,8 @@
 """The search space: a recipe with holes. `fill` and `read` are inverse.
 
-Holes are conditional: `family` decides which of `merge.*` and `layout.*` exist, `merge.method` which parameters do.
-Names read like paths: `merge.ties.weight.a.g0` is the weight of source `a` in the first layer group under `ties`.
+Holes are conditional: `family` decides which of `merge.*`, `layout.*` and `generation.*` exist, `merge.method` and
+`generation.arm` which parameters do. Names read like paths: `merge.ties.weight.a.g0` is the weight of source `a` in
+the first layer group under `ties`.
 """
 
 from __future__ import annotations
@@ -10,34 +11,16 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from core import space_generation
 from core.catalog import Catalog, MethodInfo, catalog
-from core.errors import RecipeError, SpaceError, UnknownModelError
-from core.noun import Noun
-from core.params import ChoiceParam, FloatParam, IntParam, ParamSpec, Scalar, check_value
+from core.errors import SpaceError, UnknownModelError
+from core.holes import Hole, Values, check_used, searched_spec
+from core.params import ChoiceParam, IntParam, Scalar
+from core.recipe.ingredients import names_in
 from core.recipe.short import Dtype, Layout, Merge, Recipe, Repeated, Source
-from core.space_spec import REPEATED, REST, Interval, LayoutFamily, MergeFamily, SpaceSpec
+from core.space_spec import REPEATED, REST, Family, GenerationFamily, LayoutFamily, MergeFamily, SpaceSpec
 
-Values = Mapping[str, Scalar]
-
-
-class Hole(Noun):
-    """One searched parameter: it exists where every condition (name, allowed value) holds."""
-
-    name: str
-    spec: ParamSpec
-    when: tuple[tuple[str, Scalar], ...] = ()
-
-    def active(self, values: Values) -> bool:
-        """Whether the hole exists given the values so far."""
-        return all(values.get(name) == wanted for name, wanted in self.when)
-
-    def admits(self, value: Scalar) -> bool:
-        """Whether a value lies in the searched interval."""
-        if isinstance(self.spec, ChoiceParam):
-            return value in self.spec.choices
-        if not isinstance(value, int | float) or (isinstance(self.spec, IntParam) and value % 1 != 0):
-            return False
-        return self.spec.search_low <= value <= self.spec.search_high
+__all__ = ["Hole", "SearchSpace", "Values"]
 
 
 class SearchSpace:
@@ -90,6 +73,9 @@ class SearchSpace:
         """The recipe with every active hole filled."""
         self.check(values)
         family = str(values.get("family", self.spec.families[0].family))
+        if family == "generation":
+            own = self._family(GenerationFamily)
+            return space_generation.fill(own, values, self.models, save_dtype=self.save_dtype, seed=self.seed)
         return self._fill_merge(values) if family == "merge" else self._fill_layout(values)
 
     def read(self, recipe: Recipe) -> dict[str, Scalar]:
@@ -98,7 +84,10 @@ class SearchSpace:
         Raises:
             SpaceError: the recipe is not in the space.
         """
-        values = self._read_merge(recipe) if recipe.merge is not None else self._read_layout(recipe)
+        if recipe.generation is not None:
+            values = space_generation.read(self._family(GenerationFamily), recipe)
+        else:
+            values = self._read_merge(recipe) if recipe.merge is not None else self._read_layout(recipe)
         ordered = {hole.name: values[hole.name] for hole in self.holes if hole.name in values}
         try:
             again = self.fill(ordered)
@@ -130,9 +119,19 @@ class SearchSpace:
             yield Hole(name="family", spec=ChoiceParam(name="family", default=names[0], choices=names, searched=True))
         for family in self.spec.families:
             when: tuple[tuple[str, Scalar], ...] = (("family", family.family),) if len(names) > 1 else ()
-            yield from (
-                self._merge_holes(family, when) if isinstance(family, MergeFamily) else self._layout_holes(family, when)
-            )
+            yield from self._family_holes(family, when)
+
+    def _family_holes(self, family: Family, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
+        if isinstance(family, MergeFamily):
+            return self._merge_holes(family, when)
+        if isinstance(family, GenerationFamily):
+            return self._generation_holes(family, when)
+        return self._layout_holes(family, when)
+
+    def _generation_holes(self, family: GenerationFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
+        for name in names_in(family.around) if family.around is not None else [family.base or self.models[0]]:
+            self._known_model(name)
+        return space_generation.holes(family, when)
 
     def _merge_holes(self, family: MergeFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
         donor = family.tokenizer.source if family.tokenizer is not None else None
@@ -146,12 +145,7 @@ class SearchSpace:
         for method in methods:
             inner = (*when, ("merge.method", method.name)) if len(methods) > 1 else when
             yield from self._method_holes(family, method, inner)
-        used = {spec.name for method in methods for spec in method.params}
-        unknown = sorted(set(family.params) - used)
-        if unknown:
-            raise SpaceError(
-                f"no chosen method has a parameter {unknown[0]!r}: they take {sorted(used)!r}", where=unknown[0]
-            )
+        check_used(family.params, {spec.name for method in methods for spec in method.params}, "method")
 
     def _method_holes(
         self, family: MergeFamily, method: MethodInfo, when: tuple[tuple[str, Scalar], ...]
@@ -169,7 +163,7 @@ class SearchSpace:
             spec = ChoiceParam(name=kind, default=picks[0], choices=picks, searched=True)
             yield Hole(name=_pick_name(method), spec=spec, when=when)
         for spec_ in method.params:
-            searched = _searched(spec_, family.params.get(spec_.name))
+            searched = searched_spec(spec_, family.params.get(spec_.name))
             if searched is None:
                 continue
             for suffix in self._suffixes(spec_, _labels(method, sources, picks), family):
@@ -204,7 +198,7 @@ class SearchSpace:
 
         wanted = _by_name(family.repeated)
         for factor in REPEATED if family.repeated is not None else ():
-            searched = _searched(factor, wanted.get(factor.name, factor.default))
+            searched = searched_spec(factor, wanted.get(factor.name, factor.default))
             if searched is not None:
                 yield Hole(name=f"layout.repeated.{factor.name}", spec=searched, when=when)
 
@@ -222,7 +216,7 @@ class SearchSpace:
         params: dict[str, Any] = {}
         for spec in method.params:
             fixed = family.params.get(spec.name)
-            if _searched(spec, fixed) is not None:
+            if searched_spec(spec, fixed) is not None:
                 params[spec.name] = self._fill_param(values, f"merge.{method.name}.{spec.name}", spec, labels)
             elif fixed is not None:
                 params[spec.name] = fixed
@@ -385,33 +379,3 @@ def _cells(value: Any, labels: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         yield "", value
     for label, inner in parts:
         yield from ((f".{label}{suffix}", cell) for suffix, cell in _cells(inner, labels))
-
-
-def _searched(
-    spec: FloatParam | IntParam | ChoiceParam, wish: Interval | Scalar | None
-) -> FloatParam | IntParam | ChoiceParam | None:
-    """The spec as searched: its default interval, the wished one, or None where it stays fixed."""
-    if isinstance(wish, Interval):
-        if isinstance(spec, ChoiceParam):
-            raise SpaceError(
-                f"{spec.name!r} is a choice of {list(spec.choices)!r}: fix it or leave it out", where=spec.name
-            )
-        low, high = (round(wish.low), round(wish.high)) if isinstance(spec, IntParam) else (wish.low, wish.high)
-        legal_low, legal_high = spec.low, spec.high
-        if low > high or (legal_low is not None and low < legal_low) or (legal_high is not None and high > legal_high):
-            raise SpaceError(
-                f"{spec.name!r} may be searched within [{legal_low}, {legal_high}], but got [{low}, {high}]"
-            )
-        if wish.log and low <= 0:
-            raise SpaceError(
-                f"{spec.name!r} on a log scale needs bounds above 0, but got [{low}, {high}]: raise `low`",
-                where=spec.name,
-            )
-        return spec.evolve(search_low=low, search_high=high, log=wish.log)
-    if wish is None:
-        return spec if spec.searched else None
-    try:
-        check_value(spec, wish, where=spec.name)
-    except RecipeError as error:
-        raise SpaceError(error.message, where=spec.name) from error
-    return None

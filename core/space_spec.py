@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from core.draws import ARMS, Arm, Mode
 from core.noun import Noun
 from core.params import FloatParam, Scalar
 from core.recipe.limits import MAX_PARAMS, MAX_SOURCES
-from core.recipe.short import Tokenizer
+from core.recipe.short import Recipe, Tokenizer
+from core.selectors import Selectors
 
 
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+def _each_once(names: tuple[Any, ...]) -> tuple[Any, ...]:
     """The holes of a space are a product of these lists: a name repeated would multiply them for nothing."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -93,10 +95,48 @@ class LayoutFamily(Noun):
     )
 
 
-Family = Annotated[MergeFamily | LayoutFamily, Field(discriminator="family")]
+class GenerationFamily(Noun):
+    """Samples from a generator of weights, around one model or around a recipe.
+
+    Attributes:
+        generator: the generator's digest (or a name that the service turns into one).
+        selectors: which tensors are sampled; the generator must know them.
+        arms: which to choose from. Without a rival arm nobody can tell what the generator is worth.
+        mode: what changes are measured from.
+        base: the model that is sampled around; the job's first one by default.
+        around: a recipe that is sampled around instead.
+        radius: whether candidates lie at a searched radius `rho`; else `strength` and `blend` are searched.
+        layer_groups: how many groups of layers get their own amount.
+        subspace: K fixed samples whose coefficients are searched; 0 draws a sample per candidate.
+        params: per parameter either an interval to search or a fixed value.
+    """
+
+    family: Literal["generation"] = "generation"
+    generator: Annotated[str, Field(min_length=1, max_length=100)]
+    selectors: Selectors = ("norms",)
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1, max_length=len(ARMS)), AfterValidator(_each_once)] = (
+        "diffusion",
+        "matched-noise",
+    )
+    mode: Mode = "anchored"
+    base: str | None = None
+    around: Recipe | None = None
+    radius: bool = True
+    layer_groups: Annotated[int, Field(ge=1, le=64)] = 1
+    subspace: Annotated[int, Field(ge=0, le=16)] = 4
+    params: Annotated[dict[str, Interval | Scalar], Field(max_length=MAX_PARAMS)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> GenerationFamily:
+        if self.base is not None and self.around is not None:
+            raise ValueError("samples lie around a `base` or `around` a recipe: leave one out")
+        return self
+
+
+Family = Annotated[MergeFamily | LayoutFamily | GenerationFamily, Field(discriminator="family")]
 
 
 class SpaceSpec(Noun):
     """The families a study mixes."""
 
-    families: Annotated[tuple[Family, ...], Field(min_length=1, max_length=2)]
+    families: Annotated[tuple[Family, ...], Field(min_length=1, max_length=3)]

@@ -17,8 +17,11 @@ from store.trials import Order, paged
 
 _RECIPE = trials.c.recipe.cast(JSONB)
 _MERGE, _PRESET = _RECIPE["merge"]["method"].astext, _RECIPE["layout"]["preset"].astext
-_FAMILY = case((_MERGE.is_not(None), "merge"), (_PRESET.is_not(None), "layout"), else_="slices")
-_METHOD = func.coalesce(_MERGE, _PRESET, "slices")
+_ARM = _RECIPE["generation"]["arm"].astext
+_FAMILY = case(
+    (_ARM.is_not(None), "generation"), (_MERGE.is_not(None), "merge"), (_PRESET.is_not(None), "layout"), else_="slices"
+)
+_METHOD = func.coalesce(_ARM, _MERGE, _PRESET, "slices")
 _COLUMNS = [trials.c[name] for name in TrialSummary.model_fields if name not in ("family", "method")]
 
 

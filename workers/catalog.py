@@ -7,8 +7,11 @@ from pathlib import Path
 
 import core
 from core.catalog import Catalog, LayoutInfo
+from core.draws import ARMS, SelectorInfo
+from core.generators import PRESETS
 from core.protocols import PROTOCOLS
 from core.recipe.layouts import presets
+from core.selectors import SELECTORS
 
 
 def generate() -> str:
@@ -25,6 +28,9 @@ def generate() -> str:
         strategies=tuple(strategy.info for strategy in strategies().values()),
         protocols=tuple(PROTOCOLS),
         tasks=tuple(sorted(LOCAL_TASKS)),
+        arms=tuple(ARMS[name] for name in sorted(ARMS)),
+        selectors=tuple(SelectorInfo(name=name, summary=text) for name, text in sorted(SELECTORS.items())),
+        generator_presets=tuple(sorted(PRESETS)),
     )
     return json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
 

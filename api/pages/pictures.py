@@ -10,15 +10,21 @@ from api.svg import Dot, Level, Slot, percent
 from core.jobs import SearchJob
 from core.recipe.resolved import Entry, Group, ResolvedRecipe
 from core.records import TrialSummary
-from core.space_spec import MergeFamily
+from core.space_spec import Family, GenerationFamily, MergeFamily
 
 
 def methods_of(job: SearchJob) -> dict[str, int]:
     """The colour of every method and preset of a job, in the order the job names them."""
     names: dict[str, None] = {}
     for family in job.space.families:
-        names.update(dict.fromkeys(family.methods if isinstance(family, MergeFamily) else family.presets))
+        names.update(dict.fromkeys(_choices(family)))
     return {name: position for position, name in enumerate(names)}
+
+
+def _choices(family: Family) -> tuple[str, ...]:
+    if isinstance(family, MergeFamily):
+        return family.methods
+    return family.arms if isinstance(family, GenerationFamily) else family.presets
 
 
 def dots(job: SearchJob, trials: Sequence[TrialSummary], colours: Mapping[str, int]) -> list[Dot]:

@@ -103,6 +103,8 @@ class ExportIn(BaseModel):
 
 def family_of(recipe: Recipe) -> tuple[str, str]:
     """Family and method of a recipe, as trial summaries have them."""
+    if recipe.generation is not None:
+        return "generation", recipe.generation.arm
     if recipe.merge is not None:
         return "merge", recipe.merge.method
     if recipe.layout is not None:

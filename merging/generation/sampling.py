@@ -44,6 +44,12 @@ def sampled(generator: Generator, weight: Tensor, name: str, draw: Draw, amount:
     entry = generator.check_tensor(name, weight.shape)
     if draw.idle or amount == 0.0:
         return weight
+    if draw.guidance != 1.0 and generator.config.settings.drop == 0.0:
+        raise GeneratorMisfitError(
+            f"guidance {draw.guidance!r} needs a denoiser that also knows no condition, but this one was trained with "
+            "drop 0: leave guidance at 1, or train it with a drop",
+            where="guidance",
+        )
     parameterisation = generator.config.settings.parameterisation
     values = values_of(weight, parameterisation)
     change = change_of(generator, entry, values, draw)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.checkpoint import read_header, weights_digest
@@ -115,12 +113,11 @@ def nest(tmp_path_factory: pytest.TempPathFactory) -> Nest:
     spread(model, draws)
     held = corpus(draws, 64)
     models = {}
+    origin = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     for name in ("base", "a", "b"):
         if name != "base":
             model.load_state_dict(origin)
             fit(model, draws, steps=30, rate=2e-3)
-        else:
-            origin = {key: tensor.clone() for key, tensor in model.state_dict().items()}
         model.save_pretrained(folder / name)
         digest = weights_digest(folder / name)
         models[name] = Model(name=name, ref=f"local:{name}", weights_digest=digest, header=read_header(folder / name))

@@ -1,0 +1,22 @@
+import pytest
+from pydantic import ValidationError
+
+from core.errors import UnknownNameError
+from core.generators import PRESETS, training
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_is_a_training(preset):
+    assert training(preset).steps > 0
+
+
+def test_a_preset_takes_changes():
+    changed = training("explore-llama", selectors=("block:-1",), seed=4)
+    assert (changed.selectors, changed.latent, changed.drop, changed.seed) == (("block:-1",), 1024, 0.0, 4)
+
+
+def test_an_unknown_preset_is_refused_with_a_suggestion():
+    with pytest.raises(UnknownNameError, match="explore-llama"):
+        training("explore-lama")
+    with pytest.raises(ValidationError):
+        training(steps=3)

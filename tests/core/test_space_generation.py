@@ -1,0 +1,100 @@
+import pytest
+
+from core.errors import SpaceError, UnknownModelError
+from core.params import ChoiceParam
+from core.recipe import Merge, Recipe, Source
+from core.space import SearchSpace
+from core.space_spec import GenerationFamily, Interval, MergeFamily, SpaceSpec
+
+GENERATOR = "ab" * 32
+
+
+def space(*, seed=7, models=("base", "a"), others=(), **fields):
+    family = GenerationFamily(**{"generator": GENERATOR, **fields})
+    return SearchSpace(SpaceSpec(families=(*others, family)), models, depth=4, seed=seed)
+
+
+def defaults(within, **changes):
+    values = {}
+    for hole in within.holes:
+        if hole.active({**values, **changes}):
+            value = changes.get(hole.name, hole.spec.default)
+            if not isinstance(hole.spec, ChoiceParam):
+                value = min(max(value, hole.spec.search_low), hole.spec.search_high)
+            values[hole.name] = value
+    return values
+
+
+@pytest.mark.parametrize("arm", ["diffusion", "posterior", "matched-noise", "parent-average"])
+@pytest.mark.parametrize("fields", [{}, {"subspace": 0}, {"radius": False}, {"layer_groups": 2, "mode": "absolute"}])
+def test_filling_and_reading_are_inverse_for_every_arm(arm, fields):
+    within = space(arms=("diffusion", "posterior", "matched-noise", "parent-average"), **fields)
+    values = defaults(within, **{"generation.arm": arm})
+    recipe = within.fill(values)
+    assert recipe.generation is not None
+    assert recipe.generation.arm == arm
+    assert within.read(recipe) == values
+
+
+def test_the_seed_is_no_hole_but_follows_from_the_study_and_the_values():
+    within = space(subspace=0, arms=("diffusion",))
+    assert not any("seed" in hole.name for hole in within.holes)
+    one, other = (defaults(within, **{"generation.diffusion.rho": rho}) for rho in (0.01, 0.02))
+    seeds = [within.fill(values).generation.seed for values in (one, other, one)]
+    assert seeds[0] == seeds[2] != seeds[1]
+    assert space(subspace=0, arms=("diffusion",), seed=8).fill(one).generation.seed != seeds[0]
+
+
+def test_a_subspace_has_coefficients_over_the_same_samples():
+    within = space(subspace=3, arms=("diffusion",))
+    draws = [within.fill(defaults(within, **{"generation.diffusion.a1": value})).generation for value in (0.5, -0.5)]
+    assert [draw.seed for draw in draws] == [7, 7]
+    assert [draw.coefficients for draw in draws] == [(1.0, 0.5, 0.0), (1.0, -0.5, 0.0)]
+
+
+def test_what_is_searched_depends_on_whether_there_is_a_radius():
+    def searched(**fields):
+        names = [hole.name for hole in space(subspace=0, arms=("diffusion",), **fields).holes]
+        return {name.removeprefix("generation.diffusion.") for name in names}
+
+    assert searched() == {"rho", "tau"}
+    assert searched(radius=False) == {"strength", "tau", "blend"}
+    assert searched(params={"rho": 0.02, "guidance": Interval(low=0.5, high=2.0)}) == {"tau", "guidance"}
+    assert space(subspace=0, arms=("matched-noise",)).holes[0].name == "generation.matched-noise.rho"
+
+
+def test_fixed_values_enter_every_candidate():
+    within = space(arms=("diffusion",), subspace=0, params={"rho": 0.02, "steps": 10})
+    draw = within.fill(defaults(within)).generation
+    assert (draw.rho, draw.steps) == (0.02, 10)
+
+
+def test_samples_lie_around_the_base_or_around_a_recipe():
+    plain = space(arms=("posterior",)).fill(defaults(space(arms=("posterior",))))
+    assert [source.model for source in plain.sources] == ["base"]
+    inner = Recipe(
+        sources=(Source(name="base", model="base"), Source(name="a", model="a")),
+        merge=Merge(method="linear", params={"weight": 1.0}),
+    )
+    within = space(arms=("posterior",), around=inner)
+    assert within.fill(defaults(within)).sources[0].recipe == inner
+
+
+def test_families_mix():
+    merges = MergeFamily(methods=("slerp",), sources=("base", "a"))
+    within = space(others=(merges,), models=("base", "a", "b"), arms=("diffusion",), subspace=0)
+    values = defaults(within, family="generation")
+    assert "merge.slerp.t" not in values
+    assert within.read(within.fill(values)) == values
+
+
+def test_what_cannot_be_searched_is_refused():
+    with pytest.raises(UnknownModelError):
+        space(base="c")
+    with pytest.raises(SpaceError, match="no chosen arm"):
+        space(arms=("posterior",), params={"strength": 0.5})
+    with pytest.raises(SpaceError, match="rho"):
+        space(params={"rho": Interval(low=0.1, high=9.0)})
+    named = space(generator="gen_01H", arms=("posterior",))
+    with pytest.raises(SpaceError, match="generator"):
+        named.fill(defaults(named))

@@ -1,0 +1,157 @@
+import json
+
+import pytest
+import torch
+
+from core.draws import Draw
+from core.errors import (
+    CancelledError,
+    ConflictError,
+    GeneratorError,
+    GeneratorMisfitError,
+    InvalidInputError,
+    MissingGeneratorError,
+    SelectorError,
+)
+from merging.generation.artifact import digest_at, load, save
+from merging.generation.sampling import sampled
+from merging.resident import Resident
+
+BRIEF = {"width": 16, "blocks": 1, "autoencoder_steps": 30, "denoiser_steps": 30, "batch": 8}
+
+
+def test_one_seed_gives_one_generator_and_another_seed_another(nest, tmp_path):
+    digests = [
+        save(nest.train("base", **BRIEF, seed=seed), tmp_path / str(place)) for place, seed in enumerate((1, 1, 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("stop", [20, 50])
+def test_a_training_that_was_stopped_goes_on_and_gives_the_same_generator(nest, tmp_path, stop):
+    whole = save(nest.train("base", "a", **BRIEF), tmp_path / "whole")
+    told = []
+
+    def stopping(done, total, loss, seconds):
+        told.append((done, total))
+        if done == stop // 20 * 20:
+            raise CancelledError("stopped")
+
+    state = tmp_path / "state.safetensors"
+    with pytest.raises(CancelledError):
+        nest.train("base", "a", **BRIEF, checkpoint=state, save_every=7, progress=stopping)
+    assert told[-1] == (stop // 20 * 20, 60)
+    again = []
+    resumed = nest.train("base", "a", **BRIEF, checkpoint=state, save_every=7, progress=lambda *all: again.append(all))
+    assert [done for done, *_ in again] == [done for done in (40, 60) if done > stop // 20 * 20]
+    assert save(resumed, tmp_path / "resumed") == whole
+
+
+def test_a_state_of_another_training_is_passed_over(nest, tmp_path):
+    state = tmp_path / "state.safetensors"
+    nest.train("base", **BRIEF, checkpoint=state, save_every=10)
+    plain = save(nest.train("a", **BRIEF), tmp_path / "plain")
+    assert save(nest.train("a", **BRIEF, checkpoint=state), tmp_path / "beside") == plain
+
+
+def test_progress_tells_steps_losses_and_seconds(nest):
+    told = []
+    nest.train("base", **BRIEF, progress=lambda *all: told.append(all))
+    assert [(done, total) for done, total, *_ in told] == [(20, 60), (40, 60), (60, 60)]
+    assert all(loss > 0.0 and seconds > 0.0 for _, _, loss, seconds in told)
+    assert [seconds for *_, seconds in told] == sorted(seconds for *_, seconds in told)
+
+
+def test_the_denoiser_learns_better_than_saying_nothing(nest):
+    """v of unit noise and codes of unit size has mean square 1."""
+    losses = []
+    nest.train("base", "a", "b", progress=lambda *all: losses.append(all[2]))
+    assert sum(losses[-3:]) / 3 < 0.8
+
+
+def test_the_artifact_is_the_generator_and_its_digest_is_its_content(nest, of_parents, shelf):
+    digest, folder = shelf(of_parents)
+    again = load(folder, digest=digest)
+    assert again.config == of_parents.config
+    assert again.metrics == json.loads(json.dumps(of_parents.metrics))
+    weight = nest.parents().tensor(nest.models["base"].weights_digest, "model.norm.weight").float()
+    draw = Draw(generator=digest, selectors=("norms",), seed=5)
+    one, other = (sampled(each, weight, "model.norm.weight", draw) for each in (of_parents, again))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, weight)
+
+
+def test_an_artifact_that_was_changed_is_not_opened(one_shot, tmp_path):
+    folder = tmp_path / "generator"
+    digest = save(one_shot, folder)
+    (folder / "metrics.json").write_text("{}")
+    assert digest_at(folder) != digest
+    with pytest.raises(GeneratorError, match="must hash to"):
+        load(folder, digest=digest)
+    (folder / "vae" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(GeneratorError, match="cannot be read"):
+        load(folder)
+    (folder / "latents.safetensors").unlink()
+    with pytest.raises(MissingGeneratorError, match="latents"):
+        load(folder)
+
+
+def test_an_artifact_is_never_written_over_another(one_shot, tmp_path):
+    save(one_shot, tmp_path / "generator")
+    with pytest.raises(ConflictError):
+        save(one_shot, tmp_path / "generator")
+    assert [path.name for path in tmp_path.iterdir()] == ["generator"]
+
+
+def test_diffusers_reads_the_schedule(one_shot, shelf):
+    from diffusers import DDIMScheduler
+
+    _, folder = shelf(one_shot)
+    config = DDIMScheduler.from_pretrained(folder / "scheduler").config
+    assert (config.prediction_type, config.rescale_betas_zero_snr, config.clip_sample) == ("v_prediction", True, False)
+
+
+def test_metrics_say_how_it_rebuilds_and_whether_it_repeats(of_parents, one_shot):
+    told = of_parents.metrics
+    assert told["values_rel_l2"] < 0.03
+    assert told["active_units"] == 1.0
+    assert told["posterior_std"] >= 0.1 - 1e-6
+    assert 0.0 < told["error_over_source_distance"] < 1.0
+    assert told["memorisation"]["replica"] is (told["memorisation"]["ratio"] < 0.1)
+    alone = one_shot.metrics["memorisation"]
+    assert alone["ratio"] is alone["replica"] is alone["median_source_distance"] is None
+    assert alone["median_sample_distance"] > 0.0
+
+
+def test_a_generator_is_refused_for_a_base_it_was_not_trained_for(nest, one_shot, shelf):
+    digest, folder = shelf(one_shot)
+    resident = Resident(nest.parents(generators={digest: folder}))
+    draw = Draw(generator=digest, selectors=("norms",), rho=0.01)
+    foreign = nest.recipe(draw, merge={"method": "passthrough", "sources": ["a"]})
+    with pytest.raises(GeneratorMisfitError, match="trained on"):
+        resident.build(foreign)
+    beyond = nest.recipe(Draw(generator=digest, selectors=("ffn:0",), rho=0.01))
+    with pytest.raises(GeneratorMisfitError, match="does not know it"):
+        resident.build(beyond)
+    with pytest.raises(GeneratorMisfitError, match="mean of several"):
+        resident.build(nest.recipe(draw.evolve(arm="parent-average")))
+    with pytest.raises(MissingGeneratorError):
+        Resident(nest.parents()).build(nest.recipe(draw))
+
+
+def test_what_cannot_be_learned_from_is_refused(nest):
+    with pytest.raises(InvalidInputError, match="delta"):
+        nest.train("base", **BRIEF, parameterisation="delta")
+    with pytest.raises(InvalidInputError, match="1 to"):
+        nest.train(**BRIEF)
+    with pytest.raises(SelectorError, match="block:9"):
+        nest.train("base", **BRIEF, selectors=("block:9",))
+
+
+def test_residuals_to_the_mean_are_learned_and_come_back_with_it(nest):
+    generator = nest.train("base", "a", "b", **BRIEF, parameterisation="delta")
+    name = "model.norm.weight"
+    weight = nest.parents().tensor(nest.models["base"].weights_digest, name)
+    draw = Draw(generator="0" * 64, selectors=("norms",), arm="posterior", tau=0.0, mode="absolute")
+    error = (sampled(generator, weight, name, draw) - weight).norm() / weight.norm()
+    assert 0.0 < float(error) < 0.01
