@@ -7,10 +7,13 @@ left to the harness's own index; its tasks still read local documents where ther
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import functools
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
@@ -117,13 +120,33 @@ def _made_by(make: Callable[[dict[str, Any]], FileTask]) -> Iterator[None]:
         lm_eval.tasks.ConfigurableTask = stock
 
 
+def _manager(registered: Sequence[Path]) -> TaskManager:
+    """The harness's task manager over its own tasks and the registered folders; a new one, for it counts what it loads.
+
+    Raises:
+        TaskError: a folder cannot be read, or registers a stock name, which the harness would pass over in silence.
+    """
+    stock = _stock_manager()
+    manager = copy.copy(stock)
+    manager.task_group_map = defaultdict(list)
+    for folder in registered:
+        try:
+            own = TaskManager("ERROR", include_path=str(folder), include_defaults=False).task_index
+        except Exception as error:
+            # One file that is no YAML ends the harness's reading of all of them.
+            raise TaskError(f"the tasks in {str(folder)!r} cannot be read ({error}): correct the YAML file") from error
+        taken = sorted(name for name in own.keys() & stock.task_index.keys() if own[name]["yaml_path"] != -1)
+        if taken:
+            raise TaskError(f"{str(folder)!r} registers {taken!r}, names of stock tasks or groups: choose others")
+        manager._task_index = {**own, **manager._task_index}
+    manager._all_tasks = sorted(manager._task_index)
+    return manager
+
+
 @functools.cache
-def _manager(registered: tuple[Any, ...]) -> TaskManager:
+def _stock_manager() -> TaskManager:
     # It reads every YAML file of the harness: seconds, so only where a name is no plain task.
-    try:
-        return TaskManager("ERROR", include_path=[str(folder) for folder in registered] or None)
-    except Exception as error:
-        raise TaskError(f"the folders of your own tasks cannot be read ({error}): correct the YAML file") from error
+    return TaskManager("ERROR")
 
 
 def _set_shots(name: str, task: Any, num_fewshot: int | None) -> None:
