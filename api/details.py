@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from api.progress import progress_of
 from api.schemas.jobs import JobDetail, TaskOut
 from core.records import JobRecord, StepKind, TrialSummary
-from store import artifacts, steps, tasks
+from store import artifacts, explanations, steps, tasks
 from store.session import ReadSession
 
 
@@ -16,8 +16,10 @@ def detail_of(s: ReadSession, job: JobRecord, trials: Sequence[TrialSummary]) ->
     """A job with its progress over all of its trials, as of now."""
     refined = steps.seconds_of(s, job.id, StepKind.REFINE)
     progress = progress_of(job, trials, datetime.now(UTC), refine_seconds=refined)
-    kept = tuple(artifact.id for artifact in artifacts.of_job(s, job.id))
-    return JobDetail.of(job, progress, _tasks(s, job), kept)
+    kept = artifacts.of_job(s, job.id)
+    checkpoints = tuple(artifact.id for artifact in kept if artifact.kind != explanations.KIND)
+    told = [artifact.id for artifact in kept if artifact.kind == explanations.KIND]
+    return JobDetail.of(job, progress, _tasks(s, job), checkpoints, told[-1] if told else None)
 
 
 def _tasks(s: ReadSession, job: JobRecord) -> tuple[TaskOut, ...]:

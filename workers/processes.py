@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import ClassVar
 
 from core.errors import LeaseLostError
@@ -18,7 +19,7 @@ from workers.stopping import stretch
 log = logging.getLogger(__name__)
 
 CONTROL_KINDS = (StepKind.ADVANCE,)
-INSPECT_KINDS = (StepKind.INSPECT_MODEL,)
+INSPECT_KINDS = (StepKind.INSPECT_MODEL, StepKind.EXPLAIN)
 
 
 class Process:
@@ -70,12 +71,24 @@ class Process:
 
     def _run(self, step: StepRecord) -> None:
         """Run one control or inspect step; a failure is recorded, never raised into Celery."""
-        from workers.steps import advance, inspect_model
-
-        verbs = {StepKind.ADVANCE: advance.run, StepKind.INSPECT_MODEL: inspect_model.run}
         try:
-            verbs[step.kind](self.database, self.settings, step)
+            _verb(step.kind)(self.database, self.settings, step)
         except LeaseLostError:
             log.warning("step %s (%s) is held by another worker now", step.id, step.kind)
         except Exception as error:
             settle(self.database, self.settings, step, error)
+
+
+def _verb(kind: StepKind) -> Callable[[Database, Settings, StepRecord], None]:
+    """What runs a kind of step, imported when it is needed: whoever reads checkpoints needs nothing of the search."""
+    if kind is StepKind.INSPECT_MODEL:
+        from workers.steps import inspect_model
+
+        return inspect_model.run
+    if kind is StepKind.EXPLAIN:
+        from workers.steps import explain
+
+        return explain.run
+    from workers.steps import advance
+
+    return advance.run

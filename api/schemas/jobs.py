@@ -164,14 +164,22 @@ class JobDetail(BaseModel):
     verdict: dict[str, Any] | None = Field(description="The confirmation's result, on held-out items.")
     tasks: tuple[TaskOut, ...]
     fingerprints: dict[str, str]
-    artifacts: tuple[str, ...]
+    artifacts: tuple[str, ...] = Field(description="Its checkpoints.")
+    explanation: str | None = Field(description="The artifact of its newest explanation.")
     failure: FailureOut | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
     @classmethod
-    def of(cls, job: JobRecord, progress: Progress, tasks: tuple[TaskOut, ...], artifacts: tuple[str, ...]) -> Self:
+    def of(
+        cls,
+        job: JobRecord,
+        progress: Progress,
+        tasks: tuple[TaskOut, ...],
+        artifacts: tuple[str, ...],
+        explanation: str | None = None,
+    ) -> Self:
         """The record on the wire."""
         return cls(
             id=job.id,
@@ -184,6 +192,7 @@ class JobDetail(BaseModel):
             tasks=tasks,
             fingerprints=job.fingerprints,
             artifacts=artifacts,
+            explanation=explanation,
             failure=FailureOut.of(job.failure),
             created_at=job.created_at,
             started_at=job.started_at,

@@ -43,13 +43,15 @@ def test_a_control_worker_works_off_the_whole_backlog(database, process):
 def test_a_queue_gets_only_its_own_kinds_of_step(database, process):
     job = post(database)
     with database.transaction() as s:
-        explain = new_step(s, StepKind.EXPLAIN, Device.NONE, job_id=job.id)
-    process.answer("inspect")
-    assert job_of(database, job).state is JobState.QUEUED
+        explain = new_step(s, StepKind.EXPLAIN, Device.NONE, payload={"job_id": "job_gone"})
     process.answer("control")
     with database.reading() as s:
-        # Nobody here knows how to do it, and a step that nobody began has not failed.
-        assert steps.get(s, explain.id).state is not StepState.FAILED
+        assert steps.get(s, explain.id).attempts == 0
+    job = post(database)
+    process.answer("inspect")
+    assert job_of(database, job).state is JobState.QUEUED
+    with database.reading() as s:
+        assert steps.get(s, explain.id).failure.code == "not_found"
 
 
 def test_device_queues_are_the_runners(process, monkeypatch):

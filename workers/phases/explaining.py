@@ -1,0 +1,81 @@
+"""What a search found out: importance, sensitivity, slices, the course of the best score, who came how far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.course import Spent, best_so_far, survival
+from core.jobs import SearchJob
+from core.records import JobRecord, Score, StepKind, StepRecord, TrialSummary, utc
+from core.states import StepState, TrialState
+from search.importance import importance, slices
+from search.past import of_rows
+from search.sensitivity import FORMULA, sensitivity
+from store import steps, summaries, trials
+from store.session import ReadSession
+from workers.phases.study import Search
+
+_COUNTED = (StepKind.RUN_TRIAL, StepKind.REFINE)
+
+
+def explain(session: ReadSession, job: JobRecord) -> dict[str, Any]:
+    """Everything about a job's search that its rows and its study tell. Held-out items play no part.
+
+    Scores that people see are accuracies on search items; importance, sensitivity and slices go by the scores that the
+    sampler was told (smoothed and paired, see `search.scores`).
+    """
+    search = Search.of(session, job)
+    every, done = summaries.of_job(session, job.id), _done(session, job.id)
+    pasts = of_rows(trials.of_job(session, job.id, (TrialState.SCORED, TrialState.STOPPED)))
+    return {
+        "format": 1,
+        "job": job.id,
+        "items_scored": job.items_scored,
+        "results": len(pasts),
+        "importance": {"method": "PED-ANOVA", "groups": importance(search.space, pasts)},
+        "sensitivity": {"formula": FORMULA, "structures": sensitivity(search.space, pasts)},
+        "slices": slices(search.space, pasts),
+        "best_so_far": [peak._asdict() for peak in best_so_far(_spent(done), every)],
+        "rungs": [passed._asdict() for passed in survival(every, search.rungs)],
+        "tasks": _by_task(job.request, every),
+        "refinements": [_refinement(step) for step in done if step.kind is StepKind.REFINE],
+        "seen": utc(max((step.finished_at for step in done if step.finished_at is not None), default=job.created_at)),
+    }
+
+
+def _done(session: ReadSession, job_id: str) -> list[StepRecord]:
+    return steps.of_job(session, job_id, kinds=_COUNTED, states=(StepState.DONE,))
+
+
+def _spent(done: list[StepRecord]) -> list[Spent]:
+    return [
+        Spent(step.finished_at, int((step.result or {}).get("items", 0)))
+        for step in done
+        if step.finished_at is not None
+    ]
+
+
+def _by_task(request: SearchJob, every: list[TrialSummary]) -> list[dict[str, Any]]:
+    """Per task the best parent's and the best candidates' scores, and what may be lost of it."""
+    parents = [trial for trial in every if trial.origin == "parent" and trial.macro is not None]
+    full = [trial for trial in every if trial.origin != "parent" and trial.state is TrialState.SCORED]
+    best_parent = max(parents, key=lambda trial: trial.macro or 0.0, default=None)
+    best = sorted(full, key=lambda trial: (-(trial.macro or 0.0), trial.number))[: request.racing.finalists]
+    found = []
+    for spec in request.objective.tasks:
+        theirs = _score(best_parent.scores if best_parent else (), spec.task)
+        ours = [{"number": trial.number, "score": _score(trial.scores, spec.task)} for trial in best]
+        found.append({"task": spec.task, "floor": spec.floor, "best_parent": theirs, "candidates": ours})
+    return found
+
+
+def _score(scores: tuple[Score, ...], task: str) -> float | None:
+    return next((score.value for score in scores if score.task == task), None)
+
+
+def _refinement(step: StepRecord) -> dict[str, Any]:
+    """A refinement's way: where it began, and its loss and score against items."""
+    result = step.result or {}
+    named = {name: step.payload.get(name) for name in ("number", "structure", "granularity")}
+    kept = {name: result.get(name) for name in ("coefficients", "items", "seconds", "ended")}
+    return {**named, **kept, "trajectory": result.get("trajectory", [])}
