@@ -308,7 +308,7 @@ class ArtifactRecord(Noun):
     id: str
     job_id: str | None
     trial_id: str | None
-    kind: str  # "checkpoint" | "report"
+    kind: str  # "checkpoint" | "explain"
     path: str
     weights_digest: str | None = None
     files: tuple[dict[str, Any], ...] = ()
