@@ -183,6 +183,7 @@ class Draw(Noun):
         still = self.mode == "anchored" and self.arm in ("diffusion", "matched-noise") and self.strength == 0.0
         off = bool(self.amounts) and not any(self.amounts)
         none = bool(self.coefficients) and not any(self.coefficients) and self.mode == "anchored"
+        still = still or (self.mode == "anchored" and self.arm == "posterior" and self.tau == 0.0)
         return self.blend == 0.0 or self.rho == 0.0 or still or off or (none and self.arm != "parent-average")
 
     @property

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from core.architectures import architecture_of
+from core.draw_records import pack
 from core.draws import Draw
 from core.errors import LayoutError
 from core.recipe.output import walk
 from core.recipe.resolved import ResolvedRecipe
 from core.selectors import select
+
+
+def record_of(recipe: ResolvedRecipe) -> bytes:
+    """All that reproduces a sampled candidate from its generator and its base, see `core.draw_records`.
+
+    The base is the candidate without its draw, by recipe digest (a bare model counts as its identity recipe).
+
+    Args:
+        recipe: the candidate, with a draw.
+    """
+    assert recipe.generation is not None
+    return pack(recipe.generation, recipe.evolve(generation=None).digest())
 
 
 def checked_draw(draw: Draw | None, around: ResolvedRecipe) -> Draw | None:

@@ -19,12 +19,17 @@ def remarks(recipe: Recipe, resolved: ResolvedRecipe, models: Iterable[Model]) -
         resolved: what it resolves to.
         models: that it is made of.
     """
-    return (*_repeats(recipe, resolved), *_filters(recipe, resolved, models))
+    return (*_repeats(recipe, resolved), *_draws(recipe, resolved), *_filters(recipe, resolved, models))
 
 
 def _repeats(recipe: Recipe, resolved: ResolvedRecipe) -> Iterator[str]:
     if recipe.repeated is not None and len({entry.sources for entry in resolved.layers}) == len(resolved.layers):
         yield "`repeated` has no effect: no layer stands in the stack again."
+
+
+def _draws(recipe: Recipe, resolved: ResolvedRecipe) -> Iterator[str]:
+    if recipe.generation is not None and resolved.generation is None:
+        yield "`generation` has no effect: its strength, blend, radius, amounts or coefficients are 0."
 
 
 def _filters(recipe: Recipe, resolved: ResolvedRecipe, models: Iterable[Model]) -> Iterator[str]:

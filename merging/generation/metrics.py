@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.draws import Draw
 from merging.generation.autoencoder import divergence
-from merging.generation.chunks import pack, unpack
+from merging.generation.chunks import count, pack, unpack
 from merging.generation.dataset import Dataset, batches
 from merging.generation.generator import Generator
 from merging.generation.sampling import change_of
@@ -73,7 +73,7 @@ def _values_error(generator: Generator, data: Dataset, rebuilt: Tensor) -> float
     wrong = size = 0.0
     first = 0
     for entry in data.entries:
-        last = first + len(pack(torch.empty(entry.numel), data.chunk))
+        last = first + count(entry.numel, data.chunk)
         scaling, shown = generator.scaling(entry.name), unpack(data.shown[first:last], entry.numel)
         for one, other in zip(rebuilt[:, first:last], data.chunks[:, first:last], strict=True):
             told = scaling.undo(unpack(one, entry.numel))
@@ -110,7 +110,7 @@ def _sample(generator: Generator, data: Dataset, seed: int) -> Tensor:
     found, taken, first = [], 0, 0
     parameterisation = generator.config.settings.parameterisation
     for entry in data.entries:
-        rows = len(pack(torch.empty(entry.numel), data.chunk))
+        rows = count(entry.numel, data.chunk)
         scaling = generator.scaling(entry.name)
         values = scaling.undo(unpack(data.chunks[0, first : first + rows], entry.numel))
         if parameterisation == "delta":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.architectures import architecture_of
 from core.errors import (
     NonFiniteWeightsError,
     SampleNormError,
@@ -20,8 +21,11 @@ from core.errors import (
     SamplePerplexityError,
     SampleUnchangedError,
 )
+from core.recipe.resolved import ResolvedRecipe
+from core.selectors import select
+from merging.generation.sources import builder
 from merging.reductions import squared_norm
-from merging.sources import largest_magnitude, tensor_bytes
+from merging.sources import Parents, largest_magnitude, tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,30 @@ def check_weights(
     )
     _refuse(found, limits, set(known))
     return found
+
+
+def check_sample(
+    recipe: ResolvedRecipe,
+    tensors: Mapping[str, Tensor],
+    parents: Parents,
+    limits: Limits | None = None,
+    *,
+    known: Iterable[str] = (),
+) -> Validity | None:
+    """As `check_weights`, of a built candidate; None where its recipe has no draw.
+
+    Args:
+        recipe: the candidate.
+        tensors: all of its weights by name, in the storage dtype (`Built.tensors`).
+        parents: the open checkpoints, which its base is built from.
+        limits, known: as in `check_weights`.
+    """
+    if recipe.generation is None:
+        return None
+    architecture, depth = architecture_of(recipe.model_type), len(recipe.layers)
+    chosen = select(tensors, architecture, depth, recipe.generation.selectors)
+    sampled = {each.name: tensors[each.name] for each in chosen if recipe.generation.amount(each.layer, depth)}
+    return check_weights(builder(recipe.evolve(generation=None), parents), sampled, limits, known=known)
 
 
 def check_perplexity(base: float, perplexity: Callable[[], float], limits: Limits | None = None) -> float:

@@ -8,6 +8,8 @@ import pytest
 
 from core import errors
 from core.catalog import catalog
+from core.draws import Draw
+from core.generators import Training
 from core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +47,14 @@ def test_every_method_layout_and_strategy_is_documented():
             assert f"`{param.name}`" in row, (info.name, param.name)
     for info in catalog().strategies:
         assert f"`{info.name}`" in read("docs/jobs.md")
+
+
+def test_every_arm_selector_preset_and_setting_of_weight_generation_is_documented():
+    page = read("docs/weight-generation.md")
+    names = [name for arm in catalog().arms for name in (arm.name, *(param.name for param in arm.params))]
+    names += [*(selector.name for selector in catalog().selectors), *catalog().generator_presets]
+    for name in (*names, *Training.model_fields, *Draw.model_fields.keys() - {"version", "mode"}):
+        assert f"`{name}`" in page, name
 
 
 def test_the_catalogue_is_what_the_registries_say():
