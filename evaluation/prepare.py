@@ -189,7 +189,7 @@ def prepare_with(
     return _prepare(specs, encoder, folders, sampler, kept)
 
 
-def build_requests(task: FileTask) -> list[list[tuple[Any, ...]]]:
+def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
     """The (context, continuation) pairs of every document, in document and choice order, from the harness itself.
 
     Few-shot examples are one stream of draws in document order, so all documents are built at once, by one process,
@@ -211,7 +211,7 @@ def build_requests(task: FileTask) -> list[list[tuple[Any, ...]]]:
     return requests_of(task)
 
 
-def requests_of(task: Any) -> list[list[tuple[Any, ...]]]:
+def requests_of(task: Any) -> list[list[Any]]:
     """The arguments of every request that the harness has built, by document, in document and choice order."""
     # The harness numbers a document's requests by choice; each of them carries (task, document, repeats).
     grouped = groupby(task.instances, key=lambda instance: instance.metadata[1])
@@ -279,7 +279,7 @@ def _trees(documents: list[list[tuple[str, str]]], encoder: Encoder, task: str) 
             yield grow([next(requests) for _ in pairs])
 
 
-def prompts_digest(documents: Sequence[Sequence[tuple[Any, ...]]]) -> str:
+def prompts_digest(documents: Sequence[Sequence[Any]]) -> str:
     """The sha256 over the arguments of every request, in order."""
     hashed = hashlib.sha256()
     for pairs in documents:
