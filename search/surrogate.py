@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 CLIP = 0.15
 #: Conditioning costs the cube of its number: beyond this many results the most telling ones are kept.
 KEPT = 240
+#: Standard deviation of the score that a failure stands for, in spreads of all scores.
+DOUBT = 0.3
 #: Pseudo-results with which a structure's level and spread are drawn towards those of all.
 SHRINK = 2.0
 #: Spread of scores (as shares) where none is to be seen.
@@ -194,7 +196,7 @@ def gather(cubes: Cubes, pasts: Sequence[Past]) -> list[Seen]:
             worst, spread = floor or (0.0, 0.0)
             seen.points.append(point)
             seen.scores.append(max(past.score, worst) if past.score is not None else worst)
-            seen.noise.append(past.variance if not failed else spread**2)
+            seen.noise.append(past.variance if not failed else (DOUBT * spread) ** 2)
             seen.numbers.append(past.number)
             seen.told.append(not failed)
     return found

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from studies import merges, space, toy
+from studies import LAYOUT, MERGE, SAMPLES, merges, space, toy
 
 from search.strategies import strategies
 from search.study import Proposer
@@ -20,6 +20,8 @@ SPACES = {
         "ties", params={"weight": {"low": 0.01, "high": 1.0, "log": True}, "density": {"low": 0.5, "high": 0.5}}
     ),
     "layouts alone": space({"family": "layout", "presets": ["dus", "idus"], "sources": ["a", "b", "c"]}),
+    "samples alone": space(SAMPLES),
+    "samples beside merges and layouts": space(MERGE, LAYOUT, SAMPLES | {"subspace": 0, "radius": False}),
 }
 
 
