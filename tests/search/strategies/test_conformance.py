@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from studies import LAYOUT, MERGE, SAMPLES, merges, space, toy
 
 from search.strategies import strategies
@@ -19,6 +22,7 @@ SPACES = {
     "log scale and a fixed value": merges(
         "ties", params={"weight": {"low": 0.01, "high": 1.0, "log": True}, "density": {"low": 0.5, "high": 0.5}}
     ),
+    "two layer groups": merges("slerp", "ties", sources=["a", "b"], layer_groups=2),
     "layouts alone": space({"family": "layout", "presets": ["dus", "idus"], "sources": ["a", "b", "c"]}),
     "samples alone": space(SAMPLES),
     "samples beside merges and layouts": space(MERGE, LAYOUT, SAMPLES | {"subspace": 0, "radius": False}),
@@ -30,8 +34,8 @@ def name(request) -> str:
     return request.param
 
 
-def study(name: str, compiled, seed: int = 3) -> Proposer:
-    return Proposer(compiled, name, study_name="job_1", seed=seed)
+def study(name: str, compiled, seed: int = 3, storage=None) -> Proposer:
+    return Proposer(compiled, name, study_name="job_1", seed=seed, storage=storage)
 
 
 def finish(proposer: Proposer, proposal) -> None:
@@ -40,9 +44,9 @@ def finish(proposer: Proposer, proposal) -> None:
     if kind == 1:
         proposer.tell_failed(proposal.number)
     elif kind == 2:
-        proposer.tell_stopped(proposal.number, score, 150)
+        proposer.tell_stopped(proposal.number, score, 150, variance=1e-3)
     else:
-        proposer.tell_scored(proposal.number, score, items=900)
+        proposer.tell_scored(proposal.number, score, items=900, variance=1e-4)
 
 
 @pytest.mark.parametrize("kind", sorted(SPACES))
@@ -103,6 +107,57 @@ def test_the_order_in_which_candidates_finish_does_not_matter(name):
                 finish(proposer, proposal)
         found.append(proposer.ask().values)
     assert found[0] == found[1]
+
+
+RESUME = """
+import json, sys
+sys.path.insert(0, {folder!r})
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from studies import space
+from search.strategies import strategies
+from search.study import Proposer
+found = {{}}
+for name in strategies():
+    storage = JournalStorage(JournalFileBackend({files!r} + "/" + name))
+    proposer = Proposer(space(), name, study_name="job_1", seed=3, storage=storage)
+    found[name] = [proposer.ask().values for _ in range(2)]
+print(json.dumps(found))
+"""
+
+
+def journal(path: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory) -> tuple[dict, dict]:
+    """Two proposals of every strategy in mid-study, eight under way: by who has asked all along, and by another."""
+    kept, copies = tmp_path_factory.mktemp("kept"), tmp_path_factory.mktemp("copies")
+    found = {}
+    for name in strategies():
+        proposer = study(name, space(), storage=journal(kept / name))
+        for _ in range(20):
+            finish(proposer, proposer.ask())
+        under_way = [proposer.ask() for _ in range(8)]
+        proposer.tell_failed(under_way[3].number)
+        shutil.copy(kept / name, copies / name)
+        found[name] = [proposer.ask().values for _ in range(2)]
+    script = RESUME.format(folder=str(Path(__file__).parents[1]), files=str(copies))
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return found, json.loads(run.stdout)
+
+
+def test_a_fresh_process_goes_on_in_mid_study_as_if_nothing_had_happened(name, resumed):
+    warm, fresh = resumed
+    assert fresh[name] == warm[name]
 
 
 REPLAY = """
