@@ -28,7 +28,7 @@ def rung_sizes(racing: Racing, search_items: Sequence[int]) -> tuple[int, ...]:
 
 
 def adapted(rungs: Sequence[int], search_items: Sequence[int], kappa: float) -> tuple[int, ...]:
-    """The rungs without those on which scoring is cheap beside building: the first takes at least a third of a build.
+    """The rungs, the first of them raised until it takes at least a third of a build: less is cheap beside building.
 
     Args:
         rungs: items per task, rising.
@@ -36,12 +36,17 @@ def adapted(rungs: Sequence[int], search_items: Sequence[int], kappa: float) -> 
         kappa: what building a candidate costs, in items.
 
     Returns:
-        The rungs that stay; the last always does.
+        The rungs that are large enough; before them one of just that size, unless the first of them is near it. The
+        last always stays.
     """
-    left = list(rungs)
-    while len(left) > 1 and 3 * items_of(left[0], search_items) < kappa:
-        del left[0]
-    return tuple(left)
+    least = next((size for size in range(1, rungs[-1]) if 3 * items_of(size, search_items) >= kappa), rungs[-1])
+    left = [size for size in rungs if size >= least]
+    between = least > rungs[0] and left[0] > NEAR * least
+    return (least, *left) if between else tuple(left)
+
+
+#: Two rungs nearer than this are as good as one.
+NEAR = 1.5
 
 
 def items_of(rung: int, search_items: Sequence[int]) -> int:

@@ -178,6 +178,43 @@ def shown_p(p: float) -> str:
     return f"p = {p:.2g}" if p >= 1e-12 else "p < 1e-12"
 
 
+@dataclass(frozen=True, slots=True)
+class FloorTest:
+    """Whether a loss stays above a floor, in percentage points.
+
+    Attributes:
+        points: the difference as observed.
+        low: one-sided lower bound of the difference (adjusted, see the module).
+        p_one_sided: of the loss being at least the floor.
+        kept: `proven` that the loss is smaller, `broken` if it is proven to be larger, else `open`.
+    """
+
+    points: float
+    low: float
+    p_one_sided: float
+    kept: Literal["proven", "open", "broken"]
+
+
+def floor_test(difference: PairedDifference, floor: float, *, alpha: float = ALPHA) -> FloorTest:
+    """Test a task's difference against the most that may be lost on it.
+
+    Args:
+        difference: of winner and reference.
+        floor: percentage points that may be lost, at least 0.
+        alpha: one-sided level.
+    """
+    centre, variance = difference.adjusted
+    error = math.sqrt(variance)
+    z = (centre + floor / 100) / error
+    p = _tail(z)
+    return FloorTest(
+        points=100 * difference.mean,
+        low=max(-100.0, 100 * (centre - _NORMAL.inv_cdf(1 - alpha) * error)),
+        p_one_sided=p,
+        kept="proven" if p <= alpha else "broken" if _tail(-z) <= alpha else "open",
+    )
+
+
 def fixed_sequence(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[bool, ...]:
     """Which hypotheses are rejected when they are tested in order, each at full alpha, until the first that is not.
 

@@ -56,6 +56,29 @@ def side_of(text: str) -> Side:
     return "search" if first < 128 else "heldout"
 
 
+#: What an item is for: found by (search), proved on (held-out), or kept back for one last look.
+Part = Literal["search", "heldout", "final"]
+
+
+def part_of(content: TaskContent, part: Part, final_split: float) -> tuple[int, ...]:
+    """Canonical numbers of one part, ascending: the held-out side is split in two where some of it is kept back.
+
+    Which items are kept back depends on the documents alone, so that all jobs that keep back a share keep the same.
+
+    Args:
+        content: the task.
+        part: which.
+        final_split: share of the held-out side that is kept back; at least one item of two stays on either side.
+    """
+    if part == "search":
+        return content.side("search")
+    heldout = content.side("heldout")
+    shuffled = sorted(heldout, key=lambda n: hashlib.sha256(f"final:{content.content_digest}:{n}".encode()).digest())
+    kept = min(max(round(final_split * len(heldout)), 1), len(heldout) - 1) if final_split > 0 else 0
+    final = set(shuffled[:kept])
+    return tuple(n for n in heldout if (n in final) == (part == "final"))
+
+
 def order(seed: int, task_digest: str, numbers: Sequence[int]) -> tuple[int, ...]:
     """The study's one order of a task's items (a seeded shuffle; file order is never used).
 

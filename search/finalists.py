@@ -1,19 +1,22 @@
 """Who goes to the confirmation, and whom they must beat. Decided on search items alone, before held-out is opened.
 
 The highest of many noisy scores is high by luck as well as by merit, so candidates are ranked by what they are likely
-to be worth (`Posterior`), and that is what is claimed for the first of them.
+to be worth (`posterior`), and that is what is claimed for the first of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, variance
 from typing import NamedTuple
 
 from core.objective import TaskSpec
 from core.records import Score, TrialRecord
+from core.space import SearchSpace
 from core.states import TrialState
+from search.past import of_rows
+from search.surrogate import posterior_of
 
 #: `TrialRecord.origin` of a model as it is.
 PARENT = "parent"
@@ -24,10 +27,6 @@ class Estimate(NamedTuple):
 
     mean: float
     sd: float
-
-
-#: Estimates by the number of the trial, from all trials of a study; it may leave some out.
-Posterior = Callable[[Sequence[TrialRecord]], Mapping[int, Estimate]]
 
 
 class BelowFloor(NamedTuple):
@@ -78,6 +77,16 @@ def best_parent(trials: Sequence[TrialRecord]) -> TrialRecord:
     if not parents:
         raise ValueError("no parent has been scored on all search items: score the parents before confirming")
     return min(parents, key=lambda trial: (-(trial.macro or 0.0), trial.number))
+
+
+def posterior(space: SearchSpace, trials: Sequence[TrialRecord]) -> dict[int, Estimate]:
+    """What fully scored candidates are likely to be worth, by the number of the trial.
+
+    The surrogate over all scores says, stopped candidates included, whatever strategy proposed them; of candidates
+    that it does not know, `shrunk`.
+    """
+    known = posterior_of(space, of_rows(trials))
+    return {number: Estimate(*known.get(number, own)) for number, own in shrunk(trials).items()}
 
 
 def shrunk(trials: Sequence[TrialRecord]) -> dict[int, Estimate]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
+
+from core.records import TrialRecord
+from core.states import TrialState
 
 State = Literal["complete", "stopped", "running", "failed"]
 
@@ -17,6 +21,8 @@ _STATES: dict[OptunaState, State] = {
     OptunaState.RUNNING: "running",
     OptunaState.FAIL: "failed",
 }
+
+_ROWS: dict[TrialState, State] = {TrialState.SCORED: "complete", TrialState.STOPPED: "stopped"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,17 @@ def past(study: optuna.Study) -> list[Past]:
     """All trials but those that wait in the queue, by number."""
     found = study.get_trials(deepcopy=False, states=tuple(_STATES))
     return [_read(trial) for trial in sorted(found, key=lambda trial: trial.number)]
+
+
+def of_rows(rows: Iterable[TrialRecord]) -> list[Past]:
+    """Our own rows with values and a score, under their numbers in the job."""
+    found = []
+    for row in rows:
+        state = _ROWS.get(row.state)
+        if state is not None and row.values is not None and (heard := row.last_heard) is not None:
+            values = dict(row.values)
+            found.append(Past(row.number, state, values, heard.score, heard.variance, heard.items))
+    return found
 
 
 def _read(trial: FrozenTrial) -> Past:

@@ -12,7 +12,7 @@ from api import svg
 from api.access import Reading, SettingsIn
 from api.details import detail_of
 from api.pages import pictures
-from api.pages.verdict import tell
+from api.pages.verdict import beside, tell
 from api.progress import leading
 from api.schemas.failures import FailureOut
 from api.schemas.trials import TrialOut
@@ -52,6 +52,7 @@ def _content(s: ReadSession, settings: Settings, job_id: str) -> dict[str, Any]:
         "detail": detail_of(s, job, every),
         "state": "".join(noun.model_dump_json() for noun in (job, *every, *kept)),
         "told": tell(job.verdict) if job.verdict else None,
+        "beside": beside(job.verdict) if job.verdict else [],
         "failure": FailureOut.of(job.failure),
         "charts": _charts(job, every, colours),
         "colours": colours,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,57 @@ def tell(verdict: Mapping[str, Any]) -> Told:
     body = f"{who} answered the same questions, none of which the search had seen: {interval}, {level}."
     why = str(verdict.get("reason") or "")
     return Told(headline, f"{why[:1].upper()}{why[1:]}." if why else "" if alone else body, TONES.get(kind, "plain"))
+
+
+def beside(verdict: Mapping[str, Any]) -> list[str]:
+    """What stands beside the verdict, a sentence each: the claim, floors, the last look, contamination."""
+    return [
+        *_claim(verdict),
+        *_floors(verdict),
+        *_last_look(verdict.get("final")),
+        *_contamination(verdict.get("contamination") or ()),
+    ]
+
+
+def _claim(verdict: Mapping[str, Any]) -> list[str]:
+    claimed, winner = verdict.get("claimed"), verdict["winner"]
+    if not claimed:
+        return []
+    spread = f" ± {claimed['sd']:.1f}" if claimed["sd"] else ""
+    raw = f", scored {100 * winner['macro_search']:.1f} %" if winner.get("macro_search") is not None else ""
+    return [
+        f"Before the proof it was believed to be worth {claimed['points']:.1f}{spread} % ({claimed['by']}{raw} on "
+        "search items; optimistic)."
+    ]
+
+
+def _floors(verdict: Mapping[str, Any]) -> list[str]:
+    words = {"proven": "kept, proven", "open": "neither proven nor broken", "broken": "broken, proven"}
+    told = [
+        f"Floor of {floor['floor']:g} points on {floor['task']}: {words[floor['kept']]} "
+        f"({signed(floor['points'])} points, at least {signed(floor['low'])})."
+        for floor in verdict.get("floors") or ()
+    ]
+    skipped = len(verdict.get("below_floor") or ())
+    if skipped:
+        told.append(f"Candidates skipped as they lost more than a floor allows on search items: {skipped}.")
+    return told
+
+
+def _last_look(final: Mapping[str, Any] | None) -> list[str]:
+    if not final:
+        return []
+    if "points" not in final:
+        return [f"What was kept back could not be read: {final['message']}."]
+    interval = f"95 % interval {signed(final['low'])} to {signed(final['high'])}"
+    return [f"On {final['items']} items kept back and read once: {signed(final['points'])} points, {interval}."]
+
+
+def _contamination(parents: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not parents:
+        return []
+    gaps = ", ".join(f"{p['label']} {signed(p['gap'])} ± {p['stderr']:.1f}" for p in parents)
+    return [f"Search minus held-out accuracy of the parents, in points: {gaps}. A gap far beyond its error is suspect."]
 
 
 def signed(points: float) -> str:

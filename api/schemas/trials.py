@@ -67,6 +67,14 @@ class TrialOut(BaseModel):
         )
 
 
+class HeardOut(BaseModel):
+    """A score as the sampler hears it: against the study's reference, item by item, from smoothed margins."""
+
+    items: int = Field(description="Per task.")
+    score: float = Field(description="A share; close to accuracy, but smoothed.")
+    sd: float = Field(description="By the items it rests on.")
+
+
 class TrialDetail(TrialOut):
     """A trial with everything that decides its bytes and everything known of how it was scored."""
 
@@ -75,6 +83,7 @@ class TrialDetail(TrialOut):
     resolved: ResolvedRecipe = Field(description="The complete form: one value for every tensor.")
     recipe_digest: str
     weights_digest: str | None
+    heard: tuple[HeardOut, ...] = Field(description="What it was raced by, rung by rung, and told by in the end.")
     provenance: dict[str, Any]
     artifacts: tuple[str, ...] = Field(description="Checkpoints exported from it.")
 
@@ -88,6 +97,7 @@ class TrialDetail(TrialOut):
             resolved=trial.resolved,
             recipe_digest=trial.recipe_digest,
             weights_digest=trial.weights_digest,
+            heard=tuple(HeardOut(items=h.items, score=h.score, sd=h.variance**0.5) for h in trial.heard),
             provenance=trial.provenance,
             artifacts=artifacts,
         )

@@ -156,6 +156,12 @@ def happened(kind: str, payload: Json) -> str:
             return f"candidate #{payload.get('number')} {payload.get('state')}{score}"
         case "trial_target":
             return f"candidate #{payload.get('number')} goes on to {payload.get('target_items')} items a task"
+        case "reference":
+            return f"everybody is compared with {payload.get('label')}: {payload.get('reason')}"
+        case "rungs":
+            sizes = ", ".join(map(str, payload.get("rungs") or ()))
+            cost = f"a build costs {payload['kappa']:,.0f} items; " if payload.get("kappa") is not None else ""
+            return f"{cost}rungs of {sizes} items a task: {payload.get('reason')}"
         case "finalists":
             return f"{len(payload.get('ranked') or ())} finalists ranked, held-out items are opened"
     return " ".join([kind, *(f"{name}={value}" for name, value in payload.items() if value not in (None, ""))])

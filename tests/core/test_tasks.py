@@ -1,5 +1,5 @@
 from core.outcomes import bitmap
-from core.tasks import TaskContent, order, side_of
+from core.tasks import TaskContent, order, part_of, side_of
 
 
 def test_the_default_split_halves_and_ignores_case_and_punctuation():
@@ -30,3 +30,30 @@ def test_an_order_is_a_seeded_shuffle_that_does_not_depend_on_what_else_is_order
     assert first != order(2, "digest", numbers) and first != order(1, "other", numbers)
     kept = [n for n in first if n < 100]
     assert order(1, "digest", numbers[:100]) == tuple(kept)
+
+
+def test_what_is_kept_back_is_a_share_of_the_held_out_side_and_the_same_for_every_job():
+    content = TaskContent(
+        name="t",
+        version="1",
+        content_digest="d",
+        documents=100,
+        search=bitmap(range(60), 100).hex(),
+        metrics=("acc",),
+        has_fewshot=True,
+    )
+    assert part_of(content, "search", 0.5) == tuple(range(60))
+    assert part_of(content, "heldout", 0.0) == tuple(range(60, 100)) and part_of(content, "final", 0.0) == ()
+    held, final = part_of(content, "heldout", 0.25), part_of(content, "final", 0.25)
+    assert len(final) == 10 and sorted(held + final) == list(range(60, 100))
+    assert final != tuple(range(60, 70)) and final == tuple(sorted(final))
+    # A larger share keeps back the same ones and more.
+    assert set(final) < set(part_of(content, "final", 0.5))
+    assert len(part_of(content, "final", 0.001)) == 1
+
+
+def test_of_a_single_held_out_item_nothing_is_kept_back():
+    content = TaskContent(
+        name="t", version="1", content_digest="d", documents=2, search="01", metrics=("acc",), has_fewshot=False
+    )
+    assert part_of(content, "heldout", 0.9) == (1,) and part_of(content, "final", 0.9) == ()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from search.scores import paired, smooth
+from search.scores import paired, plain, smooth
 
 
 def test_a_margin_is_smoothed_by_a_quarter_of_the_median_distance():
@@ -60,3 +60,11 @@ def test_what_does_not_fit_together_is_refused():
         paired([np.ones(3)], [np.ones(2)], [1.0])
     with pytest.raises(ValueError, match="score the reference"):
         paired([np.ones(0)], [np.ones(2)], [1.0])
+
+
+def test_plain_scores_are_shares_with_their_binomial_variance():
+    found = plain([np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0])], [0.25, 0.75])
+    assert found.score == pytest.approx(0.25 * 0.75 + 0.75 * 0.5)
+    # p (1 - p) / (n - 1): 0.75 * 0.25 / 3 and 0.5 * 0.5 / 1.
+    assert found.variance == pytest.approx(0.25**2 * 0.0625 + 0.75**2 * 0.25)
+    assert (found.items, found.tasks) == (6, (0.75, 0.5))

@@ -7,45 +7,79 @@ from itertools import takewhile
 from typing import Any
 
 from core.outcomes import Outcomes
-from core.records import Failure, JobRecord, Score, StepKind, TrialRecord
+from core.records import Failure, JobRecord, Score, StepKind, StepRecord, TrialRecord
 from core.settings import Settings
 from core.states import JobState, StepState
 from core.statistics import Verdict, confirm
-from search.finalists import best_parent, finalists
+from core.tasks import Part, part_of
+from search.finalists import PARENT, best_parent, finalists, posterior
 from store import events, jobs, outcomes, steps, tasks, trials
 from store.session import ReadSession, Session
-from workers.phases import exporting
-from workers.phases.study import job_device
+from workers.phases import annex, exporting, hearing
+from workers.phases.study import Search, job_device
+
+#: Payload of a step that reads what was kept back of the held-out items.
+FINAL = {"part": "final"}
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     """Rank, remember the ranking, and order the reading of held-out items for finalists and parents."""
-    every = trials.of_job(session, job.id)
-    ranked = finalists([t for t in every if t.origin != "parent"], job.request.racing.finalists)
-    parents = [trial for trial in every if trial.origin == "parent"]
-    reference = best_parent(parents)
+    every, search = trials.of_job(session, job.id), Search.of(session, job)
+    parents = [trial for trial in every if trial.origin == PARENT]
+    best = best_parent(parents)
+    kept, below = annex.split_by_floors(every, best, job.request.objective.tasks)
+    estimates = posterior(search.space, every) if search.strategy.recommends == "posterior" else None
+    ranked = finalists(kept, job.request.racing.finalists, estimates)
     jobs.move(session, job.id, JobState.CONFIRMING)
-    events.append(session, job.id, "finalists", {"ranked": [t.id for t in ranked], "reference": reference.id})
-    device = job_device(session, job)
+    payload: dict[str, Any] = {
+        "ranked": [trial.id for trial in ranked],
+        "reference": best.id,
+        "claimed": annex.claims(ranked, estimates, hearing.reference(session, search, trials.briefs(session, job.id))),
+    }
+    if below:
+        payload["below_floor"] = below
+    events.append(session, job.id, "finalists", payload)
     for trial in (*ranked, *parents):
-        steps.add(session, StepKind.CONFIRM, device, job_id=job.id, trial_id=trial.id)
+        steps.add(session, StepKind.CONFIRM, search.device, job_id=job.id, trial_id=trial.id)
 
 
 def look(session: Session, settings: Settings, job: JobRecord) -> None:
-    """Once everything is read: the verdict, and what follows from it.
+    """Once everything is read: the verdict, what was kept back for a proven gain, and what follows from it.
 
     The job fails if the reference could not be read. Anybody else who could not is recorded in the verdict.
     """
     readings = steps.of_job(session, job.id, kinds=(StepKind.CONFIRM,))
     if any(not step.state.final for step in readings):
         return
-    lost = Failure(code="internal", message="a confirmation failed")
-    failures = {str(step.trial_id): step.failure or lost for step in readings if step.state is not StepState.DONE}
+    last = [step for step in readings if step.payload.get("part") == "final"]
     ranked, reference = _ranking(session, job)
+    if last:
+        assert job.verdict is not None
+        final = _last_look(session, job, reference, _failures(last))
+        _end(session, job, {**job.verdict, "final": final, "heldout_reads": _reads(session, job)})
+        return
+    failures = _failures(readings)
     if reference.id in failures:
         jobs.fail(session, job.id, failures[reference.id])
         return
     verdict = _verdict(session, job, ranked, reference, failures)
+    if verdict["verdict"] != "gain" or job.request.confirmation.final_split == 0:
+        _end(session, job, verdict)
+        return
+    jobs.set_verdict(session, job.id, verdict)
+    for trial_id in (verdict["winner"]["trial_id"], reference.id):
+        device = job_device(session, job)
+        steps.add(session, StepKind.CONFIRM, device, job_id=job.id, trial_id=trial_id, payload=dict(FINAL))
+
+
+def _failures(readings: Sequence[StepRecord]) -> dict[str, Failure]:
+    """Trials that could not be read, and why."""
+    lost = Failure(code="internal", message="a confirmation failed")
+    return {str(step.trial_id): step.failure or lost for step in readings if step.state is not StepState.DONE}
+
+
+def _end(session: Session, job: JobRecord, verdict: dict[str, Any]) -> None:
+    """Write the verdict down and go on to the export that the job wants."""
     jobs.set_verdict(session, job.id, verdict)
     wanted = job.request.export.when
     if wanted == "always" or (wanted == "gain" and verdict["verdict"] == "gain"):
@@ -54,10 +88,27 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
         jobs.move(session, job.id, JobState.SUCCEEDED)
 
 
+def _last_look(
+    session: ReadSession, job: JobRecord, reference: TrialRecord, failures: Mapping[str, Failure]
+) -> dict[str, Any]:
+    """The winner on what was kept back; the verdict stands, whatever it says."""
+    assert job.verdict is not None
+    winner = trials.get(session, job.verdict["winner"]["trial_id"])
+    failed = next(iter(failures.values()), None)
+    if failed is not None:
+        return {"code": failed.code, "message": failed.message}
+    ours, theirs = (_heldout(session, job, trial, "final") for trial in (winner, reference))
+    return annex.last_look(ours, theirs, job.request.objective.shares)
+
+
 def _ranking(session: ReadSession, job: JobRecord) -> tuple[list[TrialRecord], TrialRecord]:
     """The ranking as it was written down before held-out items were read."""
-    noted = next(e for e in events.of_kind(session, job.id, "finalists"))
-    return [trials.get(session, i) for i in noted.payload["ranked"]], trials.get(session, noted.payload["reference"])
+    noted = _noted(session, job)
+    return [trials.get(session, i) for i in noted["ranked"]], trials.get(session, noted["reference"])
+
+
+def _noted(session: ReadSession, job: JobRecord) -> dict[str, Any]:
+    return events.of_kind(session, job.id, "finalists")[0].payload
 
 
 def _verdict(
@@ -76,14 +127,28 @@ def _verdict(
     )
     found = cut_off(found, [trial.id for trial in ranked])
     lost = [trials.get(session, id) for id in failures]
+    ids = [trial.id for trial in trials.briefs(session, job.id) if trial.origin == PARENT]
+    parents = trials.some(session, ids)
+    verdict, noted = told(found, job, read, reference, _reads(session, job)), _noted(session, job)
     return {
-        **told(found, job, read, reference, _reads(session, job)),
+        **verdict,
+        "claimed": noted.get("claimed", {}).get(verdict["winner"]["trial_id"]),
+        "floors": _floors(session, job, read, reference) if found.comparisons else [],
+        "below_floor": noted.get("below_floor", []),
+        "contamination": annex.contamination(parents, job.request.objective.shares),
         "failed": [
             {"trial_id": t.id, "number": t.number, "code": failures[t.id].code, "message": failures[t.id].message}
             for t in sorted(lost, key=lambda trial: trial.number)
         ],
-        "reason": _reason(ranked, failures),
+        "reason": _reason(ranked, failures, noted.get("below_floor", [])),
     }
+
+
+def _floors(
+    session: ReadSession, job: JobRecord, read: Sequence[TrialRecord], reference: TrialRecord
+) -> list[dict[str, Any]]:
+    ours, theirs = (_heldout(session, job, trial) for trial in (read[0], reference))
+    return annex.floors(ours, theirs, job.request.objective.tasks)
 
 
 def cut_off(found: Verdict, ranked: Sequence[str]) -> Verdict:
@@ -100,20 +165,23 @@ def cut_off(found: Verdict, ranked: Sequence[str]) -> Verdict:
     return found.evolve(comparisons=comparisons)
 
 
-def _reason(ranked: Sequence[TrialRecord], failures: Mapping[str, Failure]) -> str | None:
+def _reason(ranked: Sequence[TrialRecord], failures: Mapping[str, Failure], below: Sequence[Any]) -> str | None:
     """Why there is no comparison, if so."""
     if not ranked:
-        return "no candidate was scored in full"
+        return (
+            "every candidate lost more on a task than its floor allows" if below else "no candidate was scored in full"
+        )
     if (failure := failures.get(ranked[0].id)) is None:
         return None
     return f"the first-ranked candidate, number {ranked[0].number}, could not be read: {failure.message}"
 
 
-def _heldout(session: ReadSession, job: JobRecord, trial: TrialRecord) -> list[Outcomes]:
-    """A candidate's held-out outcomes, task by task."""
+def _heldout(session: ReadSession, job: JobRecord, trial: TrialRecord, part: Part = "heldout") -> list[Outcomes]:
+    """A candidate's outcomes on held-out items, or on what was kept back of them, task by task."""
     read = []
     for spec in job.request.objective.tasks:
-        numbers = tasks.get(session, spec.task, job.contents[spec.task]).side("heldout")
+        content = tasks.get(session, spec.task, job.contents[spec.task])
+        numbers = part_of(content, part, job.request.confirmation.final_split)
         read.append(outcomes.load(session, trial.recipe_digest, job.fingerprints[spec.task]).select(numbers))
     return read
 

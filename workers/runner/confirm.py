@@ -1,4 +1,4 @@
-"""Score a finalist or a parent on the held-out items, and take the digest of its weights while they are in place."""
+"""Score a finalist or a parent on held-out items, and take the digest of its weights while they are in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPENED = "heldout_opened"
 
 
 def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
-    """Read the held-out set once for this candidate; reads are counted.
+    """Read the held-out set, or the part of it that was kept back, once for this candidate; reads are counted.
 
     Raises:
         CancelledError, LeaseLostError: the step is no longer ours.
@@ -26,10 +26,12 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     digest = weights_digest(candidate.built)
     candidate.fingerprints()  # What must not be scored here is refused before it counts as read.
     _open(bench, step, job)
-    scored = candidate.score("heldout", None)
+    last = step.payload.get("part") == "final"
+    scored = candidate.score("final" if last else "heldout", None)
     with bench.database.transaction() as session:
         steps.guard(session, step.id, step.fence)
-        trials.record_heldout(session, trial.id, scored.scores(), scored.macro(), weights_digest=digest)
+        if not last:
+            trials.record_heldout(session, trial.id, scored.scores(), scored.macro(), weights_digest=digest)
         steps.finish(session, step.id, step.fence, {"items": scored.fresh})
         steps.ensure_advance(session, job.id)
 

@@ -13,8 +13,8 @@ from core.objective import TaskSpec
 from core.outcomes import Outcomes
 from core.recipe import ResolvedRecipe
 from core.records import JobRecord, Score, StepRecord
-from core.statistics import mean, stderr
-from core.tasks import Side, order
+from core.scores import macro_of, score_of
+from core.tasks import Part, order, part_of
 from evaluation.scorer import Layers, Scorer
 from merging.resident import Built
 from store import jobs, outcomes, steps
@@ -65,8 +65,8 @@ class Candidate:
         """What the candidate is made of."""
         return Layers(self.recipe.embed_key(), self.built.layer_keys)
 
-    def score(self, side: Side, items: int | None) -> Scored:
-        """Score on the first `items` documents per task of one side (None: all) along the study's order.
+    def score(self, part: Part, items: int | None) -> Scored:
+        """Score on the first `items` documents per task of one part (None: all) along the study's order.
 
         Raises:
             CancelledError, LeaseLostError: the step is no longer ours; committed blocks stand.
@@ -74,16 +74,17 @@ class Candidate:
         fingerprints = self.fingerprints()
         found, fresh = [], 0
         for spec in self.job.request.objective.tasks:
-            numbers = self.numbers(spec, side)[:items]
-            have, new = self._complete(spec, fingerprints[spec.task], numbers, side)
+            numbers = self.numbers(spec, part)[:items]
+            have, new = self._complete(spec, fingerprints[spec.task], numbers, part)
             found.append((spec, numbers, have.select(numbers)))
             fresh += new
         return Scored(self.job, tuple(found), fresh)
 
-    def numbers(self, spec: TaskSpec, side: Side) -> tuple[int, ...]:
-        """The documents of one side in the study's order."""
+    def numbers(self, spec: TaskSpec, part: Part) -> tuple[int, ...]:
+        """The documents of one part in the study's order."""
         content = self.scorer.prepared.tasks[spec.task].content
-        return order(self.job.request.seed, content.content_digest, content.side(side))
+        numbers = part_of(content, part, self.job.request.confirmation.final_split)
+        return order(self.job.request.seed, content.content_digest, numbers)
 
     def fingerprints(self) -> dict[str, str]:
         """This runner's fingerprints, which must be those the job began with.
@@ -109,7 +110,7 @@ class Candidate:
             )
         return mine
 
-    def _complete(self, spec: TaskSpec, fingerprint: str, numbers: Sequence[int], side: Side) -> tuple[Outcomes, int]:
+    def _complete(self, spec: TaskSpec, fingerprint: str, numbers: Sequence[int], part: Part) -> tuple[Outcomes, int]:
         """Stored outcomes plus freshly scored ones; every block is committed as it comes."""
         content = self.scorer.prepared.tasks[spec.task].content
         with self.bench.database.reading() as session:
@@ -128,7 +129,7 @@ class Candidate:
                     documents=content.documents,
                     outcomes=block,
                 )
-                if side == "search":
+                if part == "search":
                     jobs.count(session, self.job.id, items=len(fresh))
 
         if missing:
@@ -145,22 +146,6 @@ class Candidate:
             with self.bench.database.reading() as session:
                 have = outcomes.load(session, self.recipe_digest, fingerprint)
         return have, len(missing)
-
-
-def score_of(spec: TaskSpec, results: Outcomes) -> Score:
-    """The mean of correctness with its standard error."""
-    return Score(
-        task=spec.task,
-        metric=spec.metric_name,
-        value=mean(results.correct),
-        stderr=stderr(results.correct),
-        n=len(results),
-    )
-
-
-def macro_of(scores: Sequence[Score], shares: Sequence[float]) -> float:
-    """The weighted mean over tasks."""
-    return sum(share * score.value for share, score in zip(shares, scores, strict=True))
 
 
 def place(

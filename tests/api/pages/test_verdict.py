@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.pages.verdict import p_value, signed, tell
+from api.pages.verdict import beside, p_value, signed, tell
 
 
 def verdict(kind: str, points: float, p: float, **winner) -> dict:
@@ -57,3 +57,36 @@ def test_points_have_a_sign(value, text):
 
 def test_small_p_values_are_bounds():
     assert (p_value(0.0004), p_value(0.0251)) == ("less than 0.001", "0.025")
+
+
+def test_what_stands_beside_a_verdict_is_told_in_a_sentence_each():
+    full = {
+        **verdict("gain", 3.1, 0.003, macro_search=0.652),
+        "claimed": {"points": 64.04, "sd": 0.52, "by": "posterior mean"},
+        "floors": [{"task": "arc_easy", "floor": 2.0, "points": -0.5, "low": -1.9, "p": 0.02, "kept": "proven"}],
+        "below_floor": [{"trial_id": "t9", "number": 9, "tasks": []}],
+        "final": {"points": 2.5, "low": 0.4, "high": 4.6, "p": 0.01, "items": 900},
+        "contamination": [
+            {"label": "maths", "gap": 7.2, "stderr": 1.1},
+            {"label": "code", "gap": -0.3, "stderr": 1.2},
+        ],
+    }
+    assert beside(full) == [
+        "Before the proof it was believed to be worth 64.0 ± 0.5 % (posterior mean, scored 65.2 % on search items; "
+        "optimistic).",
+        "Floor of 2 points on arc_easy: kept, proven (−0.5 points, at least −1.9).",
+        "Candidates skipped as they lost more than a floor allows on search items: 1.",
+        "On 900 items kept back and read once: +2.5 points, 95 % interval +0.4 to +4.6.",
+        "Search minus held-out accuracy of the parents, in points: maths +7.2 ± 1.1, code −0.3 ± 1.2. A gap far beyond "
+        "its error is suspect.",
+    ]
+
+
+def test_older_verdicts_have_nothing_beside_them():
+    assert beside(verdict("gain", 3.1, 0.003)) == []
+
+
+def test_a_last_look_that_failed_says_why():
+    assert beside({**verdict("gain", 3.1, 0.003), "final": {"code": "out_of_memory", "message": "no room"}}) == [
+        "What was kept back could not be read: no room."
+    ]

@@ -60,6 +60,17 @@ def test_the_panel_shows_state_budget_best_and_the_last_events() -> None:
         ("job_state", {"state": "confirming"}, "job confirming"),
         ("trial_state", {"state": "running", "number": 3, "macro": None}, "candidate #3 running"),
         ("trial_target", {"number": 3, "target_items": 200}, "candidate #3 goes on to 200 items a task"),
+        (
+            "reference",
+            {"label": "uniform linear", "recipe_digest": "d", "reason": "the study's first uniform merge"},
+            "everybody is compared with uniform linear: the study's first uniform merge",
+        ),
+        (
+            "rungs",
+            {"kappa": 812.4, "rungs": [200, 1000], "reason": "it pays"},
+            "a build costs 812 items; rungs of 200, 1000 items a task: it pays",
+        ),
+        ("rungs", {"kappa": None, "rungs": [50], "reason": "as asked"}, "rungs of 50 items a task: as asked"),
         ("finalists", {"ranked": ["a", "b"]}, "2 finalists ranked, held-out items are opened"),
         ("strategy", {"name": "tpe", "reason": "mixed"}, "strategy name=tpe reason=mixed"),
     ],

@@ -202,9 +202,9 @@ def _confirm(search: Search, session: Session, step: StepRecord) -> None:
     found = heldout_outcomes(trial, trial.macro or 0.0)
     keep(session, trial, found)
     value = sum(found.correct) / HELDOUT
-    trials.record_heldout(
-        session, trial.id, (Score(task="arc_easy", metric="acc_norm", value=value, stderr=0.1, n=HELDOUT),), value
-    )
+    if not step.payload:
+        score = Score(task="arc_easy", metric="acc_norm", value=value, stderr=0.1, n=HELDOUT)
+        trials.record_heldout(session, trial.id, (score,), value)
     tasks.count_heldout_read(session, CONTENT.content_digest)
     jobs.count(session, search.job_id, heldout_reads=1)
     steps.finish(session, step.id, step.fence)
@@ -222,6 +222,28 @@ VERBS = {
     StepKind.CONFIRM: _confirm,
     StepKind.EXPORT: _export,
 }
+
+
+def begun(search):
+    """Prepared, its first candidates queued and nothing scored yet."""
+    while not search.candidates:
+        search.look()
+        assert search.candidates or search.work()
+    return search
+
+
+def failing(search, which, error):
+    """Have the runner fail on some trials."""
+    work = search.verbs[StepKind.RUN_TRIAL]
+
+    def run(search, session, step):
+        trial = next(t for t in search.trials if t.id == step.trial_id)
+        if which(trial):
+            raise error
+        work(search, session, step)
+
+    search.verbs[StepKind.RUN_TRIAL] = run
+    return search
 
 
 @pytest.fixture

@@ -1,11 +1,17 @@
+import random
+
 import pytest
 
 from core.errors import OutOfMemoryError
 from core.records import StepKind
 from core.states import JobState, StepState, TrialState
-from core.statistics import confirm
+from core.statistics import confirm, floor_test, paired_difference
+from core.tasks import part_of
+from search.finalists import posterior
 from store import events, tasks
+from tests.store.makers import put
 from tests.workers.phases.conftest import CONTENT, HELDOUT, heldout_outcomes
+from workers.phases.study import Search
 
 
 def confirming(search):
@@ -28,7 +34,8 @@ def test_finalists_are_the_best_on_all_search_items_and_the_reference_is_the_bes
     search.ability = lambda trial, items: 0.75 if trial.label == "b" else ability(trial, items)
     confirming(search)
     best = sorted(search.candidates, key=lambda trial: (-trial.macro, trial.number))[:2]
-    assert noted(search) == {"ranked": [t.id for t in best], "reference": search.trials[1].id}
+    event = noted(search)
+    assert (event["ranked"], event["reference"]) == ([t.id for t in best], search.trials[1].id)
     # Finalists first, then every parent.
     read = [step.trial_id for step in search.steps(StepKind.CONFIRM)]
     assert read == [t.id for t in (*best, *search.trials[:2])]
@@ -174,3 +181,154 @@ def test_a_checkpoint_is_made_when_the_job_wants_one(new_search, when, bonus, ex
     assert (job.verdict["verdict"] == "gain") is (bonus > 0)
     made = [step.trial_id for step in search.steps(StepKind.EXPORT)]
     assert made == ([job.verdict["winner"]["trial_id"]] if exported else [])
+
+
+def test_what_is_claimed_is_the_posterior_mean_as_accuracy_beside_the_raw_macro(new_search):
+    search = new_search(racing={"rungs": [24]}, budget={"trials": 6})
+    verdict = search.go().verdict
+    winner = next(trial for trial in search.trials if trial.id == verdict["winner"]["trial_id"])
+    reference = next(trial for trial in search.candidates if trial.label == "uniform linear")
+    with search.database.reading() as session:
+        space = Search.of(session, search.job).space
+    mean, sd = posterior(space, search.trials)[winner.number]
+    claimed = verdict["claimed"]
+    assert claimed["points"] == pytest.approx(100 * (mean + reference.macro - reference.last_heard.score))
+    assert claimed["sd"] == pytest.approx(100 * sd) and claimed["by"] == "posterior mean"
+    assert verdict["winner"]["macro_search"] == winner.macro
+
+
+def test_a_baseline_recommends_and_claims_the_best_score_ever_seen(new_search):
+    search = new_search(strategy={"name": "mergekit-evolve"}, budget={"trials": 5})
+    verdict = search.go().verdict
+    best = max(search.candidates, key=lambda trial: trial.macro)
+    assert verdict["winner"]["trial_id"] == best.id
+    assert verdict["claimed"] == {"points": pytest.approx(100 * best.macro), "sd": 0.0, "by": "best score"}
+
+
+def test_a_candidate_below_a_floor_is_no_finalist_and_the_verdict_says_who_was_skipped(new_search):
+    tasks = [{"task": "arc_easy", "floor": 10}]
+    search = new_search(objective={"tasks": tasks}, racing={"rungs": [24]})
+    # One of four candidates loses 15 points against the parents, one 10 points exactly, two gain.
+    worth = {2: 0.35, 3: 0.4, 4: 0.6, 5: 0.7}
+    search.ability = lambda trial, items: worth.get(trial.number, 0.5)
+    verdict = search.go().verdict
+    below = verdict["below_floor"]
+    assert [found["number"] for found in below] == [2]
+    assert below[0]["tasks"] == [{"task": "arc_easy", "points": pytest.approx(-15), "floor": 10.0}]
+    assert {found["number"] for found in verdict["tested"]} == {3, 4, 5}
+    (floor,) = verdict["floors"]
+    first, reference = (
+        next(heldout_outcomes(t, t.macro) for t in search.trials if t.id == verdict[who]["trial_id"])
+        for who in ("winner", "reference")
+    )
+    expected = floor_test(paired_difference(first, reference), 10)
+    assert (floor["points"], floor["low"], floor["p"], floor["kept"]) == (
+        expected.points,
+        expected.low,
+        expected.p_one_sided,
+        expected.kept,
+    )
+
+
+def test_where_every_candidate_is_below_a_floor_nobody_is_tested(new_search):
+    search = new_search(objective={"tasks": [{"task": "arc_easy", "floor": 1}]}, racing={"rungs": [24]})
+    search.ability = lambda trial, items: 0.5 if trial.origin == "parent" else 0.25
+    verdict = search.go().verdict
+    assert verdict["verdict"] == "no gain" and verdict["tested"] == []
+    assert verdict["reason"] == "every candidate lost more on a task than its floor allows"
+    assert verdict["claimed"] is None and verdict["floors"] == []
+
+
+def test_the_gap_of_every_parent_between_search_and_held_out_items_is_told(search):
+    verdict = search.go().verdict
+    parents = [trial for trial in search.trials if trial.origin == "parent"]
+    assert [gap["label"] for gap in verdict["contamination"]] == ["a", "b"]
+    for gap, parent in zip(verdict["contamination"], parents, strict=True):
+        assert gap["gap"] == pytest.approx(100 * (parent.macro - parent.macro_heldout))
+        # Both scores of the pretended runner have a standard error of 0.1.
+        assert gap["stderr"] == pytest.approx(100 * (0.1**2 + 0.1**2) ** 0.5)
+
+
+@pytest.fixture
+def keeping_back(new_search):
+    """A search that keeps back a quarter of the held-out items, with how good candidates are."""
+
+    def make(good):
+        search = new_search(racing={"rungs": [24]}, confirmation={"final_split": 0.25}, export={"when": "gain"})
+        search.ability = lambda trial, items: 0.25 if trial.origin == "parent" else good - trial.number / 1000
+        return search
+
+    return make
+
+
+def test_what_is_kept_back_is_read_once_for_a_proven_winner_and_the_best_parent(keeping_back):
+    search = keeping_back(1.0)
+    job = search.go()
+    assert job.state is JobState.SUCCEEDED, job.failure
+    verdict, readings = job.verdict, search.steps(StepKind.CONFIRM)
+    last = [step.trial_id for step in readings if step.payload.get("part") == "final"]
+    assert verdict["verdict"] == "gain"
+    assert last == [verdict["winner"]["trial_id"], verdict["reference"]["trial_id"]]
+    # Of 16 held-out items 12 prove and 4 are kept back.
+    assert verdict["tasks"][0]["n"] == HELDOUT - 4
+    held, kept = (part_of(CONTENT, part, 0.25) for part in ("heldout", "final"))
+    assert sorted(held + kept) == list(CONTENT.side("heldout"))
+    ours, theirs = (
+        next(heldout_outcomes(t, t.macro) for t in search.trials if t.id == verdict[who]["trial_id"]).select(kept)
+        for who in ("winner", "reference")
+    )
+    final = verdict["final"]
+    assert final["items"] == 4
+    assert final["points"] == pytest.approx(100 * (sum(ours.correct) - sum(theirs.correct)) / 4)
+    assert final["low"] <= final["points"] <= final["high"]
+    assert verdict["heldout_reads"] == job.heldout_reads == len(readings)
+    assert [step.trial_id for step in search.steps(StepKind.EXPORT)] == [last[0]]
+
+
+def test_without_a_gain_what_is_kept_back_stays_unread(keeping_back):
+    search = keeping_back(0.25)
+    verdict = search.go().verdict
+    assert verdict["verdict"] == "no gain" and "final" not in verdict
+    assert all(not step.payload for step in search.steps(StepKind.CONFIRM))
+
+
+def test_a_last_look_that_fails_is_recorded_and_the_verdict_stands(keeping_back):
+    search = keeping_back(1.0)
+    read = search.verbs[StepKind.CONFIRM]
+
+    def run(search, session, step):
+        if step.payload:
+            raise OutOfMemoryError("no room")
+        read(search, session, step)
+
+    search.verbs[StepKind.CONFIRM] = run
+    job = search.go()
+    assert job.state is JobState.SUCCEEDED, job.failure
+    assert job.verdict["verdict"] == "gain"
+    assert job.verdict["final"] == {"code": "out_of_memory", "message": "no room"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_answers_end_in_no_gain_however_good_the_best_looks(new_search, seed):
+    search = new_search(budget={"trials": 10}, racing={"rungs": [24]}, seed=seed)
+
+    def guess(trial, items):
+        """Labels that nobody can know: every candidate gets half of them, give or take luck."""
+        luck = random.Random(f"{seed} {trial.recipe_digest}")
+        return sum(luck.random() < 0.5 for _ in range(24)) / 24
+
+    search.ability = guess
+    read = search.verbs[StepKind.CONFIRM]
+
+    def run(search, session, step):
+        trial = next(t for t in search.trials if t.id == step.trial_id)
+        fresh = random.Random(f"held out {seed} {trial.recipe_digest}")
+        put(session, "trials", trial.id, macro=sum(fresh.random() < 0.5 for _ in range(HELDOUT)) / HELDOUT)
+        read(search, session, step)
+        put(session, "trials", trial.id, macro=trial.macro)
+
+    search.verbs[StepKind.CONFIRM] = run
+    job = search.go()
+    assert job.verdict["verdict"] == "no gain" and job.verdict["tested"]
+    # On search items luck alone looks like a gain.
+    assert max(trial.macro for trial in search.candidates) > 0.6

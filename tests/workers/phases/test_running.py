@@ -9,33 +9,11 @@ from core.records import Device, StepKind
 from core.states import JobState, TrialState
 from store import events, jobs, models, steps
 from tests.store.makers import put
-from tests.workers.phases.conftest import steady
+from tests.workers.phases.conftest import begun, failing, steady
 from workers.phases import proposers, running, study
 
 #: What the sampler heard.
 OPTUNA = text("SELECT number, state::text AS state FROM optuna.trials ORDER BY number")
-
-
-def begun(search):
-    """Prepared, its first candidates queued and nothing scored yet."""
-    while not search.candidates:
-        search.look()
-        assert search.candidates or search.work()
-    return search
-
-
-def failing(search, which, error):
-    """Have the runner fail on some trials."""
-    work = search.verbs[StepKind.RUN_TRIAL]
-
-    def run(search, session, step):
-        trial = next(t for t in search.trials if t.id == step.trial_id)
-        if which(trial):
-            raise error
-        work(search, session, step)
-
-    search.verbs[StepKind.RUN_TRIAL] = run
-    return search
 
 
 def forget_study(search):

@@ -5,6 +5,7 @@ from core.errors import CancelledError, ConflictError, LeaseLostError
 from core.objective import TaskSpec
 from core.outcomes import Outcomes, bits
 from core.records import StepKind
+from core.scores import macro_of, score_of
 from core.states import JobState, StepState, TrialState
 from core.tasks import order
 from evaluation.scorer import Scorer
@@ -14,7 +15,6 @@ from tests.store.makers import put
 from tests.workers.conftest import SMALL
 from workers.heart import Heart
 from workers.runner import run_trial
-from workers.runner.scoring import macro_of, score_of
 
 
 @pytest.fixture

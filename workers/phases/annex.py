@@ -1,0 +1,111 @@
+"""What a verdict comes with: the claim before the proof, floors of single tasks, contamination, and the last look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.objective import TaskSpec
+from core.outcomes import Outcomes
+from core.records import TrialBrief, TrialRecord
+from core.statistics import floor_test, macro_difference, paired_difference
+from search.finalists import Estimate, below_floors, candidates
+
+#: Candidates below a floor that are named; more of them say nothing new.
+NAMED = 10
+
+
+def claims(
+    ranked: Sequence[TrialRecord], estimates: Mapping[int, Estimate] | None, reference: TrialBrief | None
+) -> dict[str, dict[str, Any]]:
+    """What each finalist is said to be worth before it is proved, in points of accuracy, by trial.
+
+    Estimates are of smoothed scores. A difference of two of them stands for one of accuracies, so the claim is the
+    reference's accuracy and the estimated difference to it. Without estimates the best score ever seen is claimed.
+    """
+    shift = 0.0
+    if estimates and reference is not None and reference.macro is not None and reference.heard:
+        shift = reference.macro - reference.heard[-1].score
+    found = {}
+    for trial in ranked:
+        worth = (estimates or {}).get(trial.number, Estimate((trial.macro or 0.0) - shift, 0.0))
+        found[trial.id] = {
+            "points": 100 * (worth.mean + shift),
+            "sd": 100 * worth.sd,
+            "by": "posterior mean" if estimates else "best score",
+        }
+    return found
+
+
+def split_by_floors(
+    every: Sequence[TrialRecord], parent: TrialRecord, tasks: Sequence[TaskSpec]
+) -> tuple[list[TrialRecord], list[dict[str, Any]]]:
+    """The fully scored candidates that keep every floor, and of the others the best and what they lose."""
+    kept, below = [], []
+    for trial in sorted(candidates(every), key=lambda trial: (-(trial.macro or 0.0), trial.number)):
+        broken = below_floors(trial, parent, tasks)
+        if broken:
+            below.append({"trial_id": trial.id, "number": trial.number, "tasks": [loss._asdict() for loss in broken]})
+        else:
+            kept.append(trial)
+    return kept, below[:NAMED]
+
+
+def floors(
+    winner: Sequence[Outcomes], reference: Sequence[Outcomes], tasks: Sequence[TaskSpec]
+) -> list[dict[str, Any]]:
+    """The floors of single tasks on held-out items, one-sided, each by itself."""
+    found = []
+    for ours, theirs, spec in zip(winner, reference, tasks, strict=True):
+        if spec.floor is not None:
+            test = floor_test(paired_difference(ours, theirs), spec.floor)
+            found.append(
+                {
+                    "task": spec.task,
+                    "floor": spec.floor,
+                    "points": test.points,
+                    "low": test.low,
+                    "p": test.p_one_sided,
+                    "kept": test.kept,
+                }
+            )
+    return found
+
+
+def contamination(parents: Sequence[TrialRecord], shares: Sequence[float]) -> list[dict[str, Any]]:
+    """How much better each parent answers search items than held-out ones, in points, with the standard error.
+
+    Items are split at random, so a gap far beyond its error says that something saw the one side and not the other.
+    A search cannot have caused it: parents are not chosen by their answers.
+    """
+    found = []
+    for parent in parents:
+        if parent.macro is None or parent.macro_heldout is None:
+            continue
+        sides = zip(shares, parent.scores, parent.heldout, strict=True)
+        error = math.sqrt(math.fsum(share**2 * (seen.stderr**2 + held.stderr**2) for share, seen, held in sides))
+        found.append(
+            {
+                "trial_id": parent.id,
+                "label": parent.label,
+                "search": parent.macro,
+                "heldout": parent.macro_heldout,
+                "gap": 100 * (parent.macro - parent.macro_heldout),
+                "stderr": 100 * error,
+            }
+        )
+    return found
+
+
+def last_look(winner: Sequence[Outcomes], reference: Sequence[Outcomes], shares: Sequence[float]) -> dict[str, Any]:
+    """The winner against the best parent on what was kept back of the held-out items."""
+    pairs = [paired_difference(ours, theirs) for ours, theirs in zip(winner, reference, strict=True)]
+    macro = macro_difference(pairs, shares)
+    return {
+        "points": macro.points,
+        "low": macro.low,
+        "high": macro.high,
+        "p": macro.p_one_sided,
+        "items": sum(pair.n for pair in pairs),
+    }
