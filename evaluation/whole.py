@@ -209,6 +209,6 @@ def _fingerprint(shaping: dict[str, Any], metric: str, way: str) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    if not isinstance(value, int | float | np.integer | np.floating) or not math.isfinite(value):
         return None
     return float(value)
