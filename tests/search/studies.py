@@ -11,6 +11,12 @@ from core.states import TrialState
 
 MERGE = {"family": "merge", "methods": ["linear", "slerp", "task_arithmetic", "ties", "dare_ties"], "base": "base"}
 LAYOUT = {"family": "layout", "presets": ["dus", "idus"], "sources": ["a", "b", "c"]}
+SAMPLES = {
+    "family": "generation",
+    "generator": "ab" * 32,
+    "arms": ["diffusion", "matched-noise", "parent-average"],
+    "layer_groups": 2,
+}
 
 
 def space(*families, depth: int = 8) -> SearchSpace:

@@ -167,3 +167,19 @@ def test_a_sample_around_a_merge_is_a_sample_around_its_weights(nest, of_parents
     built = copied(resident.build(nest.recipe(draw, merge=merge)))
     for name in plain:
         assert float((built[name] - plain[name]).norm() / plain[name].norm()) == pytest.approx(0.03, rel=0.01)
+
+
+def test_a_whole_block_is_rebuilt_and_chunks_that_were_never_seen_are_reported(
+    nest, shelf, base_perplexity, take_perplexity
+):
+    block = nest.train("base", selectors=("block:-1",), parameterisation="full", chunk=64, freeze=0.0)
+    told = block.metrics
+    assert told["chunks_rel_l2"] <= 0.05
+    assert told["held_out_chunks"] > 0
+    # Next to nothing is compressed, so that unseen chunks come through as well.
+    assert told["chunks_rel_l2"] < told["held_out_chunks_rel_l2"] < 0.2
+    digest, folder = shelf(block)
+    resident = Resident(nest.parents(generators={digest: folder}))
+    draw = Draw(generator=digest, selectors=("block:-1",), arm="posterior", tau=0.0, mode="absolute")
+    built = resident.build(nest.recipe(draw))
+    assert take_perplexity(built.model, nest.held) / base_perplexity <= 1.02

@@ -13,6 +13,7 @@ from merging.resident import Resident, weights_digest
 
 PROGRAM = """
 import hashlib, sys
+from pathlib import Path
 import torch
 from merging.generation.artifact import load
 from merging.generation.sampling import sampled
@@ -20,7 +21,7 @@ from core.draw_records import unpack
 from merging.sources import tensor_bytes
 folder, threads, record, *names = sys.argv[1:]
 torch.set_num_threads(int(threads))
-generator = load(folder)
+generator = load(Path(folder))
 draw, _ = unpack(bytes.fromhex(record))
 total = hashlib.sha256()
 for name in names:
@@ -43,8 +44,8 @@ def in_process(of_parents, shelf):
             env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.getcwd()},
             capture_output=True,
             text=True,
-            check=True,
         )
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     return run

@@ -24,8 +24,7 @@ SPACES = {
     ),
     "two layer groups": merges("slerp", "ties", sources=["a", "b"], layer_groups=2),
     "layouts alone": space({"family": "layout", "presets": ["dus", "idus"], "sources": ["a", "b", "c"]}),
-    "samples alone": space(SAMPLES),
-    "samples beside merges and layouts": space(MERGE, LAYOUT, SAMPLES | {"subspace": 0, "radius": False}),
+    "samples beside merges and layouts": space(MERGE, LAYOUT, SAMPLES),
 }
 
 
