@@ -13,18 +13,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.params import ChoiceParam, Scalar
 from core.space import Hole, SearchSpace
 from search.past import Past
+from search.seeding import entropy
 
+Floats = NDArray[np.float64]
 State = TypeVar("State")
 
 #: Two values are the same draw if they differ by less than this share of the searched interval.
 SAME = 1e-7
+
+
+@lru_cache(maxsize=8192)
+def normals(seed: int, number: int, size: int) -> Floats:
+    """(size,) the standard normal numbers that belong to a trial of a study."""
+    return np.random.default_rng(entropy(seed, number)).standard_normal(size)
 
 
 class Rules(Protocol[State]):

@@ -115,13 +115,18 @@ class Cubes:
 
     def locate(self, values: Mapping[str, Scalar]) -> tuple[int, Floats] | None:
         """Index of the structure and the point in its cube; None for values that are not (yet) a whole candidate."""
-        at = self._index.get(self._key(values))
-        if at is None or any(name not in values for name in self.structures[at].names):
+        at = self.cube_of(values)
+        if at is None:
             return None
         try:
             return at, self.structures[at].encode(values)
         except ValueError:  # A choice that the space no longer offers.
             return None
+
+    def cube_of(self, values: Mapping[str, Scalar]) -> int | None:
+        """Index of the structure alone."""
+        at = self._index.get(self._key(values))
+        return None if at is None or any(name not in values for name in self.structures[at].names) else at
 
     def _key(self, values: Mapping[str, Scalar]) -> tuple[Scalar | None, ...]:
         return tuple(values.get(name) for name in self._deciding)

@@ -35,7 +35,7 @@ from core.space import SearchSpace
 from search.evolution import Evolution, population
 from search.history import History
 from search.past import Past, past
-from search.replay import replay
+from search.replay import normals, replay
 from search.seeding import entropy
 from search.strategy import Strategy
 from search.unit import Cubes, Structure
@@ -104,8 +104,7 @@ class Course:
         return replace(evolution, covariance=evolution.covariance * np.outer(wider, wider))
 
     def _point(self, state: Run, number: int) -> Floats:
-        rng = np.random.default_rng(entropy(self._seed, number))
-        return state.evolution.rooted(rng.standard_normal(len(state.evolution.mean)))
+        return state.evolution.rooted(normals(self._seed, number, len(state.evolution.mean)))
 
     def _folded(self, columns: Floats) -> Floats:
         """(size,) columns as a point of the cube."""
@@ -148,13 +147,13 @@ class EvolutionSampler(VectorSampler):
         pasts = [trial for trial in past(study) if trial.number < number]
         by_cube: list[list[Past]] = [[] for _ in self._courses]
         for trial in pasts:
-            if (found := self._cubes.locate(trial.values)) is not None:
-                by_cube[found[0]].append(trial)
-        cube = _promising(by_cube)
-        course = self._courses[cube]
+            if (cube := self._cubes.cube_of(trial.values)) is not None:
+                by_cube[cube].append(trial)
+        chosen = _promising(by_cube)
+        course = self._courses[chosen]
         if course.start is None:
-            return self._cubes.structures[cube].decode(np.empty(0))
-        return course.draw(replay(course, course.start, by_cube[cube], self.space), number)
+            return self._cubes.structures[chosen].decode(np.empty(0))
+        return course.draw(replay(course, course.start, by_cube[chosen], self.space), number)
 
 
 def _centre(structure: Structure, uniform: Floats | None) -> Floats:

@@ -33,8 +33,7 @@ from core.space import Hole, SearchSpace
 from search.evolution import Evolution
 from search.history import History
 from search.past import past
-from search.replay import replay
-from search.seeding import entropy
+from search.replay import normals, replay
 from search.strategy import Strategy
 from search.unit import Cubes, Structure
 from search.vector import VectorSampler
@@ -74,7 +73,7 @@ class Genome:
         return state.after(np.array([self._point(state, number) for number in members]), np.array(losses))
 
     def _point(self, state: Evolution, number: int) -> Floats:
-        return state.point(np.random.default_rng(entropy(self._seed, number)).standard_normal(len(state.mean)))
+        return state.point(normals(self._seed, number, len(state.mean)))
 
 
 def _first(hole: Hole, uniform: Mapping[str, Scalar]) -> Floats:

@@ -102,15 +102,15 @@ def fitness(answers: Floats) -> Floats:
 
 
 def pair(answers: Floats, rng: np.random.Generator) -> tuple[int, int]:
-    """Two rows: one drawn by fitness, its mate by attraction (uniformly where nobody attracts it)."""
+    """Two rows: one drawn by fitness, its mate by attraction; uniformly where all masses are 0."""
     one = _drawn(fitness(answers), rng)
     gains = np.maximum(answers - answers[one], 0.0) @ (1 / (answers.sum(0) + EPS))
-    others = np.arange(len(answers)) != one
-    return one, _drawn(np.where(others, gains + EPS, 0.0), rng)
+    others = np.flatnonzero(np.arange(len(answers)) != one)
+    return one, int(others[_drawn(gains[others], rng)])
 
 
 def _drawn(masses: Floats, rng: np.random.Generator) -> int:
-    return int(rng.choice(len(masses), p=masses / masses.sum()))
+    return int(rng.choice(len(masses), p=(masses + EPS) / (masses + EPS).sum()))
 
 
 def _split(one: Floats, other: Floats, rng: np.random.Generator) -> Floats:

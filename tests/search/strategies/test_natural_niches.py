@@ -26,6 +26,11 @@ def test_the_mate_is_whoever_answers_what_one_does_not():
     assert all((2 in mates) for mates in found)
 
 
+def test_where_nobody_answers_anything_all_may_mate():
+    found = {pair(np.zeros((3, 4)), np.random.default_rng(k)) for k in range(60)}
+    assert found == {(one, other) for one in range(3) for other in range(3) if one != other}
+
+
 class Outcomes:
     """Grows with the study; item j of task t is answered by who has weight j above one half."""
 
