@@ -22,7 +22,8 @@ class Refine(Noun):
         share: of a budget of item evaluations, the part that all refinements together may use.
         batch: items of a minibatch, over all tasks.
         rate: Adam's step size, in units of a coefficient.
-        temperature: what the choices' log-likelihoods are divided by before their softmax, in nats.
+        temperature: what the choices' log-likelihoods are divided by before their softmax, in units of the median size
+            of the task's margins at the start.
         kept_share: the part of every task's search items on which a refinement is judged and never differentiated.
         kept_most: of one task, so many of them at most.
         polish: candidates around the best refined one that enter the race with it.
@@ -35,7 +36,7 @@ class Refine(Noun):
     share: Annotated[float, Field(gt=0, le=1)] = 0.3
     batch: Annotated[int, Field(ge=1, le=4096)] = 48
     rate: Annotated[float, Field(gt=0, le=1)] = 0.06
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 0.5
     kept_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     kept_most: Annotated[int, Field(ge=1, le=100_000)] = 30
     polish: Annotated[int, Field(ge=0, le=64)] = 4

@@ -38,17 +38,17 @@ CPU_TOKENS = 8192
 
 
 class Lesson(NamedTuple):
-    """A document and its part of the loss."""
+    """A document, its part of the loss, and what its choices' log-likelihoods are divided by, in nats of an answer."""
 
     document: Document
     weight: float
+    temperature: float = 1.0
 
 
 def differentiate(
     model: PreTrainedModel,
     lessons: Sequence[Lesson],
     *,
-    temperature: float = 1.0,
     batch_tokens: int | None = None,
     recompute: bool | None = None,
 ) -> float:
@@ -57,7 +57,6 @@ def differentiate(
     Args:
         model: a causal language model, some of whose parameters require a gradient.
         lessons: documents with weights. No document is split between two passes.
-        temperature: what choices' log-likelihoods are divided by before their softmax, in nats.
         batch_tokens: tokens of one pass with its graph; None takes what the device has room for.
         recompute: read each layer again in the backward pass instead of remembering what it computed; None does so
             on a GPU.
@@ -71,7 +70,7 @@ def differentiate(
     total = 0.0
     with _recomputed(model) if again else _as_it_is():
         for group in _groups(lessons, tokens):
-            loss = _loss(model, group, temperature, tokens)
+            loss = _loss(model, group, tokens)
             if not torch.isfinite(loss):
                 found = float(loss.detach())
                 raise NonFiniteWeightsError(
@@ -116,16 +115,21 @@ def _groups(lessons: Sequence[Lesson], tokens: int) -> Iterator[list[Lesson]]:
         yield group
 
 
-def _loss(model: PreTrainedModel, lessons: Sequence[Lesson], temperature: float, tokens: int) -> Tensor:
+def _loss(model: PreTrainedModel, lessons: Sequence[Lesson], tokens: int) -> Tensor:
     likelihoods = _likelihoods(model, lessons, tokens)
     total = torch.zeros((), dtype=likelihoods.dtype, device=likelihoods.device)
     start = 0
-    for document, weight in lessons:
+    for document, weight, temperature in lessons:
         rule = document.rule
         stop = start + len(rule.lengths)
         scale = torch.tensor(rule.lengths.mean() / rule.lengths / temperature, dtype=likelihoods.dtype)
         scores = likelihoods[start:stop] * scale.to(likelihoods.device)
-        total = total + weight * (torch.logsumexp(scores, 0) - torch.logsumexp(scores[list(rule.right)], 0))
+        loss = torch.logsumexp(scores, 0) - torch.logsumexp(scores[list(rule.right)], 0)
+        import os
+
+        if os.environ.get("ACC"):
+            loss = 1 - torch.exp(-loss)
+        total = total + weight * loss
         start = stop
     return total
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from core.errors import CancelledError
 from core.model import Model
 from core.objective import Objective
+from core.outcomes import Outcomes
 from core.recipe import Recipe, resolve
 from core.smooth import Axis, Coordinate, axes, by_tensor, with_tensor_values
 from core.space import SearchSpace, Values
@@ -47,7 +49,14 @@ class Items:
 
 
 def divide(
-    objective: Objective, scorer: Scorer, seed: int, *, kept_share: float, kept_most: int, stream: str = ""
+    objective: Objective,
+    scorer: Scorer,
+    seed: int,
+    *,
+    kept_share: float,
+    kept_most: int,
+    stream: str = "",
+    most: int | None = None,
 ) -> tuple[Items, ...]:
     """The objective's search items, told apart into kept-back ones and the rest.
 
@@ -58,11 +67,12 @@ def divide(
         kept_share: the part of each task's items that is kept back.
         kept_most: how many are kept back of a task at most.
         stream: refinements of one study take the rest in orders of their own.
+        most: of a task only the first so many items of the study's order are used; None for all.
     """
     found = []
     for spec, share in zip(objective.tasks, objective.shares, strict=True):
         content = scorer.prepared.tasks[spec.task].content
-        ordered = order(seed, content.content_digest, content.side("search"))
+        ordered = order(seed, content.content_digest, content.side("search"))[:most]
         kept = max(1, min(kept_most, int(kept_share * len(ordered))))
         rest = ordered[kept:] or ordered
         found.append(Items(spec.task, share, ordered[:kept], order(seed, f"refine:{stream}:{spec.task}", rest)))
@@ -81,7 +91,8 @@ class Ground:
         items: per task, see `divide`.
         fine: every tensor has coefficients of its own.
         batch: items of a minibatch, over all tasks.
-        temperature: see `evaluation.gradient`.
+        temperature: what choices' log-likelihoods are divided by before their softmax, in units of the task's median
+            margin at the start: tasks whose answers differ by little are as loud as others.
         batch_tokens: tokens of a pass with its graph; None takes what the device has room for.
         cancelled: asked between passes.
     """
@@ -107,6 +118,7 @@ class Ground:
         self._resident, self._scorer, self._items = resident, scorer, tuple(items)
         self._batch, self._temperature, self._tokens = batch, temperature, batch_tokens
         self._cancelled = cancelled
+        self._scales: dict[str, float] = {}
         self._wanted = frozenset(coordinate for axis in self.axes for coordinate in axis.coordinates)
 
     @property
@@ -135,22 +147,34 @@ class Ground:
         for part, size in zip(self._items, self._sizes(), strict=True):
             documents = self._scorer.prepared.tasks[part.task].documents
             numbers = part.batch(step, size)
-            lessons += [Lesson(documents[number], part.share / len(numbers)) for number in numbers]
+            lessons += [
+                Lesson(
+                    documents[number], part.share / len(numbers), self._temperature * self._scales.get(part.task, 1.0)
+                )
+                for number in numbers
+            ]
         recipe = resolve(self.recipe_at(point), self._models)
         with Followed(self._resident, recipe, wanted=self._wanted.__contains__) as followed:
-            loss = differentiate(followed.model, lessons, temperature=self._temperature, batch_tokens=self._tokens)
+            loss = differentiate(followed.model, lessons, batch_tokens=self._tokens)
             slopes: Mapping[Coordinate, float] = {Coordinate(*key): value for key, value in followed.slopes.items()}
         return Answer(loss, BOTH_WAYS * len(lessons), [axis.slope(slopes) for axis in self.axes])
 
     def score(self, point: Point) -> Answer:
-        """The smoothed macro on the kept-back items."""
+        """The smoothed macro on the kept-back items; the first one, at the start, sets the temperatures."""
         self._stop_if_cancelled()
         model = self._resident.build(resolve(self.recipe_at(point), self._models)).model
         total = 0.0
         for part in self._items:
             found = self._scorer.score(model, part.task, part.kept, cancelled=self._cancelled)
             total += part.share * smoothed(found)
+            self._scales.setdefault(part.task, self._scale(part.task, found))
         return Answer(total, sum(len(part.kept) for part in self._items))
+
+    def _scale(self, task: str, found: Outcomes) -> float:
+        """The median size of a margin, in nats of a whole answer; 1 where all are 0."""
+        documents = self._scorer.prepared.tasks[task].documents
+        sizes = [abs(margin) * documents[number].rule.lengths.mean() for number, _, margin in found.items()]
+        return float(median(sizes)) or 1.0
 
     def _sizes(self) -> list[int]:
         """A minibatch's items task by task: as equal as they can be, at least one each."""
