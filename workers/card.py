@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from core.recipe.short import Recipe
 from core.records import JobRecord, Score, TrialRecord
 from core.statistics import shown_p
 
@@ -58,15 +59,18 @@ def _front_matter(trial: TrialRecord, job: JobRecord) -> str:
     return "\n".join([*lines, "---"])
 
 
+def _what(recipe: Recipe) -> str:
+    """The method, preset or arm that made it."""
+    if recipe.generation is not None:
+        return recipe.generation.arm
+    if recipe.merge is not None:
+        return recipe.merge.method
+    return recipe.layout.preset if recipe.layout is not None else "slices"
+
+
 def _origin(job: JobRecord, trial: TrialRecord) -> str:
-    what = (
-        trial.recipe.merge.method
-        if trial.recipe.merge
-        else trial.recipe.layout.preset
-        if trial.recipe.layout
-        else "slices"
-    )
     models = "\n".join(f"- `{model.name}`: `{model.ref}`" for model in job.request.models)
+    what = _what(trial.recipe)
     head = f"Candidate {trial.number} of a Huarizo search (`{what}`), saved in {trial.resolved.save_dtype}."
     return f"{head}\n\n## Parents\n\n{models}"
 

@@ -104,7 +104,8 @@ def resolve_named(recipe: Recipe, models: Registered) -> tuple[ResolvedRecipe, t
         seed=recipe.seed if random else 0,
         statistics=recipe.statistics if any(catalog().method(s.method).measured for s in slices) else None,
     )
-    return resolved.evolve(generation=checked_draw(recipe.generation, resolved)), used
+    draw = checked_draw(recipe.generation, resolved)
+    return resolved if draw is None else resolved.evolve(generation=draw), used
 
 
 def _ingredient(source: Source, models: Registered) -> Ingredient:

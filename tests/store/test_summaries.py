@@ -1,3 +1,4 @@
+from api.schemas.trials import family_of
 from core.recipe.short import Recipe
 from core.records import JobTally, TrialSummary
 from core.states import TrialState
@@ -13,15 +14,23 @@ def scored(s, job_id, macro, items=50, **fields):
 
 def test_a_summary_says_what_the_trial_says_but_for_its_recipe(database):
     layout = {"sources": [{"name": "a", "model": "a"}], "layout": {"preset": "dus", "source": "a", "params": {"m": 1}}}
+    draw = {"generator": "ab" * 32, "selectors": ["norms"], "arm": "posterior"}
+    drawn = {"sources": [{"name": "a", "model": "a"}], "merge": {"method": "passthrough"}, "generation": draw}
     with database.transaction() as s:
         job = new_job(s)
         scored(s, job.id, 0.5, label="uniform")
         failed = new_trial(s, job.id, recipe=Recipe.model_validate(layout))
         trials.fail(s, failed.id, FAILURE)
+        new_trial(s, job.id, recipe=Recipe.model_validate(drawn))
         new_trial(s, new_job(s, seed=2).id)
     with database.reading() as s:
         found, full = summaries.of_job(s, job.id), trials.of_job(s, job.id)
-    assert [(t.family, t.method) for t in found] == [("merge", "passthrough"), ("layout", "dus")]
+    assert [(t.family, t.method) for t in found] == [
+        ("merge", "passthrough"),
+        ("layout", "dus"),
+        ("generation", "posterior"),
+    ]
+    assert [family_of(trial.recipe) for trial in full] == [(trial.family, trial.method) for trial in found]
     shared = set(TrialSummary.model_fields) & set(type(full[0]).model_fields)
     assert len(shared) == len(TrialSummary.model_fields) - 2
     for short, long in zip(found, full, strict=True):

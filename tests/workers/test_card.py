@@ -4,6 +4,7 @@ import re
 import pytest
 import yaml
 
+from core.draws import Draw
 from core.jobs import ModelRef
 from core.recipe import Layout, Recipe, Source, identity, resolve
 from tests.core.families import family
@@ -141,3 +142,10 @@ def test_the_warning_stands_on_re_stacked_models_only(told):
     assert not is_restacked(plain) and RESTACKED not in model_card(job, plain, every)
     swapped = {"sources": [{"source": "a", "layers": [1, 0, 2, 3]}]}
     assert is_restacked(with_recipe(winner, Recipe.model_validate({"sources": source, "slices": [swapped]})))
+
+
+def test_a_sample_is_named_by_its_arm(told):
+    job, winner, every, _ = told
+    draw = Draw(generator="ab" * 32, selectors=("norms",), arm="matched-noise", rho=0.01)
+    sampled = with_recipe(winner, identity("a", save_dtype="float32").evolve(generation=draw))
+    assert "(`matched-noise`)" in model_card(job, sampled, every)
