@@ -6,6 +6,7 @@ import pytest
 from studies import record
 
 from core.errors import SpaceError, UnknownStrategyError
+from core.records import HeardScore
 from core.space import SearchSpace
 from core.space_spec import SpaceSpec
 from core.states import TrialState
@@ -244,3 +245,35 @@ def test_on_the_real_database_a_study_survives_restarts_and_proposes_what_memory
         trials = connection.execute("SELECT count(*) FROM optuna.trials").fetchone()
     assert ("optuna",) in schemas
     assert (names, trials) == ([("job_1",)], (12,))
+
+
+def test_a_row_is_told_with_its_variance_and_a_rebuilt_study_reads_the_same():
+    compiled = small_space()
+
+    def heard(score: float, variance: float, items: int) -> tuple[HeardScore, ...]:
+        return (HeardScore(items=items, score=score, variance=variance, n=items, tasks=(score,)),)
+
+    first = proposer()
+    asked = [first.ask() for _ in range(4)]
+    states = [
+        {"macro": 0.5, "heard": heard(0.1 + 0.2, 1e-17, 300)},
+        {"macro": 0.9, "heard": heard(0.61, 2e-3, 50), "scored_items": 50, "state": TrialState.STOPPED},
+        {"state": TrialState.FAILED},
+        {"macro": 0.4},  # From before scores were heard.
+    ]
+    rows = [
+        record(n, optuna_number=p.number, values=p.values, **fields)
+        for n, (p, fields) in enumerate(zip(asked, states, strict=True))
+    ]
+    for row in rows:
+        first.tell(row)
+    rebuilt = Proposer(compiled, "tpe", study_name="job_1", seed=7)
+    rebuilt.rebuild(rows)
+    told = [(p.number, p.state, p.score, p.variance, p.items) for p in first.past()]
+    assert told == [
+        (0, "complete", 0.1 + 0.2, 1e-17, 300),
+        (1, "stopped", 0.61, 2e-3, 50),
+        (2, "failed", None, 0.0, 0),
+        (3, "complete", 0.4, 0.0, 300),
+    ]
+    assert rebuilt.past() == first.past()

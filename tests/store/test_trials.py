@@ -4,7 +4,7 @@ import pytest
 
 from core.errors import ConflictError, InvalidInputError, NotFoundError
 from core.recipe.short import Layout, Recipe, Source, identity
-from core.records import Device, StepKind
+from core.records import Device, HeardScore, StepKind, TrialBrief
 from core.states import TRIAL_MOVES, JobState, StepState, TrialState
 from store import events, jobs, steps, trials
 from store.steps import PROMOTION
@@ -256,3 +256,27 @@ def test_trials_of_another_job_are_not_listed(database, job):
         mine = new_trial(s, job.id)
         assert [t.id for t in trials.page(s, job.id, 9).items] == [mine.id]
         assert mine.number == 0
+
+
+def test_what_was_heard_is_kept_digit_by_digit_and_is_in_briefs_too(database):
+    heard = [
+        HeardScore(items=50, score=0.1 + 0.2, variance=1e-17, n=150, tasks=(1 / 3, 0.0)),
+        HeardScore(items=200, score=0.5, variance=0.25, n=600),
+    ]
+    with database.transaction() as s:
+        job = new_job(s)
+        first, second = new_trial(s, job.id), new_trial(s, job.id)
+        trials.move(s, first.id, TrialState.RUNNING)
+        trials.hear(s, first.id, heard)
+        with pytest.raises(ConflictError, match="be heard"):
+            trials.hear(s, second.id, heard)
+    with database.reading() as s:
+        found, other = trials.briefs(s, job.id)
+        kept = trials.get(s, first.id)
+        assert [trial.number for trial in trials.some(s, [second.id, first.id])] == [0, 1]
+        assert trials.some(s, []) == [] and trials.values_of(s, []) == {}
+        assert trials.values_of(s, [first.id]) == {first.id: first.values}
+    assert kept.heard == found.heard == tuple(heard) and other.heard == ()
+    assert all(getattr(found, field) == getattr(kept, field) for field in TrialBrief.__slots__)
+    # Not scored on as many items as it was heard on: there is no last word.
+    assert kept.last_heard is None and kept.evolve(scored_items=200).last_heard == heard[1]
