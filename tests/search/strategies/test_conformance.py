@@ -133,6 +133,9 @@ def journal(path: Path) -> JournalStorage:
 def resumed(tmp_path_factory) -> tuple[dict, dict]:
     """Two proposals of every strategy in mid-study, eight under way: by who has asked all along, and by another."""
     kept, copies = tmp_path_factory.mktemp("kept"), tmp_path_factory.mktemp("copies")
+    # Nothing needs to survive a power cut here, and waiting for the disk is most of the time.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
     found = {}
     for name in strategies():
         proposer = study(name, space(), storage=journal(kept / name))
@@ -142,6 +145,7 @@ def resumed(tmp_path_factory) -> tuple[dict, dict]:
         proposer.tell_failed(under_way[3].number)
         shutil.copy(kept / name, copies / name)
         found[name] = [proposer.ask().values for _ in range(2)]
+    monkeypatch.undo()
     script = RESUME.format(folder=str(Path(__file__).parents[1]), files=str(copies))
     run = subprocess.run(
         [sys.executable, "-c", script],
