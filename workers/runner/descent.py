@@ -43,14 +43,12 @@ class Pace:
         check_every: steps between two looks at the kept-back items.
         patience: looks without a new best after which the walk ends.
         max_items: item evaluations that the walk may cost, a forward and backward pass counting as three.
-        fade: the last step's rate as a share of the first; in between it falls along a half cosine.
     """
 
     rate: float = 0.06
     check_every: int = 3
     patience: int = 3
     max_items: int = 1500
-    fade: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,6 @@ def walk(
 
     checked = look()
     spent += checked
-    planned = 0
     while True:
         # The look at the end is paid for before another step is taken.
         if spent + dear + checked > pace.max_items:
@@ -171,11 +168,9 @@ def walk(
         answer = loss(step, point)
         spent += answer.items
         dear = answer.items
-        planned = planned or max(1, (pace.max_items - checked) // max(1, dear + checked // pace.check_every))
         losses.append(answer.value)
         step += 1
-        rate = pace.rate * _faded(step, planned, pace.fade)
-        point = _adam(point, answer.slopes, first, second, step, rate, bounds)
+        point = _adam(point, answer.slopes, first, second, step, pace.rate, bounds)
         iterates.append(point)
         if step % pace.check_every == 0:
             spent += look()
@@ -185,11 +180,6 @@ def walk(
     if looks[-1].step != step:
         look()
     return Walk(tuple(looks), tuple(iterates), ended)
-
-
-def _faded(step: int, planned: int, fade: float) -> float:
-    along = min(1.0, (step - 1) / max(1, planned - 1))
-    return fade + (1.0 - fade) * 0.5 * (1.0 + math.cos(math.pi * along))
 
 
 def _stalled(looks: Sequence[Look], patience: int) -> bool:

@@ -87,12 +87,3 @@ def test_points_are_the_best_the_mean_around_it_and_the_end():
 def test_a_walk_that_found_nothing_better_than_its_start_does_not_return_it():
     looks = (Look(0, None, 0.9, 0, 0.0, (0.0,)), Look(1, 1.0, 0.1, 0, 0.0, (1.0,)))
     assert (0.0,) not in Walk(looks, ((0.0,), (1.0,)), "").points()
-
-
-def test_steps_shrink_towards_the_end_where_they_fade():
-    even = walked([WIDE], Pace(rate=0.1, max_items=200, patience=99), (50.0,))
-    faded = walked([WIDE], Pace(rate=0.1, max_items=200, patience=99, fade=0.1), (50.0,))
-    length = [abs(b[0] - a[0]) for a, b in zip(faded.iterates, faded.iterates[1:], strict=False)]
-    assert len(even.iterates) == len(faded.iterates)
-    assert length[0] == pytest.approx(0.1, rel=1e-3)
-    assert length[-1] < 0.35 * length[0]

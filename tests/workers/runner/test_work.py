@@ -71,7 +71,7 @@ def test_a_step_is_run_under_a_heartbeat_and_its_job_preferred_from_then_on(benc
 def test_steps_for_other_devices_and_of_other_kinds_are_left_alone(bench, database):
     with database.transaction() as s:
         new_step(s, device=Device.CUDA)
-        new_step(s, StepKind.REFINE)
+        new_step(s, StepKind.STATISTICS)
         new_step(s, StepKind.ADVANCE, Device.NONE)
     assert run_next(bench) == {"ran": False}
 
