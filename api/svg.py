@@ -56,6 +56,17 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A row of an interval plot: a value with its interval, in any one unit."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    strong: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class _Frame:
     """A plot's rectangle and its scales."""
 
@@ -66,9 +77,10 @@ class _Frame:
     x_high: float
     y_low: float
     y_high: float
+    x_low: float = 0.0
 
     def x(self, value: float) -> float:
-        return self.left + (self.right - self.left) * value / self.x_high
+        return self.left + (self.right - self.left) * (value - self.x_low) / (self.x_high - self.x_low)
 
     def y(self, value: float) -> float:
         share = (value - self.y_low) / (self.y_high - self.y_low)
@@ -99,6 +111,147 @@ def history(dots: Sequence[Dot], levels: Sequence[Level], *, width: int = 720, h
     said = f"Scores of {len(dots)} candidates in the order they were proposed"
     said += f"; best so far {percent(peak.score)} by number {peak.number}." if peak else "."
     return _svg("history", width, height, said, parts)
+
+
+def curve(
+    points: Sequence[tuple[float, float]],
+    levels: Sequence[Level],
+    *,
+    end: float,
+    unit: str,
+    stepped: bool = True,
+    width: int = 720,
+    height: int = 240,
+) -> Markup:
+    """A score against what was spent for it: a stepped line of leaders, or a line through every look.
+
+    Args:
+        points: (spent, score), rising in what was spent.
+        levels: the parents.
+        end: where the axis ends.
+        unit: what is spent.
+    """
+    values = [score for _, score in points] + [level.score for level in levels]
+    if not points:
+        return Markup("")
+    ticks = nice_ticks(min(values), max(values), 5)
+    end = max(end, points[-1][0], 1.0)
+    frame = _Frame(46, 12, width - (96 if levels else 16), height - 34, end, ticks[0], ticks[-1])
+    x_ticks = [tick for tick in nice_ticks(0, end, 6) if tick <= end]
+    path = [f"M{frame.x(points[0][0]):.1f},{frame.y(points[0][1]):.1f}"]
+    for x, y in points[1:]:
+        ahead, up = frame.x(x), frame.y(y)
+        path.append(f"H{ahead:.1f}V{up:.1f}" if stepped else f"L{ahead:.1f},{up:.1f}")
+    tail = f"H{frame.x(end):.1f}" if stepped else ""
+    marks = [
+        f"<g><title>{escape(f'{percent(y)} after {x:,.0f} {unit}')}</title>"
+        f'<circle class="dot c0" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3.4"/></g>'
+        for x, y in points
+    ]
+    line = f'<path class="best" d="{"".join(path)}{tail}"/>'
+    said = f"Score against {unit}, from {percent(points[0][1])} to {percent(points[-1][1])}."
+    parts = [*_axes(frame, ticks, x_ticks, unit), *_levels(levels, frame), line, *marks]
+    return _svg("curve", width, height, said, parts)
+
+
+def intervals(spans: Sequence[Span], *, unit: str, width: int = 720, label: int = 220) -> Markup:
+    """Values with their intervals, one below the other, around a line at zero.
+
+    Args:
+        spans: the rows, first on top; those that are not `strong` are drawn faint.
+        unit: of the values.
+        label: how much of the width the names take.
+    """
+    if not spans:
+        return Markup("")
+    ticks = nice_ticks(min(0.0, *(span.low for span in spans)), max(0.0, *(span.high for span in spans)), 6)
+    bottom = 8 + 22.0 * len(spans)
+    frame = _Frame(label, 8, width - 14, bottom, ticks[-1], 0, 1, ticks[0])
+    parts = []
+    for tick in ticks:
+        kind = "zero" if tick == 0 else "grid"
+        x = frame.x(tick)
+        parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{bottom:g}"/>')
+        parts.append(_text(x, bottom + 15, f"{tick:+g}".replace("-", "−") if tick else "0", "tick middle"))
+    for row, span in enumerate(spans):
+        y = 8 + 22 * row + 11
+        low, high, middle = frame.x(span.low), frame.x(span.high), frame.x(span.value)
+        faint = "" if span.strong else " faint"
+        told = f"{span.label}: {span.value:+.2f} {unit}, {span.low:+.2f} to {span.high:+.2f}".replace("-", "−")
+        name = _text(label - 8, y + 4, _short(span.label, 34), "tick end")
+        parts.append(
+            f'<g class="span{faint}"><title>{escape(told)}</title>{name}'
+            f'<path class="whisker" d="M{low:.1f},{y}H{high:.1f}M{low:.1f},{y - 4}v8M{high:.1f},{y - 4}v8"/>'
+            f'<circle class="dot c0" cx="{middle:.1f}" cy="{y}" r="4"/></g>'
+        )
+    parts.append(_text(width - 14, bottom + 30, unit, "tick end"))
+    return _svg("intervals", width, math.ceil(bottom + 36), f"{len(spans)} values with intervals, in {unit}.", parts)
+
+
+def bars(
+    rows: Sequence[tuple[str, float]], *, line: float | None = None, said: str, width: int = 720, label: int = 260
+) -> Markup:
+    """Shares as bars, with a dashed line at what nothing would get."""
+    if not rows:
+        return Markup("")
+    most = max(max(share for _, share in rows), line or 0.0, 1e-9)
+    right, bottom, parts = width - 58.0, 4 + 21.0 * len(rows), []
+    for place, (name, share) in enumerate(rows):
+        y, length = 4 + 21 * place, (right - label) * share / most
+        title, shown = escape(f"{name}: {percent(share)}"), _text(label - 8, y + 14, _short(name, 40), "tick end")
+        parts.append(
+            f"<g><title>{title}</title>{shown}"
+            f'<rect class="c0" x="{label}" y="{y + 3}" width="{max(length, 0.5):.1f}" height="14" rx="2"/>'
+            f"{_text(label + length + 6, y + 14, percent(share), 'tick')}</g>"
+        )
+    if line is not None:
+        x = label + (right - label) * line / most
+        parts.append(f'<line class="level" x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="{bottom:g}"/>')
+    return _svg("bars", width, math.ceil(bottom + 4), said, parts)
+
+
+def scatter(
+    points: Sequence[tuple[float, float, bool]],
+    *,
+    low: float,
+    high: float,
+    names: Sequence[str] = (),
+    log: bool = False,
+    title: str,
+    width: int = 300,
+    height: int = 190,
+) -> Markup:
+    """A slice: values of one parameter against the score; stopped candidates are faint.
+
+    Args:
+        points: (value, score, whether scored in full); for a choice the value is its place in `names`.
+        low, high: the search interval.
+        names: the choices, if it is one.
+        log: whether the axis is logarithmic.
+    """
+    if not points:
+        return Markup("")
+    scores = [score for _, score, _ in points]
+    ticks = nice_ticks(min(scores), max(scores), 4)
+    place = math.log10 if log else float
+    left, right = place(low), place(high)
+    if right <= left:
+        right = left + 1.0
+    frame = _Frame(46, 22, width - 10, height - 22, right, ticks[0], ticks[-1], left)
+    parts = [_text(8, 13, _short(title, 44), "tick strong")]
+    for tick in ticks:
+        y = frame.y(tick)
+        parts.append(f'<line class="grid" x1="{frame.left:g}" x2="{frame.right:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(frame.left - 6, y + 4, percent(tick, ticks[1] - ticks[0]), "tick end"))
+    ends = [(left, f"{low:g}", "tick"), (right, f"{high:g}", "tick end")]
+    if names:
+        ends = [(float(spot), _short(name, max(4, 30 // len(names))), "tick middle") for spot, name in enumerate(names)]
+    parts += [_text(frame.x(spot), frame.bottom + 15, text, kind) for spot, text, kind in ends]
+    for value, score, whole in sorted(points, key=lambda point: point[2]):
+        kind = f"dot c0{'' if whole else ' faint'}"
+        parts.append(f'<circle class="{kind}" cx="{frame.x(place(value)):.1f}" cy="{frame.y(score):.1f}" r="3"/>')
+    said = f"{title}: {len(points)} values against the score."
+    return _svg("scatter", width, height, said, parts)
 
 
 def layout(slots: Sequence[Slot], *, width: int = 320) -> Markup:
@@ -139,7 +292,7 @@ def _svg(kind: str, width: float, height: float, said: str, parts: Sequence[str]
     )
 
 
-def _axes(frame: _Frame, ticks: Sequence[float], x_ticks: Sequence[float]) -> list[str]:
+def _axes(frame: _Frame, ticks: Sequence[float], x_ticks: Sequence[float], unit: str = "trial number") -> list[str]:
     step = ticks[1] - ticks[0]
     parts = []
     for tick in ticks:
@@ -149,9 +302,14 @@ def _axes(frame: _Frame, ticks: Sequence[float], x_ticks: Sequence[float]) -> li
     for tick in x_ticks:
         x = frame.x(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.bottom:g}" y2="{frame.bottom + 4:g}"/>')
-        parts.append(_text(x, frame.bottom + 16, f"{tick:g}", "tick middle"))
-    parts.append(_text(frame.right, frame.bottom + 30, "trial number", "tick end"))
+        parts.append(_text(x, frame.bottom + 16, _amount(tick), "tick middle"))
+    parts.append(_text(frame.right, frame.bottom + 30, unit, "tick end"))
     return parts
+
+
+def _amount(value: float) -> str:
+    """A number on an axis, with thin spaces where it is long."""
+    return f"{value:,.6g}".replace(",", "\u202f") if value >= 10_000 else f"{value:g}"
 
 
 def _levels(levels: Sequence[Level], frame: _Frame) -> list[str]:

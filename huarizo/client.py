@@ -172,6 +172,18 @@ class Client:
         wanted = {"changes": dict(changes or {}), "warm_start": warm_start}
         return self._json("POST", f"/v1/jobs/{_segment(job_id)}:clone", json=wanted, headers=headers)
 
+    def explain(self, job_id: str) -> Json:
+        """Ask for an explanation of what a search found out; the step that writes it."""
+        return self._json("POST", f"/v1/jobs/{_segment(job_id)}:explain")
+
+    def explanation(self, job_id: str) -> Json:
+        """The newest explanation of a job."""
+        return self._json("GET", f"/v1/jobs/{_segment(job_id)}/explanation")
+
+    def report(self, job_id: str) -> str:
+        """A job as one self-contained page of HTML."""
+        return self._answer("GET", f"/v1/jobs/{_segment(job_id)}/report", headers={"accept": "text/html"}).text
+
     # -- trials and artifacts -----------------------------------------------------------------------------------
 
     def trial(self, trial_id: str) -> Json:
@@ -266,13 +278,17 @@ class Client:
             if not cursor:
                 return
 
-    def _json(self, method: str, path: str, **options: Any) -> Json:
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if not answer.is_success:
             raise ApiProblem.of(answer)
+        return answer
+
+    def _json(self, method: str, path: str, **options: Any) -> Json:
+        answer = self._answer(method, path, **options)
         try:
             body = answer.json()
         except ValueError:

@@ -111,6 +111,12 @@ def values_of(s: ReadSession, ids: Collection[str]) -> dict[str, dict[str, Scala
     return {row.id: row.values for row in s.execute(query)} if ids else {}
 
 
+def provenances(s: ReadSession, ids: Collection[str]) -> list[dict[str, Any]]:
+    """What the trials with these ids were scored with, by number."""
+    query = select(trials.c.provenance).where(trials.c.id.in_(list(ids))).order_by(trials.c.number)
+    return [dict(row.provenance) for row in s.execute(query)] if ids else []
+
+
 def page(
     s: ReadSession, job_id: str, limit: int, cursor: str | None = None, order: Order = "number"
 ) -> Page[TrialRecord]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.routes import artifacts, catalog, health, jobs, models, problems, recipes, steps, trials
+from api.routes import artifacts, catalog, explanations, health, jobs, models, problems, recipes, steps, trials
 
 ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     jobs.estimates,
+    explanations.router,
     trials.router,
     steps.router,
     models.router,

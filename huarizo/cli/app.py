@@ -229,6 +229,29 @@ def trials(
 
 
 @app.command(rich_help_panel=JOBS)
+def explain(job: JobId) -> None:
+    """Print what a search found out, as JSON: importance, sensitivity, slices, its course."""
+    from huarizo.cli import report as verbs
+
+    verbs.explain(job)
+
+
+@app.command(rich_help_panel=JOBS)
+def report(
+    job: JobId,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where; by default JOB.html.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--explain/--no-explain", help="Have the search explained first; a matter of seconds.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Save a job as one page of HTML that needs no service: verdict, scores, curves, recipes, provenance."""
+    from huarizo.cli import report as verbs
+
+    verbs.report(job, out, fresh=fresh, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
 def cancel(job: JobId, as_json: AsJson = False) -> None:
     """Cancel a job; what runs stops within seconds."""
     from huarizo.cli import jobs as verbs

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from api import svg
 from api.svg import Dot, Level, Slot, history, layout, nice_ticks, percent
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -117,3 +118,36 @@ def test_a_deep_stack_stays_one_screen_high():
 
 def test_nothing_to_draw_is_no_picture():
     assert history([], []) == "" and layout([]) == ""
+
+
+def test_a_curve_steps_from_leader_to_leader_up_to_the_end():
+    drawn = str(svg.curve([(100, 0.5), (300, 0.6)], [svg.Level(0.55, "base")], end=400, unit="items", width=546))
+    # The plot runs from 46 to 450 over 400 items.
+    assert 'd="M147.0,' in drawn and "H349.0V" in drawn and "H450.0" in drawn
+    assert "60.0 % after 300 items" in drawn and "base: 55.0 %" in drawn
+    assert svg.curve([], [svg.Level(0.5, "base")], end=1, unit="items") == ""
+    walked = str(svg.curve([(0, 0.5), (10, 0.4)], (), end=0, unit="items", stepped=False))
+    assert re.search(r'd="M[\d.]+,[\d.]+L[\d.]+,[\d.]+"', walked)
+
+
+def test_intervals_lie_on_both_sides_of_zero():
+    spans = [svg.Span("a <b>", 1.0, -1.0, 3.0), svg.Span("c", -0.5, -0.9, -0.1, strong=False)]
+    drawn = str(svg.intervals(spans, unit="points", width=634, label=220))
+    # From -1 to 3 over 400 units: zero at 320.
+    assert '<line class="zero" x1="320.0"' in drawn and 'd="M220.0,19H620.0' in drawn
+    assert "a &lt;b&gt;: +1.00 points, −1.00 to +3.00" in drawn and drawn.count("faint") == 1
+    assert svg.intervals([], unit="points") == ""
+
+
+def test_bars_are_as_long_as_their_shares_and_a_line_says_what_chance_gets():
+    drawn = str(svg.bars([("a", 0.8), ("b", 0.2)], line=0.1, said="Importance.", width=718, label=260))
+    assert 'width="400.0"' in drawn and 'width="100.0"' in drawn and '<line class="level" x1="310.0"' in drawn
+    assert svg.bars([], said="") == ""
+
+
+def test_a_slice_has_a_dot_per_value_on_its_axis():
+    drawn = str(svg.scatter([(1.0, 0.5, True), (100.0, 0.6, False)], low=1, high=100, log=True, title="x", width=256))
+    assert 'cx="46.0"' in drawn and 'cx="246.0"' in drawn and drawn.count("faint") == 1
+    named = str(svg.scatter([(1.0, 0.5, True)], low=-0.5, high=1.5, names=["ties", "dare"], title="m", width=256))
+    assert 'cx="196.0"' in named and ">ties<" in named and ">dare<" in named
+    assert svg.scatter([], low=0, high=1, title="x") == ""

@@ -14,7 +14,7 @@ import uvicorn
 from api.app import create_app
 from core.errors import BudgetError, InvalidInputError
 from core.settings import Settings
-from huarizo.cli import estimate, jobs
+from huarizo.cli import estimate, jobs, report
 from huarizo.cli.patience import patiently
 from huarizo.client import ApiProblem, Client
 from huarizo.embedded.ports import free_port
@@ -187,3 +187,18 @@ def test_a_job_s_cost_is_told_before_it_is_posted(
 def test_estimates_are_told_in_units_people_know() -> None:
     assert [estimate.time(seconds) for seconds in (90, 600, 10_000)] == ["90 s", "10 min", "2.8 h"]
     assert [estimate.size(count) for count in (100, 2048, 3 * 2**30)] == ["100 B", "2 KiB", "3.0 GiB"]
+
+
+def test_a_report_is_saved_with_or_without_an_explanation(
+    client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posted = client.submit(JOB)
+    place = tmp_path / "report.html"
+    report.report(posted["id"], place, fresh=True, as_json=True)
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {"job": posted["id"], "path": str(place), "bytes": place.stat().st_size}
+    assert "without importance" in told.err
+    assert "two [of] a kind" in place.read_text()
+    with pytest.raises(ApiProblem) as caught:
+        report.explain(posted["id"])
+    assert caught.value.code == "conflict"
