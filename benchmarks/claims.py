@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -45,9 +45,14 @@ class Report:
     """The figures of one run, in the order in which they were measured."""
 
     quick: bool
+    only: frozenset[str] = frozenset()
     claims: list[Claim] = field(default_factory=list)
     not_run: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def wants(self, part: str) -> bool:
+        """Whether a part is measured: all are, unless some were asked for by name."""
+        return not self.only or part in self.only
 
     def claim(self, name: str, value: float, unit: str, goal: float | None = None, better: Better = "higher") -> None:
         """Take in a figure and print it at once, so that a long run shows where it is."""
@@ -65,21 +70,30 @@ class Report:
         print(f"  ({text})", flush=True)
 
 
-def run(name: str, measure: Callable[[Report], None], argv: list[str] | None = None) -> int:
-    """The command line of a benchmark: `python -m benchmarks.<name> [--quick] [--json FILE]`.
+def run(name: str, measure: Callable[[Report], None], argv: list[str] | None = None, parts: Sequence[str] = ()) -> int:
+    """The command line of a benchmark: `python -m benchmarks.<name> [--quick] [--only PART ...] [--json FILE]`.
+
+    Args:
+        name: of the benchmark.
+        measure: takes its figures.
+        argv: the arguments; those of the process by default.
+        parts: what `--only` may ask for, if there are parts that stand alone.
 
     Returns:
         0 when every goal that was measured is reached, else 1.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--quick", action="store_true", help="only what fits in five minutes")
+    if parts:
+        parser.add_argument("--only", nargs="+", default=[], choices=parts, help="parts of it")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(argv)
-    report, begun = Report(quick=options.quick), time.monotonic()
+    only: list[str] = options.only if parts else []
+    report, begun = Report(quick=options.quick, only=frozenset(only)), time.monotonic()
     measure(report)
     content = {
         "machine": machine(),
-        "command": f"python -m benchmarks.{name}{' --quick' if options.quick else ''}",
+        "command": " ".join(["python -m", f"benchmarks.{name}", *_told(options.quick, only)]),
         "commit": commit(),
         "claims": [asdict(claim) for claim in report.claims],
         "not_run": report.not_run,
@@ -95,6 +109,11 @@ def run(name: str, measure: Callable[[Report], None], argv: list[str] | None = N
     for entry in report.not_run:
         print(f"not run: {entry['name']}: {entry['reason']}")
     return 1 if missed else 0
+
+
+def _told(quick: bool, only: Sequence[str]) -> list[str]:
+    """The arguments that decide what is measured."""
+    return [*["--quick"] * quick, *["--only"] * bool(only), *only]
 
 
 def machine() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How fast candidates are built: against the memory, against mergekit, and against themselves.
 
-    python -m benchmarks.merging [--quick] [--json FILE]
+    python -m benchmarks.merging [--quick] [--only PART ...] [--json FILE]
 
 A build reads each source byte once and writes each output byte once; what it reaches is a fraction of the bandwidth of
 a plain copy, measured between the builds of the same run. Candidates differ in every weight and density from those
@@ -50,6 +50,8 @@ GOALS = {
 #: The same without a compiler, for the methods whose arithmetic is next to nothing.
 PLAIN_GOAL = (0.4, 0.2)
 DTYPES = ("float32", "bfloat16")
+#: What can be measured alone.
+PARTS = ("overhead", *DTYPES, "mergekit", "export", "gpu")
 #: How many times faster than mergekit.
 AGAINST = {"linear": 10, "slerp": 10, "task_arithmetic": 10, "ties": 5, "dare_ties": 5}
 #: Weights of about 2 GB in float32.
@@ -121,7 +123,7 @@ def fractions(
 def builds(report: Report, folder: Path, dtype: str, compilers: Mapping[str, Compiler]) -> None:
     """Every method with 2 and 3 sources, compiled and as it stands."""
     family, narrow = Family(folder / dtype, MEASURED, dtype), Family(folder / f"narrow {dtype}", NARROW, dtype)
-    copying, rounds, which = Copying(family.bytes), 5 if report.quick else 15, DTYPES.index(dtype)
+    copying, which = Copying(family.bytes), DTYPES.index(dtype)
     for method, goals in GOALS.items():
         for count in (2,) if method == "slerp" else (2, 3):
             sources = count + (method not in ("linear", "slerp"))
@@ -130,6 +132,9 @@ def builds(report: Report, folder: Path, dtype: str, compilers: Mapping[str, Com
                 report.skip(name, goals[which], "takes too long for a quick run")
                 continue
             for mode, title in (("always", name), ("never", f"{name} without a compiler")):
+                if mode == "never" and goals is not NEAR_COPY:
+                    continue
+                rounds = 5 if report.quick or mode == "never" else 9
                 small = Resident(narrow.parents(), compiler=compilers[mode])
                 fixed = fixed_cost(small, candidates(narrow, method, count), rounds)
                 resident, found = (
@@ -139,7 +144,7 @@ def builds(report: Report, folder: Path, dtype: str, compilers: Mapping[str, Com
                 cold = seconds(lambda r=resident, f=found: r.build(next(f)))
                 resident.build(next(found))
                 share, whole = fractions(resident, found, sources, copying, rounds, fixed)
-                goal = goals[which] if mode == "always" else (PLAIN_GOAL[which] if goals is NEAR_COPY else None)
+                goal = goals[which] if mode == "always" else PLAIN_GOAL[which]
                 report.claim(title, share, "of copy", goal)
                 report.claim(f"{title}, fixed cost included", whole, "of copy")
                 report.claim(f"{title}, cold first build", cold, "s", None, "lower")
@@ -229,7 +234,7 @@ def through_files(family: Family, method: str, number: int, out: Path) -> dict[s
 def against_mergekit(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> None:
     """A candidate until it can be scored, here and there, one after the other."""
     family = Family(folder / "bfloat16", MEASURED, "bfloat16")
-    rounds = 2 if report.quick else 5
+    rounds = 2 if report.quick else 3
     report.note(
         f"mergekit {MERGEKIT} runs in a process and environment of its own, up to a live model that holds the merge: "
         "in memory (merge_state_dicts over loaded parents), and through files (a configuration merged and loaded). "
@@ -259,7 +264,7 @@ def exports(report: Report, folder: Path) -> None:
     parents = family.parents()
     recipe = family.merge("linear", 2, params("linear", 1, 2), base=False)
     ratios, peaks = [], []
-    for _ in range(1 if report.quick else 3):
+    for _ in range(1 if report.quick else 2):
         before = seconds(lambda: write_plainly(folder / "plain", family.bytes))
         with watched() as peak:
             taken = seconds(
@@ -346,13 +351,18 @@ def measure(report: Report) -> None:
     compilers = {mode: Compiler(mode) for mode in ("always", "never")}
     with tempfile.TemporaryDirectory(dir=Path.cwd() / "var" if (Path.cwd() / "var").is_dir() else None) as name:
         folder = Path(name)
-        overhead(report, folder, compilers)
+        if report.wants("overhead"):
+            overhead(report, folder, compilers)
         for dtype in DTYPES:
-            builds(report, folder, dtype, compilers)
-        against_mergekit(report, folder, compilers)
-        exports(report, folder)
-        on_gpu(report, folder)
+            if report.wants(dtype):
+                builds(report, folder, dtype, compilers)
+        if report.wants("mergekit"):
+            against_mergekit(report, folder, compilers)
+        if report.wants("export"):
+            exports(report, folder)
+        if report.wants("gpu"):
+            on_gpu(report, folder)
 
 
 if __name__ == "__main__":
-    raise SystemExit(run("merging", measure))
+    raise SystemExit(run("merging", measure, parts=PARTS))

@@ -5,11 +5,13 @@ Large tensors are cut into rows as well, so that every table has enough of them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ from merging.randomness import WORD, signed
 
 #: Elements of a row at most: what a formula makes of them stays in a core's own cache.
 WIDTH = 1 << 17
+#: Layouts that are remembered, one or a few per structure of a candidate.
+LAYOUTS = 16
 Places = tuple[int, list[tuple[int, int]]]
 #: Rows have an index per element only below this length.
 LONGEST = 1 << 32
@@ -29,6 +33,7 @@ class Task:
 
     Attributes:
         exact: whether the formula gives the same bytes however it is run.
+        seat: tasks of one number have the same sources and the same result, which stay where they are.
         dense: whether its fields, if there are any, have a number for every element.
         flat: the result, the sources and dense fields, all of one length.
     """
@@ -38,12 +43,13 @@ class Task:
     out: Tensor
     scale: float
     exact: bool = True
+    seat: int | None = None
     dense: bool = field(init=False)
     flat: tuple[Tensor, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         fields = self.step.fields
-        self.dense = all(each.shape == self.inputs.shape for each in fields)
+        self.dense = not fields or all(each.shape == self.inputs.shape for each in fields)
         self.flat = (self.out, *self.inputs.tensors)
         if self.dense and fields:
             self.flat += tuple(each.reshape(-1) for each in fields)
@@ -77,6 +83,11 @@ class Table:
     def columns(self) -> int:
         """Of the result."""
         return self.tensors[0].shape[1]
+
+    @property
+    def elements(self) -> int:
+        """Of the result."""
+        return self.tensors[0].numel()
 
     @property
     def even(self) -> bool:
@@ -150,21 +161,88 @@ def _adjacent(before: Places, after: Places, task: Task) -> bool:
 
 def slices(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Table]:
     """Tables of at most `limit` elements of tensors that follow one another, cut into so many rows of some width."""
+    return _filled(_sheets(run, parts, width, limit), run, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table but for what a candidate writes into it.
+
+    Attributes:
+        top, end: which rows of the whole run it holds.
+        tensors, starts: as in `Table`.
+    """
+
+    top: int
+    end: int
+    tensors: Sequence[Tensor]
+    starts: Tensor
+
+
+class Layouts:
+    """Remembers how tasks are laid out as tables, for candidates whose tensors lie where they lay before."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, list[tuple[list[int], int, list[Sheet]]]] = OrderedDict()
+
+    def clear(self) -> None:
+        """Let go of all memory."""
+        self._known.clear()
+
+    def tables(self, tasks: Sequence[Task], limit: int) -> Iterator[Table]:
+        """As the function `tables`."""
+        seats = [task.seat for task in tasks]
+        if None in seats or any(task.step.fields for task in tasks):
+            yield from tables(tasks, limit)
+            return
+        key = (limit, tasks[0].step.indexed, *seats)
+        if key not in self._known:
+            runs = list(_runs(tasks))
+            if not all(_parts(run[0].inputs.elements) for run in runs):
+                yield from tables(tasks, limit)
+                return
+            self._known[key] = _layout(tasks, runs, limit)
+            while len(self._known) > LAYOUTS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        for places, parts, sheets in self._known[key]:
+            yield from _filled(sheets, [tasks[place] for place in places], parts)
+
+
+def _layout(tasks: Sequence[Task], runs: Sequence[list[Task]], limit: int) -> list[tuple[list[int], int, list[Sheet]]]:
+    """Of every run the places of its tasks, how many rows each of them has, and the sheets."""
+    places = {id(task): place for place, task in enumerate(tasks)}
+    found = []
+    for run in runs:
+        elements = run[0].inputs.elements
+        parts = _parts(elements)
+        found.append(([places[id(task)] for task in run], parts, list(_sheets(run, parts, elements // parts, limit))))
+    return found
+
+
+def _sheets(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Sheet]:
     first, rows = run[0], len(run) * parts
     whole = [tensor.as_strided((rows, width), (width, 1)) for tensor in first.flat]
     fields = () if first.dense else [_field(each, first.inputs) for each in first.step.fields]
-    numbers, words = _numbers(run, parts), _words(run, parts)
     starts = _starts(parts, width, first.inputs.device).repeat(len(run), 1) if first.step.indexed else None
     height = max(1, limit // width)
     for top in range(0, rows, height):
         end = min(top + height, rows)
-        yield Table(
-            tasks=run[top // parts : (end - 1) // parts + 1],
+        yield Sheet(
+            top,
+            end,
             tensors=[t if t.shape[0] == 1 != rows else t[top:end] for t in (*whole, *fields)],
-            numbers=numbers[top:end],
-            words=words[top:end],
             starts=_starts(1, 0, first.inputs.device) if starts is None else starts[top:end],
         )
+
+
+def _filled(sheets: Iterable[Sheet], run: Sequence[Task], parts: int) -> Iterator[Table]:
+    """Sheets of a run with what its tasks write into them."""
+    numbers, words = _numbers(run, parts), _words(run, parts)
+    for sheet in sheets:
+        top, end = sheet.top, sheet.end
+        tasks = run[top // parts : (end - 1) // parts + 1]
+        yield Table(tasks, sheet.tensors, numbers[top:end], words[top:end], sheet.starts)
 
 
 def _with_rest(task: Task, limit: int) -> Iterator[Table]:
@@ -196,8 +274,8 @@ def _numbers(run: Sequence[Task], parts: int) -> Tensor:
 
 
 def _words(run: Sequence[Task], parts: int) -> Tensor:
-    values = [[signed(word) for word in task.step.words] for task in run]
-    table = torch.tensor(values, dtype=torch.int32, device=run[0].inputs.device)
+    values = np.array([task.step.words for task in run], dtype=np.int64).reshape(len(run), -1)
+    table = torch.from_numpy(values.astype(np.uint32).view(np.int32)).to(run[0].inputs.device)
     return table if parts == 1 else table.repeat_interleave(parts, 0)
 
 

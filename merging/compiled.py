@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from merging.batches import Table, Task, grid, laid, slices, tables
+from merging.batches import Layouts, Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
 from merging.lanes import single_threaded, spread
 from merging.variants import Kernel, Variant, function_of, variant_of
@@ -41,6 +41,8 @@ LARGEST, CACHED = 1 << 30, 1 << 20
 SHORTEST = 16
 #: Elements that are not worth a second core.
 SMALL = 1 << 18
+#: Kinds of tasks whose variant is remembered.
+SEEN = 1 << 14
 #: So many variants may fail before no more are tried.
 FAILURES = 4
 #: Kernels use as many threads as torch is set to; everything a guard would look at is part of the variant.
@@ -61,14 +63,20 @@ class Compiler:
 
     def __init__(self, mode: Mode = "auto") -> None:
         self.mode = mode
+        self._seen: dict[Hashable, Variant | None] = {}
+        self._one: dict[Variant, Variant] = {}
         self._kernels: dict[Variant, Kernel | None] = {}
         self._plain: dict[Variant, Kernel] = {}
         self._seconds: dict[Variant, float] = {}
         self._busy: threading.Thread | None = None
         self._failures = 0
 
-    def run(self, tasks: Sequence[Task]) -> list[Note]:
+    def run(self, tasks: Sequence[Task], layouts: Layouts | None = None) -> list[Note]:
         """Do the tasks, in any order; the bytes are those of `blocks.run`.
+
+        Args:
+            tasks: what to do.
+            layouts: how tasks were laid out before.
 
         Returns:
             What is known of the results, but of those that cannot be other than finite.
@@ -76,7 +84,7 @@ class Compiler:
         notes: list[Note] = []
         alike: dict[Variant, list[Task]] = defaultdict(list)
         for task in tasks:
-            variant = variant_of(task)
+            variant = self._variant_of(task)
             if variant is None:
                 notes += run(task)
             else:
@@ -87,9 +95,22 @@ class Compiler:
             if kernel is None:
                 notes += self._as_it_stands(variant, members)
                 continue
-            with single_threaded() if _small(members) else nullcontext():
-                notes += _call(kernel, plain, variant, members)
+            notes += _call(kernel, plain, variant, members, layouts or Layouts())
         return notes
+
+    def _variant_of(self, task: Task) -> Variant | None:
+        """As `variant_of`; looked up for a task of which one with the same seat and the same kind of step was seen."""
+        if task.seat is None or task.step.fields:
+            return variant_of(task)
+        step = task.step
+        kind = (task.seat, step.formula, *step.flags.items(), len(step.numbers), len(step.words), task.scale != 1.0)
+        if kind not in self._seen:
+            if len(self._seen) >= SEEN:
+                self._seen.clear()
+            variant = variant_of(task)
+            # One object for all that are equal, for those are looked up fastest.
+            self._seen[kind] = variant if variant is None else self._one.setdefault(variant, variant)
+        return self._seen[kind]
 
     def wait(self) -> None:
         """Until what is being compiled is ready."""
@@ -207,7 +228,7 @@ def _small(tasks: Sequence[Task]) -> bool:
     return sum(task.inputs.elements for task in tasks) < SMALL
 
 
-def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]) -> list[Note]:
+def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task], layouts: Layouts) -> list[Note]:
     """Run a compiled kernel, over rows that it suits, and look results through that need it."""
     notes: list[Note] = []
     kinds: tuple[list[Task], list[Task]] = [], []
@@ -215,11 +236,12 @@ def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]
         kinds[task.safe].append(task)
     for checked, members in zip((True, False), kinds, strict=True):
         # All of them first: a kernel leaves nothing in the caches for the code between its calls.
-        for table in list(tables(members, CACHED if checked else LARGEST)):
-            if table.columns < SHORTEST or (variant.pairs and not table.even):
-                notes += _invoke(plain, table, checked)
-            else:
-                notes += _invoke(kernel, table.as_pairs if variant.pairs else table, checked)
+        for table in list(layouts.tables(members, CACHED if checked else LARGEST)) if members else ():
+            suits = table.columns >= SHORTEST and (table.even or not variant.pairs)
+            with single_threaded() if table.elements < SMALL else nullcontext():
+                notes += _invoke(
+                    kernel if suits else plain, table.as_pairs if variant.pairs and suits else table, checked
+                )
     return notes
 
 

@@ -19,9 +19,12 @@ from merging.kernels import BLOCK, Inputs, Sibling
 from merging.kernels import Pool as Siblings
 from merging.methods import method_of
 from merging.plan import Leaf, Pool, TensorPlan
+from merging.seats import Seat
 from merging.sources import Parents
 from merging.statistics import Statistics
 
+#: Seats that are kept of one place in memory: as many as a planner remembers structures.
+SEATS = 16
 #: Runs every step block by block.
 AS_IT_STANDS = Compiler("never")
 
@@ -113,17 +116,34 @@ class Options:
         return loaded
 
 
-def prepare(planned: TensorPlan, out: torch.Tensor, options: Options) -> Task | None:
-    """What is left to be run for the planned tensor; None where `out` holds it already. Gradients must be off."""
+def prepare(
+    planned: TensorPlan, out: torch.Tensor, options: Options, seats: dict[bytes, Seat] | None = None
+) -> Task | None:
+    """What is left to be run for the planned tensor; None where `out` holds it already. Gradients must be off.
+
+    Args:
+        planned: what to compute.
+        out: where to.
+        options: from what and with what.
+        seats: tasks with the same `out`, by the site of their plan; takes in those that will be the same again.
+    """
     if planned.plain is not planned:
         out.copy_(_adjusted(planned, options.load(planned.plain), options.parents))
         return None
     if planned.copies:
         out.copy_(options.load(planned.sources[0]))
         return None
+    if seats is not None and planned.site in seats:
+        return seats[planned.site].task(planned)
     inputs = inputs_of(planned, options, activations_of(planned, options.parents))
     method = method_of(planned.method)
-    return Task(method.kernel(inputs), inputs, out.view(-1), planned.scale, method.info.elementwise)
+    seat = Seat(inputs, out.view(-1), method.kernel, exact=method.info.elementwise)
+    if seats is None or planned.site is None or planned.site not in options.held or inputs.activations is not None:
+        return seat.task(planned)
+    if len(seats) >= SEATS:
+        seats.clear()
+    seats[planned.site] = seat
+    return seat.task(planned)
 
 
 def not_finite(planned: TensorPlan) -> NonFiniteWeightsError:

@@ -6,7 +6,8 @@ by the top bits of the sizes are kept, and a cut takes one pass over the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from ctypes import c_float
 from dataclasses import dataclass
 from struct import pack, unpack
 
@@ -40,6 +41,7 @@ class Sizes:
         device: where they are.
         read: gives those of a slice, or of an int64 tensor of indices; a fresh tensor.
         statistics: keeps what is found out.
+        pair: gives the tensors whose difference has these magnitudes, where they are such.
     """
 
     key: Hashable
@@ -47,6 +49,16 @@ class Sizes:
     device: torch.device
     read: Callable[[slice | Tensor], Tensor]
     statistics: Statistics
+    pair: Callable[[], Sequence[Tensor]] | None = None
+
+    def one(self, place: int) -> float:
+        """The number of one element."""
+        if self.pair is not None and self.device.type == "cpu":
+            tensor, base = self.pair()
+            # Several times faster than `read`. The difference of two float32 numbers taken in float64 and then rounded
+            # is the one taken in float32.
+            return c_float(abs(tensor[place].item() - base[place].item())).value
+        return float(self.read(slice(place, place + 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +93,16 @@ def change_sizes(
     """|M - B| of the two flat tensors that `load` gives, once something is read; `content` names theirs."""
     loaded: list[Tensor] = []
 
-    def read(chosen: slice | Tensor) -> Tensor:
+    def pair() -> Sequence[Tensor]:
         if not loaded:
             loaded.extend(load())
-        tensor, base = loaded
+        return loaded
+
+    def read(chosen: slice | Tensor) -> Tensor:
+        tensor, base = pair()
         return (picked(tensor, chosen) - picked(base, chosen)).abs_()
 
-    return Sizes(("change", *content), elements, device, read, statistics)
+    return Sizes(("change", *content), elements, device, read, statistics, pair)
 
 
 def picked(tensor: Tensor, chosen: slice | Tensor) -> Tensor:
@@ -143,8 +158,9 @@ def cut_at(sizes: Sizes, count: int) -> Cut:
         raise TooLargeError(f"elements are ordered in tensors below 2^31, but one has {sizes.elements!r}: trim nothing")
     order = kept_order(sizes)
     if order is not None:
-        last = int(order[count - 1])
-        (bits,) = unpack("<i", pack("<f", float(sizes.read(slice(last, last + 1)))))
+        last = order[count - 1].item()
+        assert isinstance(last, int)
+        (bits,) = unpack("<i", pack("<f", sizes.one(last)))
         return Cut(bits, last + 1)
     return _counted_cut(sizes, count)
 
@@ -152,6 +168,9 @@ def cut_at(sizes: Sizes, count: int) -> Cut:
 def kept_order(sizes: Sizes) -> Tensor | None:
     """Indices from the largest size to the smallest, int32, if there is room to keep them."""
     key = ("order", sizes.key)
+    found = sizes.statistics.kept(key)
+    if found is not None:
+        return found[0]
     if sizes.elements > SMALL and not sizes.statistics.has_room(key, 4 * sizes.elements):
         return None
     return sizes.statistics.tensors(key, lambda: (_order(sizes),))[0]

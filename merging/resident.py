@@ -19,10 +19,10 @@ from merging.blocks import Note, unsound, witness
 from merging.compiled import Compiler
 from merging.compute import Loaded, Options, not_finite, prepare
 from merging.memory import fits, free_bytes
-from merging.plan import TensorPlan
-from merging.planner import Planner
+from merging.plan import Leaf, TensorPlan
+from merging.planner import Planner, structure_of
 from merging.skeleton import Skeleton, build_skeleton
-from merging.slots import Kind, Slots
+from merging.slots import Kind, Slot, Slots
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
 from merging.statistics import Statistics
 from merging.vocabulary import Vocabularies
@@ -82,6 +82,7 @@ class Resident:
         self._attention = attn_implementation
         self._forward_dtype = forward_dtype
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
+        self._keys: dict[Hashable, str] = {}
         self._planner = Planner(parents.headers)
         self._held: dict[bytes, Loaded] = {}
         self._slots, self._widened = Slots(self.device), Slots(self.device)
@@ -127,25 +128,33 @@ class Resident:
         return Built(skeleton.model, recipe.layer_keys(), {name: p.data for name, p in parameters.items()})
 
     def _skeleton(self, recipe: ResolvedRecipe, rows: int | None) -> Skeleton:
-        config = output_config(recipe, self.parents.headers, rows)
-        key = canonical_json(config)
+        structure = structure_of(recipe)
+        key = None if structure is None else self._keys.get(structure)
+        if key is None or key not in self._skeletons:
+            config = output_config(recipe, self.parents.headers, rows)
+            key = canonical_json(config)
+            if structure is not None:
+                self._keys[structure] = key
         if key not in self._skeletons:
             dtype: torch.dtype = self._forward_dtype or getattr(torch, recipe.save_dtype)
             self._skeletons[key] = build_skeleton(config, dtype, self.device, self._attention)
         self._skeletons.move_to_end(key)
         while len(self._skeletons) > KEPT_SKELETONS:
             self._skeletons.popitem(last=False)
+            self._keys = {known: name for known, name in self._keys.items() if name in self._skeletons}
         return self._skeletons[key]
 
     def _parameters(self, plans: Iterable[TensorPlan]) -> dict[str, torch.nn.Parameter]:
         """A parameter for every plan; plans of one content get one parameter."""
         plans = tuple(plans)
-        self._shared = {planned.content: self._share(planned) for planned in plans if planned.shared}
-        wanted = {planned.content: planned for planned in plans if not planned.shared}
+        leaves = {planned.content: leaf for planned in plans if (leaf := planned.shared)}
+        self._shared = {content: self._share(content, leaf) for content, leaf in leaves.items()}
+        wanted = {planned.content: planned for planned in plans if planned.content not in leaves}
         claimed = self._slots.claim(wanted)
-        self._write([(wanted[content], slot.parameter.data) for content, slot in claimed.items()])
+        self._write([(wanted[content], slot) for content, slot in claimed.items()])
         self._slots.settle(claimed)
-        return {p.name: self._shared[p.content] if p.shared else self._slots.parameter(p.content) for p in plans}
+        shared, held = self._shared, self._slots.parameter
+        return {p.name: shared[p.content] if p.content in shared else held(p.content) for p in plans}
 
     def _widen(
         self, plans: Iterable[TensorPlan], parameters: Mapping[str, torch.nn.Parameter]
@@ -163,33 +172,31 @@ class Resident:
         return {planned.name: self._widened.parameter(planned.content) for planned in plans}
 
     @torch.no_grad()
-    def _write(self, plans: Sequence[tuple[TensorPlan, torch.Tensor]]) -> None:
+    def _write(self, plans: Sequence[tuple[TensorPlan, Slot]]) -> None:
         """Compute every planned tensor into its memory."""
-        options = self.options
+        options, layouts = self.options, self._slots.layouts
         notes: list[Note] = []
         tasks: list[Task] = []
         waiting = 0
-        for planned, out in plans:
-            task = prepare(planned, out, options)
+        for planned, slot in plans:
+            task = prepare(planned, slot.memory, options, slot.seats)
             if task is None:
-                notes.append(Note(witness(out), [out]))
+                notes.append(Note(witness(slot.memory), [slot.memory]))
                 continue
             tasks.append(task)
-            waiting += out.numel()
+            # What has a seat is held anyway.
+            waiting += 0 if planned.site in slot.seats else slot.memory.numel()
             if waiting >= AT_ONCE:
-                notes += self._compiler.run(tasks)
+                notes += self._compiler.run(tasks, layouts)
                 tasks, waiting = [], 0
-        notes += self._compiler.run(tasks)
+        notes += self._compiler.run(tasks, layouts)
         # Looked at only now, so that a GPU is not waited for after every tensor.
         wrong = {out.data_ptr() for out in unsound(notes)}
-        for planned, out in plans:
-            if out.data_ptr() in wrong:
-                raise not_finite(planned)
+        if wrong:
+            raise not_finite(next(planned for planned, slot in plans if slot.memory.data_ptr() in wrong))
 
-    def _share(self, planned: TensorPlan) -> torch.nn.Parameter:
-        leaf = planned.shared
-        assert leaf is not None
-        kept = self._shared.get(planned.content)
+    def _share(self, content: Hashable, leaf: Leaf) -> torch.nn.Parameter:
+        kept = self._shared.get(content)
         if kept is not None:
             return kept
         return torch.nn.Parameter(self.parents.tensor(leaf.digest, leaf.name).to(self.device), requires_grad=False)

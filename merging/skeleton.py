@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -45,15 +46,22 @@ class Skeleton:
 
     def empty(self) -> None:
         """Let go of every tensor: the model fails if it is used before it is filled again."""
+        for module, attribute, nothing in self._blanks:
+            module._parameters[attribute] = nothing
+
+    @cached_property
+    def _blanks(self) -> list[tuple[torch.nn.Module, str, torch.nn.Parameter]]:
+        """What stands in every place while there is no candidate, on the meta device."""
         nothing: dict[tuple[torch.Size, torch.dtype], torch.nn.Parameter] = {}
-        for places in self.places.values():
-            for module, attribute in places:
-                held = module._parameters[attribute]
-                assert held is not None
-                kind = held.shape, held.dtype
-                if kind not in nothing:
-                    nothing[kind] = torch.nn.Parameter(torch.empty_like(held, device="meta"), requires_grad=False)
-                module._parameters[attribute] = nothing[kind]
+        blanks = []
+        for module, attribute in (place for places in self.places.values() for place in places):
+            held = module._parameters[attribute]
+            assert held is not None
+            kind = held.shape, held.dtype
+            if kind not in nothing:
+                nothing[kind] = torch.nn.Parameter(torch.empty_like(held, device="meta"), requires_grad=False)
+            blanks.append((module, attribute, nothing[kind]))
+        return blanks
 
 
 def build_skeleton(

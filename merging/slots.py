@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 
+from merging.batches import Layouts
 from merging.memory import in_rows, lacks_memory, natural
+from merging.seats import Seat
 
 
 class Wanted(Protocol):
@@ -36,12 +38,19 @@ class Kind(NamedTuple):
     dtype: torch.dtype
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    """Memory for one tensor, and the name it was last written under."""
+    """Memory for one tensor, and the name it was last written under.
+
+    Attributes:
+        memory: the parameter's tensor.
+        seats: tasks that are done again and again and end up here, by the site of their plan.
+    """
 
     parameter: torch.nn.Parameter
     name: str
+    memory: torch.Tensor
+    seats: dict[bytes, Seat] = field(default_factory=dict)
 
 
 class Slots:
@@ -54,6 +63,8 @@ class Slots:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._held: dict[Hashable, Slot] = {}
+        #: How tasks that end up here are laid out.
+        self.layouts = Layouts()
 
     def parameter(self, content: Hashable) -> torch.nn.Parameter:
         """The slot that holds a content."""
@@ -73,6 +84,7 @@ class Slots:
             free = [content for content in self._held if content not in wanted]
             if not free or not lacks_memory(error):
                 raise
+            self.layouts.clear()
             for content in free:
                 del self._held[content]
             return {**claimed, **self._allocate(rest)}
@@ -98,7 +110,8 @@ class Slots:
             names = kinds[torch.Size(planned.shape), planned.dtype]
             found = next((slots for slots in names.values() if slots), None)
             if found:
-                claimed[content] = Slot(self._held.pop(found.pop()).parameter, planned.name)
+                slot = self._held.pop(found.pop())
+                claimed[content] = Slot(slot.parameter, planned.name, slot.memory)
         return claimed
 
     def _allocate(self, plans: Mapping[Hashable, Wanted]) -> dict[Hashable, Slot]:
@@ -106,6 +119,6 @@ class Slots:
         ordered = sorted(plans.items(), key=lambda item: natural(item[1].name))
         made = in_rows([(planned.shape, planned.dtype) for _, planned in ordered], self._device)
         return {
-            content: Slot(torch.nn.Parameter(tensor, requires_grad=False), planned.name)
+            content: Slot(torch.nn.Parameter(tensor, requires_grad=False), planned.name, tensor)
             for (content, planned), tensor in zip(ordered, made, strict=True)
         }

@@ -52,8 +52,7 @@ class Statistics:
 
     def tensors(self, key: Hashable, make: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
         """Tensors under a key, made on first use and whenever there was no room to keep them."""
-        self._clock += 1
-        found = self._tensors.get(key)
+        found = self.kept(key)
         if found is None:
             found = make()
             size = _bytes(found)
@@ -61,8 +60,16 @@ class Statistics:
                 return found
             self._room -= size
             self._tensors[key] = found
-        self._tensors.move_to_end(key)
-        self._asked[key] = self._clock
+            self._asked[key] = self._clock
+        return found
+
+    def kept(self, key: Hashable) -> tuple[torch.Tensor, ...] | None:
+        """Tensors under a key, if they were kept."""
+        self._clock += 1
+        found = self._tensors.get(key)
+        if found is not None:
+            self._tensors.move_to_end(key)
+            self._asked[key] = self._clock
         return found
 
 

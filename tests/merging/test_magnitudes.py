@@ -185,3 +185,19 @@ def test_a_cut_of_a_kept_order_is_a_look_up_and_takes_no_time():
         cut_at(sizes, count)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_size_is_the_one_that_all_are_read_with_to_the_last_bit(dtype):
+    generator = torch.Generator().manual_seed(11)
+    scales = [10.0 ** torch.randint(-6, 4, (4000,), generator=generator) for _ in range(2)]
+    pair = [torch.randn(4000, generator=generator) * scale for scale in scales]
+    tensor, base = (each.to(dtype) for each in pair)
+    sizes = change_sizes(lambda: (tensor, base), ("a", "b"), 4000, CPU, Statistics())
+    assert [sizes.one(place) for place in range(4000)] == sizes.read(slice(0, 4000)).tolist()
+
+
+def test_a_size_beyond_the_largest_number_is_infinite_however_it_is_read():
+    tensor = torch.tensor([3e38])
+    sizes = change_sizes(lambda: (tensor, -tensor), ("a", "b"), 1, CPU, Statistics())
+    assert sizes.one(0) == float(sizes.read(slice(0, 1))) == float("inf")

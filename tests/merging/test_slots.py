@@ -89,3 +89,19 @@ def test_memory_is_given_up_before_it_runs_out(monkeypatch):
     monkeypatch.setattr(slots, "in_rows", full)
     build(held, [planned("a", 1, (4, 4))])
     assert asked == [1, 0]
+
+
+def test_layouts_are_let_go_of_with_the_memory_that_they_lie_in(monkeypatch):
+    held, real, failed = Slots(CPU), slots.in_rows, []
+    build(held, [planned("a", 0)])
+    held.layouts._known["any"] = []
+
+    def full(sizes, device):
+        if not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(sizes, device)
+
+    monkeypatch.setattr(slots, "in_rows", full)
+    build(held, [planned("a", 1, (4, 4))])
+    assert not held.layouts._known

@@ -73,3 +73,12 @@ def test_nothing_is_kept_without_bytes_for_it():
     for _ in range(2):
         ask(statistics, "a", made)
     assert made == ["a", "a"]
+
+
+def test_what_is_kept_can_be_asked_for_without_being_made():
+    statistics = Statistics(100)
+    assert statistics.kept("a") is None
+    made = ask(statistics, "a", [])
+    found = statistics.kept("a")
+    assert found is not None
+    assert found[0] is made
