@@ -101,7 +101,7 @@ def refinements(explained: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     found = []
     for way in (explained or {}).get("refinements", []):
         points = [(float(look["items"]), look["score"]) for look in way["trajectory"] if look.get("score") is not None]
-        picture = svg.curve(points, (), end=0.0, unit="items", stepped=False, width=460, height=200)
+        picture = svg.curve(points, (), end=0.0, unit="items", stepped=False, width=300, height=190)
         found.append({**way, "picture": picture})
     return found
 

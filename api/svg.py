@@ -299,17 +299,13 @@ def _axes(frame: _Frame, ticks: Sequence[float], x_ticks: Sequence[float], unit:
         y = frame.y(tick)
         parts.append(f'<line class="grid" x1="{frame.left:g}" x2="{frame.right:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(frame.left - 6, y + 4, percent(tick, step), "tick end"))
+    long = max(x_ticks, default=0.0) >= 10_000
     for tick in x_ticks:
-        x = frame.x(tick)
+        x, shown = frame.x(tick), f"{tick:,.6g}".replace(",", "\u202f") if long else f"{tick:g}"
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.bottom:g}" y2="{frame.bottom + 4:g}"/>')
-        parts.append(_text(x, frame.bottom + 16, _amount(tick), "tick middle"))
+        parts.append(_text(x, frame.bottom + 16, shown, "tick middle"))
     parts.append(_text(frame.right, frame.bottom + 30, unit, "tick end"))
     return parts
-
-
-def _amount(value: float) -> str:
-    """A number on an axis, with thin spaces where it is long."""
-    return f"{value:,.6g}".replace(",", "\u202f") if value >= 10_000 else f"{value:g}"
 
 
 def _levels(levels: Sequence[Level], frame: _Frame) -> list[str]:

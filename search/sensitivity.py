@@ -88,7 +88,7 @@ def fit(inputs: Floats, scores: Floats, variances: Floats, *, squares: bool) -> 
     gram = np.hstack([np.ones((len(scores), 1)), design])
     precision = gram.T @ (gram / noise[:, None])
     precision[np.arange(1, len(precision)), np.arange(1, len(precision))] += 1 / prior**2
-    covariance = np.linalg.inv(precision)
+    covariance: Floats = np.asarray(np.linalg.inv(precision), dtype=np.float64)
     mean = covariance @ (gram.T @ (scores / noise))
     slopes = slice(1, 1 + inputs.shape[1])
     return Fit(mean[slopes], covariance[slopes, slopes], prior, lack)

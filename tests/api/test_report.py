@@ -130,7 +130,13 @@ def test_an_explanation_brings_importance_sensitivity_slices_and_refinements(
         found = explanation(s, folders["artifacts"], finished)
     text = page_of(client, finished)
     assert "Nobody has asked" not in text and "all results are equal" in text
-    for shown in ("merge.linear.weight.maths.g0", "80.0 %", "layer group 0", "source maths", "24 coefficients"):
+    for shown in (
+        "merge.linear.weight.maths.g0",
+        "80.0 %",
+        "layer group 0",
+        "source maths",
+        "24 coefficients, 960 items",
+    ):
         assert shown in text
     assert text.count('class="picture scatter"') == 2 and "5" * 64 in text
     assert client.get(f"/v1/jobs/{finished.id}/explanation").json() == found
