@@ -93,6 +93,7 @@ class StrategyInfo(Noun):
     """A search strategy.
 
     Attributes:
+        starts: known good candidates (uniform merges, full task vectors) are tried before the first proposal.
         races: candidates may be stopped after a rung; else every one is scored on all search items.
         hears: `smoothed` paired scores (see `search.scores`), or `accuracy`, the plain macro mean.
         recommends: the candidate that is proved first: the best by `posterior` mean, or the `best` score ever seen.
@@ -100,6 +101,7 @@ class StrategyInfo(Noun):
 
     name: str
     summary: str
+    starts: bool = True
     races: bool = True
     hears: Literal["smoothed", "accuracy"] = "smoothed"
     recommends: Literal["posterior", "best"] = "posterior"

@@ -26,6 +26,8 @@ class TaskContent(Noun):
         search: bitmap (hex) of the search side; every other document is held out.
         metrics: the metrics the task can report among `acc` and `acc_norm`.
         has_fewshot: whether few-shot examples can be drawn.
+        kin: per document four hexadecimal digits, a hash of what it has in common with those that give it away; empty
+            where nobody looked.
         mean_characters: mean length of a prompt with one choice; mean_choices: mean number of choices (for estimates).
     """
 
@@ -36,6 +38,7 @@ class TaskContent(Noun):
     search: str
     metrics: tuple[str, ...]
     has_fewshot: bool
+    kin: str = ""
     mean_characters: float = 0.0
     mean_choices: float = 0.0
 
@@ -48,6 +51,11 @@ class TaskContent(Noun):
 def normalise(text: str) -> str:
     """Lower-cased letters and digits (of any script) only, so that twins and repeated contexts collide."""
     return re.sub(r"[\W_]+", " ", text.lower()).strip()
+
+
+def kin_of(text: str) -> str:
+    """Four hexadecimal digits, equal for documents whose texts collide; independent of the side."""
+    return hashlib.sha256(f"kin:{normalise(text)}".encode()).hexdigest()[:4]
 
 
 def side_of(text: str) -> Side:
@@ -68,15 +76,33 @@ def part_of(content: TaskContent, part: Part, final_split: float) -> tuple[int, 
     Args:
         content: the task.
         part: which.
-        final_split: share of the held-out side that is kept back; at least one item of two stays on either side.
+        final_split: share of the held-out side that is kept back; at least one item of two stays on either side, and
+            documents that give each other away (Winogrande twins, repeated contexts) stay together.
     """
     if part == "search":
         return content.side("search")
     heldout = content.side("heldout")
-    shuffled = sorted(heldout, key=lambda n: hashlib.sha256(f"final:{content.content_digest}:{n}".encode()).digest())
-    kept = min(max(round(final_split * len(heldout)), 1), len(heldout) - 1) if final_split > 0 else 0
-    final = set(shuffled[:kept])
+    final: set[int] = set()
+    if final_split > 0:
+        kept = max(round(final_split * len(heldout)), 1)
+        for group in _shuffled_kin(content, heldout):
+            fits = not final or len(final) + len(group) <= kept
+            if not fits or len(final) + len(group) == len(heldout):
+                break
+            final.update(group)
     return tuple(n for n in heldout if (n in final) == (part == "final"))
+
+
+def _shuffled_kin(content: TaskContent, numbers: Sequence[int]) -> list[list[int]]:
+    """Documents that give each other away, together, in an order that depends on the documents alone."""
+    groups: dict[str, list[int]] = {}
+    for number in numbers:
+        groups.setdefault(content.kin[4 * number : 4 * number + 4] or str(number), []).append(number)
+
+    def rank(key: str) -> bytes:
+        return hashlib.sha256(f"final:{content.content_digest}:{key}".encode()).digest()
+
+    return [groups[key] for key in sorted(groups, key=rank)]
 
 
 def order(seed: int, task_digest: str, numbers: Sequence[int]) -> tuple[int, ...]:

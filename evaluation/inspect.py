@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from core.outcomes import bitmap
-from core.tasks import TaskContent
+from core.tasks import TaskContent, kin_of
 from evaluation.catalog import TaskFolders
-from evaluation.documents import Part, canonical_parts, content_digest, evenly, sides
+from evaluation.documents import Part, canonical_parts, content_digest, evenly, side_text, sides
 
 #: Prompts read for the mean length, which only serves estimates.
 _SAMPLED_PROMPTS = 256
@@ -36,6 +36,7 @@ def describe(name: str, parts: Sequence[Part]) -> TaskContent:
         search=bitmap((n for n, s in enumerate(side) if s == "search"), len(side)).hex(),
         metrics=tuple(metric for metric in ("acc", "acc_norm") if metric in task.aggregation()),
         has_fewshot=not task.forbids_shots and len(task.sampler.docs) > 0,
+        kin="".join(kin_of(side_text(part.task, document)) for part in parts for document in part.documents),
         mean_characters=characters,
         mean_choices=choices,
     )

@@ -346,8 +346,13 @@ class Proposer:
         )
 
     def _goals(self, row: TrialRecord, heard: HeardScore) -> dict[str, float]:
-        """What a row is worth under objectives other than the score: task by task."""
-        return dict(zip(self._tasks, heard.tasks, strict=False))
+        """What a row is worth under objectives other than the score: task by task, in layers, in seconds per item.
+
+        A candidate all of whose outcomes were known already was not timed.
+        """
+        goals = dict(zip(self._tasks, heard.tasks, strict=False)) | {"layers": float(len(row.resolved.layers))}
+        fresh = row.provenance.get("fresh_items", 0)
+        return goals | {"seconds": row.provenance["score_seconds"] / fresh} if fresh else goals
 
     def _ending(
         self, state: OptunaState, score: float | None, goals: Mapping[str, float] | None
@@ -355,6 +360,8 @@ class Proposer:
         """State and values under which Optuna is told."""
         if state == OptunaState.COMPLETE:
             known = dict(goals or {}) | ({} if score is None else {"score": score})
+            if not all(goal.name in known for goal in self.goals):
+                return OptunaState.FAIL, None  # What was not measured cannot be traded against the rest.
             return state, [float(known[goal.name]) for goal in self.goals]
         if state == OptunaState.PRUNED and len(self.goals) > 1:
             return OptunaState.FAIL, None  # Optuna stops no candidate that has several objectives.

@@ -131,6 +131,7 @@ STRATEGY = Strategy(
     info=StrategyInfo(
         name="mergekit-evolve",
         summary="mergekit-evolve's CMA-ES: every candidate on every item, the best score ever seen wins.",
+        starts=False,
         races=False,
         hears="accuracy",
         recommends="best",

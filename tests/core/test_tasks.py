@@ -1,5 +1,5 @@
 from core.outcomes import bitmap
-from core.tasks import TaskContent, order, part_of, side_of
+from core.tasks import TaskContent, kin_of, order, part_of, side_of
 
 
 def test_the_default_split_halves_and_ignores_case_and_punctuation():
@@ -50,6 +50,26 @@ def test_what_is_kept_back_is_a_share_of_the_held_out_side_and_the_same_for_ever
     # A larger share keeps back the same ones and more.
     assert set(final) < set(part_of(content, "final", 0.5))
     assert len(part_of(content, "final", 0.001)) == 1
+
+
+def test_documents_that_give_each_other_away_are_kept_back_together():
+    kin = "".join(kin_of(f"pair {n // 2}") for n in range(40))
+    content = TaskContent(
+        name="t",
+        version="1",
+        content_digest="d",
+        documents=40,
+        search="00" * 5,
+        metrics=("acc",),
+        has_fewshot=True,
+        kin=kin,
+    )
+    final = set(part_of(content, "final", 0.3))
+    assert len(final) == 12
+    assert all((n ^ 1) in final for n in final)
+    assert kin_of("One  pair!") == kin_of("one pair") != kin_of("another pair")
+    # Where all hang together, nothing can be kept back.
+    assert part_of(content.evolve(kin=kin[:4] * 40), "final", 0.5) == ()
 
 
 def test_of_a_single_held_out_item_nothing_is_kept_back():

@@ -10,6 +10,7 @@ from core.records import HeardScore
 from core.space import SearchSpace
 from core.space_spec import SpaceSpec
 from core.states import TrialState
+from search import past
 from search.study import Proposer, storage_url
 
 FAMILIES = [
@@ -277,3 +278,18 @@ def test_a_row_is_told_with_its_variance_and_a_rebuilt_study_reads_the_same():
         (3, "complete", 0.4, 0.0, 300),
     ]
     assert rebuilt.past() == first.past()
+
+
+def test_what_a_candidate_was_not_timed_for_is_not_traded():
+    proposer = Proposer(
+        small_space(), "nsga2", study_name="job_1", seed=3, params={"goals": "tasks+seconds"}, tasks=("t",)
+    )
+    timed, known = proposer.ask(), proposer.ask()
+    heard = (HeardScore(items=300, score=0.6, variance=0.0, n=300, tasks=(0.6,)),)
+    for proposal, fresh in ((timed, 45), (known, 0)):
+        provenance = {"score_seconds": 9.0, "fresh_items": fresh}
+        values = {"optuna_number": proposal.number, "values": proposal.values, "heard": heard, "macro": 0.6}
+        proposer.tell(record(proposal.number, provenance=provenance, **values))
+    first, second = past.past(proposer._study)
+    assert (first.state, first.goals) == ("complete", (0.6, 0.2))
+    assert (second.state, second.goals) == ("failed", ())

@@ -53,9 +53,10 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     for model in job.request.models:
         _add(session, search, PARENT, model.name, identity(model.name, save_dtype=job.request.export.save_dtype))
     proposer = proposers.of(session, settings, search.job, search.space)
-    hearing.choose_reference(session, search)
-    for values in seeds(search.space):
-        proposer.enqueue(values)
+    if search.strategy.starts:
+        hearing.choose_reference(session, search)
+        for values in seeds(search.space):
+            proposer.enqueue(values)
     look(session, settings, job)
 
 

@@ -40,7 +40,7 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
             scores=scored.scores(),
             macro=scored.macro(),
             seconds_added=done - started,
-            provenance={**provenance(bench.device), **took},
+            provenance={**provenance(bench.device), **took, "fresh_items": scored.fresh},
         )
         trials.move(session, trial.id, TrialState.WAITING)
         steps.finish(session, step.id, step.fence, {"items": scored.fresh, "seconds": round(done - started, 3), **took})

@@ -1,4 +1,5 @@
 import numpy as np
+import optuna
 import pytest
 from sqlalchemy import text
 
@@ -6,6 +7,7 @@ from core.errors import OutOfMemoryError
 from core.records import StepKind, TrialBrief
 from core.states import JobState, TrialState
 from search.scores import paired, smooth
+from search.study import storage_url
 from store import events, outcomes, trials
 from tests.workers.phases.conftest import CONTENT, FINGERPRINT, begun, failing
 from workers.phases import hearing, proposers
@@ -148,3 +150,18 @@ def test_a_brief_says_what_the_record_says(search):
         assert isinstance(brief, TrialBrief)
         assert all(getattr(brief, name) == getattr(record, name) for name in TrialBrief.__slots__)
         assert brief.score == record.heard[-1].score
+
+
+def test_the_baseline_begins_where_the_tool_begins_and_tries_no_known_good_start(new_search):
+    search = new_search(strategy={"name": "mergekit-evolve"}, budget={"trials": 4})
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    assert [trial.origin for trial in search.candidates] == ["proposed"] * 4
+
+
+def test_a_pareto_search_hears_of_layers_too(new_search):
+    search = new_search(strategy={"name": "nsga2", "params": {"goals": "score+layers"}}, budget={"trials": 4})
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    study = optuna.load_study(study_name=search.job_id, storage=storage_url(search.settings.database_url))
+    for trial in search.candidates:
+        told = study.trials[trial.optuna_number]
+        assert told.values == [trial.last_heard.score, float(len(trial.resolved.layers))]
