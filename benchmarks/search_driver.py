@@ -11,11 +11,13 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from benchmarks.search_world import FULL, PER_TASK, TASKS, World
+from benchmarks.search_world import TASKS
 from core.jobs import Racing
 from core.params import Scalar
 from core.rungs import adapted, items_of, rung_sizes
+from core.space import SearchSpace
 from search import plan
 from search.history import Known
 from search.past import Past
@@ -26,8 +28,35 @@ from search.study import Proposal, Proposer
 from search.surrogate import posterior_of
 
 SHARES = (1 / TASKS,) * TASKS
-COUNTS = (PER_TASK,) * TASKS
 Values = Mapping[str, Scalar]
+
+
+class Place(Protocol):
+    """Where a search happens: a simulated world, or real candidates.
+
+    Attributes:
+        space: what candidates may be.
+        uniform: the reference's values.
+        parents: values that are the parents themselves.
+        per_task: search items of each task.
+    """
+
+    space: SearchSpace
+    uniform: Mapping[str, Scalar]
+    parents: Sequence[Mapping[str, Scalar]]
+    per_task: int
+
+    def margins(self, values: Mapping[str, Scalar]) -> Floats:
+        """(tasks, items) on the search items, in the study's order."""
+
+    def held_out(self, values: Mapping[str, Scalar]) -> Floats:
+        """(tasks, items) on the items that no search sees."""
+
+    def accuracy(self, values: Mapping[str, Scalar]) -> float:
+        """The true macro accuracy, as far as it is known."""
+
+    def regret(self, values: Mapping[str, Scalar]) -> float:
+        """Points of it below the best candidate there is."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +80,6 @@ class Setting:
     racing: Racing = field(default_factory=Racing)
     ahead: int = 1
 
-    @property
-    def whole(self) -> int:
-        """What one full evaluation costs."""
-        return FULL + self.build
-
 
 @dataclass
 class Candidate:
@@ -65,7 +89,7 @@ class Candidate:
         values: of the space's holes.
         number: the study's; None for a parent.
         rung: what it is being scored up to.
-        margins: (TASKS, PER_TASK) on all search items; it is heard of those up to its rung alone.
+        margins: (tasks, items) on all search items; it is heard of those up to its rung alone.
         items: per task, scored so far.
         heard: at its last rung.
     """
@@ -82,6 +106,11 @@ class Candidate:
         """Its score on the last rung that it has passed."""
         assert self.heard is not None
         return self.heard
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was scored on all search items."""
+        return self.items == self.margins.shape[1]
 
 
 @dataclass(frozen=True)
@@ -135,11 +164,12 @@ class Search:
         seed: of the study.
     """
 
-    def __init__(self, world: World, setting: Setting, seed: int) -> None:
+    def __init__(self, world: Place, setting: Setting, seed: int) -> None:
         self.world, self.setting = world, setting
+        self.counts = (world.per_task,) * TASKS
         info = registered(setting.strategy).info
         self.info = info.evolve(races=False, hears="accuracy", recommends="best") if setting.bare else info
-        rungs = adapted(rung_sizes(setting.racing, COUNTS), COUNTS, setting.build)
+        rungs = adapted(rung_sizes(setting.racing, self.counts), self.counts, setting.build)
         self.rungs = rungs if self.info.races else rungs[-1:]
         self.ledger = Ledger(setting.build)
         self.ended: list[Candidate] = []
@@ -159,6 +189,11 @@ class Search:
         self._due: deque[float] = deque()
         self._advice: list[Advice] = []
         self.reference: tuple[Floats, ...] = ()
+
+    @property
+    def whole(self) -> int:
+        """What one full evaluation costs."""
+        return sum(self.counts) + self.setting.build
 
     def run(self, checkpoints: Sequence[float]) -> list[Advice]:
         """Search until the last checkpoint.
@@ -207,7 +242,7 @@ class Search:
         """Begin the items up to its rung, which are counted from now on and heard once they are through."""
         fresh = candidate.items == 0
         price = self._missing(candidate) + fresh * self.setting.build
-        while self._due and self.ledger.cost + price > self._due[0] * self.setting.whole:
+        while self._due and self.ledger.cost + price > self._due[0] * self.whole:
             self._advice.append(self.advise(self._due.popleft()))
         self.ledger.builds += fresh
         self.ledger.candidates += self._missing(candidate)
@@ -219,7 +254,7 @@ class Search:
 
     def _missing(self, candidate: Candidate) -> int:
         """Items up to its rung that were not scored yet."""
-        return items_of(self.rungs[candidate.rung], COUNTS) - TASKS * candidate.items
+        return items_of(self.rungs[candidate.rung], self.counts) - TASKS * candidate.items
 
     # -- the race --------------------------------------------------------------------------------------------------
 
@@ -253,7 +288,7 @@ class Search:
     def _tell(self, candidate: Candidate) -> None:
         assert candidate.number is not None
         heard = candidate.last_heard
-        if candidate.items == PER_TASK:
+        if candidate.complete:
             goals = {f"task_{k}": value for k, value in enumerate(heard.tasks)}
             self.proposer.tell_scored(
                 candidate.number, heard.score, items=candidate.items, variance=heard.variance, goals=goals
@@ -281,7 +316,7 @@ class Search:
 
     def _recommended(self) -> tuple[Candidate, float]:
         """The best of those scored in full, by posterior mean or by score; and what it is held to be worth."""
-        complete = {c.number: c for c in self.ended if c.items == PER_TASK and c.number is not None}
+        complete = {c.number: c for c in self.ended if c.complete and c.number is not None}
         worths = {number: candidate.last_heard.score for number, candidate in complete.items()}
         if self.info.recommends == "posterior":
             estimates = posterior_of(self.world.space, [_past(c) for c in self.ended])
@@ -300,7 +335,7 @@ def _past(candidate: Candidate) -> Past:
     heard = candidate.last_heard
     return Past(
         number=candidate.number,
-        state="complete" if candidate.items == PER_TASK else "stopped",
+        state="complete" if candidate.complete else "stopped",
         values=dict(candidate.values),
         score=heard.score,
         variance=heard.variance,
@@ -329,4 +364,4 @@ class _SimulatedHistory:
 
 def _known(candidate: Candidate, name: str | None) -> Known:
     values = None if candidate.number is None else dict(candidate.values)
-    return Known(name, candidate.number, values, candidate.last_heard, candidate.items == PER_TASK)
+    return Known(name, candidate.number, values, candidate.last_heard, candidate.complete)

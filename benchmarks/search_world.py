@@ -210,6 +210,8 @@ class World:
         shapes: each method's landscape, in the order of the space's methods.
     """
 
+    per_task = PER_TASK
+
     def __init__(self, seed: int, space: SearchSpace, shapes: Mapping[str, Shape]) -> None:
         rng = np.random.default_rng([seed, len(space.holes), 20261120])
         self.space = space
