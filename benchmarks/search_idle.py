@@ -39,7 +39,7 @@ def idle(report: Report) -> None:
     if report.quick:
         report.skip(name, 0.02, "a thousand proposals take more than five minutes")
         return
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServers(Path(folder) / "servers") as servers:
+    with tempfile.TemporaryDirectory(prefix="huarizo-search-") as folder, _servers(Path(folder)) as servers:
         migrations.upgrade(servers.database_url)
         simulated = Clock(storage_url(servers.database_url))
         share = simulated.run()
@@ -49,6 +49,11 @@ def idle(report: Report) -> None:
             f"hearing of a candidate and drawing the next, {part} hundred: median {statistics.median(times):.3f} s, "
             f"longest {max(times):.3f} s"
         )
+
+
+def _servers(folder: Path) -> EmbeddedServers:
+    folder.chmod(0o711)  # root's database server runs as another user
+    return EmbeddedServers(folder / "servers")
 
 
 class Ready(NamedTuple):
