@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from api.progress import progress_of
 from api.schemas.jobs import JobDetail, TaskOut
+from api.training import training_detail
 from core.records import JobRecord, StepKind, TrialSummary
 from store import artifacts, explanations, steps, tasks
 from store.session import ReadSession
@@ -14,6 +15,8 @@ from store.session import ReadSession
 
 def detail_of(s: ReadSession, job: JobRecord, trials: Sequence[TrialSummary]) -> JobDetail:
     """A job with its progress over all of its trials, as of now."""
+    if job.training is not None:
+        return training_detail(s, job)
     refined = steps.seconds_of(s, job.id, StepKind.REFINE)
     progress = progress_of(job, trials, datetime.now(UTC), refine_seconds=refined)
     kept = artifacts.of_job(s, job.id)

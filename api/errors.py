@@ -19,6 +19,7 @@ from api.schemas.failures import without_paths
 from api.schemas.problem import FieldProblem, Problem
 from api.templating import page
 from core import errors as e
+from core.jobs import KINDS
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
 def _field(item: Any) -> FieldProblem:
     """One of pydantic's findings, without the input it found (which may be large)."""
     place = [str(part) for part in item["loc"] if part != "body"]
+    # A posted job is read by its kind, whose name is no field.
+    if len(item["loc"]) > 1 and item["loc"][1] in KINDS:
+        del place[0]
     return FieldProblem(where=".".join(place) or "body", message=str(item["msg"]).removeprefix("Value error, "))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,19 @@ def artifact_files(record: ArtifactRecord, settings: Settings) -> list[KeptFile]
     """
     root = settings.artifact_root()
     return [_kept(record, entry, root) for entry in record.files]
+
+
+def remove_files(record: ArtifactRecord, settings: Settings) -> None:
+    """Remove an artifact's folder. What is left of it after a failure no row knows of.
+
+    Raises:
+        ServiceUnavailableError: no artifact folder is configured.
+    """
+    root = settings.artifact_root().resolve()
+    folder = (root / record.path).resolve()
+    # A row that somebody tampered with must not clear away the rest of the disk either.
+    if folder != root and folder.is_relative_to(root):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kept(record: ArtifactRecord, entry: dict[str, object], root: Path) -> KeptFile:

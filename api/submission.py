@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -13,27 +12,28 @@ from api.schemas.jobs import CloneIn
 from api.tasks import known_tasks
 from core.adapters import Adapter
 from core.errors import CheckpointError, HuarizoError, InvalidInputError, NotFoundError
-from core.jobs import HUB_REF, LOCAL_REF, SearchJob, check_job, check_names
+from core.generator_fit import check_lineage, check_sources, read_lineage
+from core.jobs import HUB_REF, LOCAL_REF, GeneratorJob, SearchJob, check_job, check_names, read_job
 from core.model import Model
 from core.parents import check_parents, job_parents
 from core.records import JobRecord
 from core.refs import check_hub, resolve_local
 from core.settings import Settings
-from store import jobs, models
+from store import generators, jobs, models
 from store.session import ReadSession
 
 
-def cloned(job: JobRecord, wanted: CloneIn) -> SearchJob:
+def cloned(job: JobRecord, wanted: CloneIn) -> SearchJob | GeneratorJob:
     """A job's request with some fields changed.
 
     Raises:
         RequestValidationError: the changed request breaks a rule; fields are named as in a posted job.
     """
-    fields = merged(job.request.model_dump(mode="json"), wanted.changes)
+    fields = merged(job.posted.model_dump(mode="json"), wanted.changes)
     if wanted.warm_start:
         fields["warm_start"] = [job.id, *(id for id in fields.get("warm_start", ()) if id != job.id)]
     try:
-        return SearchJob.model_validate_json(json.dumps(fields))
+        return read_job(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
 
@@ -51,20 +51,40 @@ def merged(target: Any, patch: Any) -> Any:
     return kept
 
 
-def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> None:
-    """Check everything that can be known of a job without reading weights.
+def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> SearchJob:
+    """Check everything that can be known of a search without reading weights, and name its generators by digest.
 
     Raises:
         HuarizoError: the first rule that is broken, with its code and the field.
     """
+    job = generators.pinned(s, job)
     check_job(job, tasks=known_tasks(s, settings.task_folders))
+    known = _known_models(s, job, settings)
+    for id in job.warm_start:
+        _check_job(s, id)
+    check_parents(job, known)
+    check_lineage(job, known, lambda digest: read_lineage(settings.artifact_root() / generators.named(s, digest).path))
+    return job
+
+
+def check_training(s: ReadSession, job: GeneratorJob, settings: Settings) -> None:
+    """Check everything that can be known of a training without reading weights.
+
+    Raises:
+        HuarizoError: the first rule that is broken, with its code and the field.
+    """
+    known = _known_models(s, job, settings)
+    if job.elite is not None:
+        generators.check_search(s, job.elite.job)
+    check_sources(job, known)
+
+
+def _known_models(s: ReadSession, job: SearchJob | GeneratorJob, settings: Settings) -> dict[str, Model]:
+    """The job's models that are inspected, once all of them can be found."""
     check_names(job, models.names(s))
     for model in job.models:
         check_ref(model.ref, settings, where=f"models.{model.name}")
-    for id in job.warm_start:
-        _check_job(s, id)
-    ready = ready_models(s, {model.name: model.ref for model in job.models})
-    check_parents(job, job_parents(job.models, ready))
+    return job_parents(job.models, ready_models(s, {model.name: model.ref for model in job.models}))
 
 
 def check_ref(ref: str, settings: Settings, *, where: str) -> None:

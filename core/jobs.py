@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from core.catalog import catalog
-from core.errors import BudgetError, InvalidInputError, RecipeError, UnknownModelError, UnknownTaskError
+from core.errors import (
+    BudgetError,
+    HuarizoError,
+    InvalidInputError,
+    RecipeError,
+    UnknownModelError,
+    UnknownNameError,
+    UnknownTaskError,
+)
+from core.generators import Training, training
 from core.noun import Noun
 from core.objective import Objective
 from core.recipe.short import Dtype, Name
@@ -153,16 +163,7 @@ class SearchJob(Noun):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> SearchJob:
-        names = [model.name for model in self.models]
-        if len(set(names)) != len(names):
-            raise ValueError(f"model names must be unique, but got {names!r}: rename one")
-        plain = [model.name for model in self.models if model.base is None]
-        odd = next((model for model in self.models if model.base is not None and model.base not in plain), None)
-        if odd is not None:
-            raise ValueError(
-                f"`base` of {odd.name!r} must be one of the job's models that has none itself, {plain!r}, but is "
-                f"{odd.base!r}: name one of them"
-            )
+        _check_model_names(self.models)
         return self
 
     def search_space(self, depth: int) -> SearchSpace:
@@ -176,8 +177,95 @@ class SearchJob(Noun):
         )
 
 
-#: Every job kind; a new kind joins the union here.
-Job = SearchJob
+class Elite(Noun):
+    """The best candidates of a search, told to a generator with their scores.
+
+    Attributes:
+        job: the search.
+        top: how many of those that were scored on most items, the best first.
+    """
+
+    job: JobId
+    top: Annotated[int, Field(ge=1, le=256)] = 8
+
+
+class GeneratorJob(Noun):
+    """The training of a generator of weights.
+
+    Attributes:
+        models: what it learns from. The first one is the base: what is measured and sampled around.
+        elite: candidates of a search that it learns from as well.
+        preset: of the settings, by name.
+        training: settings that differ from the preset's, by name.
+    """
+
+    kind: Literal["generator"] = "generator"
+    name: Annotated[str, Field(max_length=200)] = ""
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=32)]
+    elite: Elite | None = None
+    preset: str = "default"
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> GeneratorJob:
+        _check_model_names(self.models)
+        if self.models[0].base is not None:
+            raise ValueError(f"the first model is the base, but {self.models[0].name!r} is an adapter: put it later")
+        try:
+            settings = training(self.preset, **self.training)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"training.{place}: {first['msg'].removeprefix('Value error, ')}") from None
+        except HuarizoError as error:
+            raise ValueError(error.message) from None
+        if settings.parameterisation == "delta" and len(self.models) == 1 and self.elite is None:
+            raise ValueError("`delta` codes differences of sources and needs two, but there is one: take `gain`")
+        return self
+
+    @property
+    def settings(self) -> Training:
+        """The settings in force."""
+        return training(self.preset, **self.training)
+
+
+def _check_model_names(models: tuple[ModelRef, ...]) -> None:
+    names = [model.name for model in models]
+    if len(set(names)) != len(names):
+        raise ValueError(f"model names must be unique, but got {names!r}: rename one")
+    plain = [model.name for model in models if model.base is None]
+    odd = next((model for model in models if model.base is not None and model.base not in plain), None)
+    if odd is not None:
+        raise ValueError(
+            f"`base` of {odd.name!r} must be one of the job's models that has none itself, {plain!r}, but is "
+            f"{odd.base!r}: name one of them"
+        )
+
+
+#: Every job kind by its name; a new kind joins here and in the union.
+KINDS: dict[str, type[SearchJob] | type[GeneratorJob]] = {"search": SearchJob, "generator": GeneratorJob}
+
+
+def _kind_of(job: Any) -> Any:
+    return job.get("kind", "search") if isinstance(job, dict) else getattr(job, "kind", None)
+
+
+Job = Annotated[
+    Annotated[SearchJob, Tag("search")] | Annotated[GeneratorJob, Tag("generator")], Discriminator(_kind_of)
+]
+
+
+def read_job(fields: dict[str, Any]) -> SearchJob | GeneratorJob:
+    """A job from its JSON form; without a kind it is a search.
+
+    Raises:
+        UnknownNameError: no such kind.
+        pydantic.ValidationError: the job breaks a rule.
+    """
+    kind = _kind_of(fields)
+    if kind not in KINDS:
+        raise UnknownNameError.suggest(str(kind), KINDS, where="kind")
+    return KINDS[kind].model_validate_json(json.dumps(fields))
 
 
 def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None) -> None:
@@ -230,7 +318,7 @@ def _check_weights(family: MergeFamily) -> None:
             )
 
 
-def check_names(job: SearchJob, known: frozenset[str] | set[str]) -> None:
+def check_names(job: SearchJob | GeneratorJob, known: frozenset[str] | set[str]) -> None:
     """Check that model references which are neither local nor hub are registered names.
 
     Raises:

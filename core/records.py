@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from core.adapters import Adapter, AdapterHeader
-from core.jobs import SearchJob
+from core.errors import ConflictError
+from core.jobs import GeneratorJob, Job, SearchJob
 from core.model import Header, Model
 from core.noun import Noun
 from core.params import Scalar
@@ -247,6 +248,7 @@ class JobRecord(Noun):
     """A job.
 
     Attributes:
+        posted: what was asked for, whatever its kind; `request` in the store.
         verdict: the confirmation's result.
         contents: content digest of every task, by task name, once inspected.
         fingerprints: scoring fingerprint of every task, fixed by the first runner that scored for the job.
@@ -258,7 +260,7 @@ class JobRecord(Noun):
     kind: str
     name: str
     state: JobState
-    request: SearchJob
+    posted: Job = Field(alias="request")
     verdict: dict[str, Any] | None = None
     failure: Failure | None = None
     contents: dict[str, str] = Field(default_factory=dict)
@@ -270,6 +272,22 @@ class JobRecord(Noun):
     finished_at: AwareDatetime | None = None
     paused_at: AwareDatetime | None = None
     paused_seconds: float = 0.0
+
+    @property
+    def request(self) -> SearchJob:
+        """The search that was asked for.
+
+        Raises:
+            ConflictError: a job of another kind, which has no candidates.
+        """
+        if not isinstance(self.posted, SearchJob):
+            raise ConflictError(f"only a search has candidates, but {self.id!r} is a {self.kind} job", where="kind")
+        return self.posted
+
+    @property
+    def training(self) -> GeneratorJob | None:
+        """The training that was asked for; None in jobs of other kinds."""
+        return self.posted if isinstance(self.posted, GeneratorJob) else None
 
     def running_seconds(self, now: datetime) -> float:
         """Seconds since the job began to run, pauses not counted."""

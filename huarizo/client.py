@@ -206,6 +206,10 @@ class Client:
         """The newest artifacts."""
         return self._list("/v1/artifacts", limit, {})
 
+    def delete_artifact(self, artifact_id: str) -> None:
+        """Delete an artifact with its files."""
+        self._answer("DELETE", f"/v1/artifacts/{_segment(artifact_id)}")
+
     def download(
         self, artifact_id: str, name: str, target: Path, *, seen: Callable[[int], None] = lambda _count: None
     ) -> str:

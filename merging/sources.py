@@ -60,7 +60,7 @@ class Parents:
         generators: Mapping[str, Path] | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.generators = Generators(generators or {}, self.device)
+        self.generators = Generators({} if generators is None else generators, self.device)
         self.headers = dict(headers)
         self._stored = {digest: _open(folder, self.headers, digest) for digest, folder in folders.items()}
         self.folders = dict(folders)

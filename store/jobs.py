@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.errors import ConflictError
-from core.jobs import Budget, SearchJob
+from core.jobs import Budget, GeneratorJob, SearchJob
 from core.records import Failure, JobRecord, new_id
 from core.states import JobState, StepState, TrialState, sources_of
 from store import events, rows, steps
@@ -24,7 +24,9 @@ _KEPT = (*_ALIVE, JobState.SUCCEEDED)
 _SEARCHING = (JobState.QUEUED, JobState.PREPARING, JobState.RUNNING, JobState.PAUSED)
 
 
-def create(s: Session, request: SearchJob, *, idempotency_key: str | None = None) -> tuple[JobRecord, bool]:
+def create(
+    s: Session, request: SearchJob | GeneratorJob, *, idempotency_key: str | None = None
+) -> tuple[JobRecord, bool]:
     """Create a job with its first `advance` step; or return the job that this key created, and False.
 
     Raises:
@@ -49,7 +51,7 @@ def create(s: Session, request: SearchJob, *, idempotency_key: str | None = None
     return job, True
 
 
-def _former(s: Session, request: SearchJob, key: str) -> JobRecord:
+def _former(s: Session, request: SearchJob | GeneratorJob, key: str) -> JobRecord:
     query = select(jobs.c.id, jobs.c.request_digest).where(jobs.c.idempotency_key == key)
     found = s.execute(query).one()
     if found.request_digest != request.digest():

@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Noun)
 
 def columns(table: Table, record: type[Noun]) -> list[ColumnElement[Any]]:
     """The columns a record is made of; a table may hold more."""
-    return [table.c[name] for name in record.model_fields]
+    return [table.c[field.alias or name] for name, field in record.model_fields.items()]
 
 
 def build(record: type[R], row: Any) -> R:

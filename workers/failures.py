@@ -7,6 +7,7 @@ import logging
 from core.errors import (
     CancelledError,
     CheckpointError,
+    GeneratorError,
     HuarizoError,
     InvalidInputError,
     LeaseLostError,
@@ -23,7 +24,15 @@ from store.session import Database, Session
 log = logging.getLogger(__name__)
 
 #: Errors that another try cannot mend.
-_FINAL = (InvalidInputError, ParentsDoNotFitError, CheckpointError, TaskError, TrialError, CancelledError)
+_FINAL = (
+    InvalidInputError,
+    ParentsDoNotFitError,
+    CheckpointError,
+    GeneratorError,
+    TaskError,
+    TrialError,
+    CancelledError,
+)
 
 
 def failure_of(error: BaseException) -> Failure:

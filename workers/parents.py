@@ -19,10 +19,10 @@ def job_models(session: ReadSession, job: JobRecord) -> dict[str, Model]:
         InvalidInputError, ParentsDoNotFitError: an adapter without base, or of another one.
     """
     found: dict[str, Model | Adapter] = {}
-    for wanted in job.request.models:
+    for wanted in job.posted.models:
         record = models.by_name(session, wanted.ref)
         parent = record.as_parent(wanted.name) if record is not None else None
         if parent is None:
             raise UnknownModelError(f"model {wanted.name!r} ({wanted.ref!r}) is not inspected yet: post the job again")
         found[wanted.name] = parent
-    return job_parents(job.request.models, found)
+    return job_parents(job.posted.models, found)

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Request, Response
 from api import svg
 from api.access import Reading, SettingsIn
 from api.details import detail_of
-from api.pages import pictures
+from api.pages import pictures, training
+from api.pages.actions import actions
 from api.pages.verdict import beside, tell
 from api.progress import leading
 from api.schemas.failures import FailureOut
@@ -20,7 +21,7 @@ from api.templating import fragment, page
 from core.recipe.naming import used_names
 from core.records import JobRecord, TrialSummary
 from core.settings import Settings
-from core.states import JobState, TrialState
+from core.states import TrialState
 from store import artifacts, jobs, summaries, trials
 from store.session import ReadSession
 
@@ -39,15 +40,19 @@ def job_page(job_id: str, s: Reading, settings: SettingsIn) -> Response:
 @router.get("/fragments/jobs/{job_id}")
 def job_fragment(job_id: str, request: Request, s: Reading, settings: SettingsIn) -> Response:
     """Its changing part."""
-    return fragment(request, "job_live.html", **_content(s, settings, job_id))
+    content = _content(s, settings, job_id)
+    return fragment(request, content.pop("live"), **content)
 
 
 def _content(s: ReadSession, settings: Settings, job_id: str) -> dict[str, Any]:
     job = jobs.get(s, job_id)
+    if job.training is not None:
+        return training.content(s, settings, job)
     every, kept = summaries.of_job(s, job_id), artifacts.of_job(s, job_id)
     candidates = [trial for trial in every if trial.origin != "parent"]
     colours = pictures.methods_of(job.request)
     return {
+        "live": "job_live.html",
         "job": job,
         "detail": detail_of(s, job, every),
         "state": "".join(noun.model_dump_json() for noun in (job, *every, *kept)),
@@ -64,7 +69,7 @@ def _content(s: ReadSession, settings: Settings, job_id: str) -> dict[str, Any]:
         "hidden": max(0, len(candidates) - ROWS),
         "failures": _failures(every),
         "artifacts": kept,
-        "actions": _actions(job.state),
+        "actions": actions(job.state),
         "final": job.state.final,
         "poll_seconds": settings.poll_seconds,
     }
@@ -113,9 +118,3 @@ def _failures(every: Sequence[TrialSummary]) -> list[tuple[FailureOut, int, list
         assert shown is not None
         found.append((shown, count, group[:8]))
     return found
-
-
-def _actions(state: JobState) -> list[str]:
-    """What can be asked of a job now."""
-    first = {JobState.RUNNING: ["pause"], JobState.PAUSED: ["resume"]}.get(state, [])
-    return first if state.final else [*first, "cancel"]

@@ -31,7 +31,7 @@ def jobs_fragment(request: Request, s: Reading, settings: SettingsIn, cursor: Cu
 def _content(s: ReadSession, settings: Settings, cursor: str | None) -> dict[str, Any]:
     found = jobs.page(s, settings.page_size, cursor)
     tallies = summaries.tallies(s, [job.id for job in found.items])
-    rows = [(JobOut.of(job, tallies[job.id]), job.request) for job in found.items]
+    rows = [(JobOut.of(job, tallies[job.id]), job.posted) for job in found.items]
     state = "".join(job.model_dump_json() for job, _request in rows)
     return {
         "state": state,

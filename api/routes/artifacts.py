@@ -1,18 +1,18 @@
-"""Artifacts: exported checkpoints and their files."""
+"""Artifacts: checkpoints, generators, explanations, and their files."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from api.access import Cursor, Limit, Reading, SettingsIn
+from api.access import Cursor, Limit, Reading, SettingsIn, Writing
 from api.answers import page_out, problems
 from api.archive import stream_tar, tar_length
-from api.files import artifact_file, artifact_files
+from api.files import artifact_file, artifact_files, remove_files
 from api.schemas.artifacts import ArtifactOut
 from api.schemas.page import PageOut
 from api.strict import StrictRoute
-from store import artifacts
+from store import artifacts, generators
 
 router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"], route_class=StrictRoute)
 
@@ -29,6 +29,16 @@ def list_artifacts(
 def get_artifact(artifact_id: str, s: Reading) -> ArtifactOut:
     """An artifact with the manifest of its files."""
     return ArtifactOut.of(artifacts.get(s, artifact_id))
+
+
+@router.delete("/{artifact_id}", status_code=204, responses=problems(404, 409))
+def delete_artifact(artifact_id: str, s: Writing, settings: SettingsIn, afterwards: BackgroundTasks) -> None:
+    """Delete an artifact with its files. A generator that a job under way samples from is kept: 409."""
+    record = artifacts.get(s, artifact_id)
+    generators.check_unused(s, record)
+    artifacts.delete(s, artifact_id)
+    # Only once nobody finds it any more.
+    afterwards.add_task(remove_files, record, settings)
 
 
 @router.get("/{artifact_id}/files/{path:path}", response_class=FileResponse, responses=problems(404))

@@ -11,12 +11,12 @@ from api.access import Cursor, Limit, Reading, SettingsIn, Writing
 from api.answers import page_out, problems, tagged
 from api.details import detail_of
 from api.estimation import estimate_of
-from api.schemas.jobs import EXAMPLE, CloneIn, EventOut, ExtendIn, JobDetail, JobOut
+from api.schemas.jobs import EXAMPLE, TRAINING_EXAMPLE, CloneIn, EventOut, ExtendIn, JobDetail, JobOut
 from api.schemas.page import PageOut
 from api.strict import StrictRoute
-from api.submission import check_submission, cloned
+from api.submission import check_submission, check_training, cloned
 from core.estimate import Estimate
-from core.jobs import SearchJob
+from core.jobs import GeneratorJob, Job, SearchJob
 from core.records import JobRecord
 from core.states import JobState
 from store import events, jobs, summaries
@@ -26,7 +26,16 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 #: A verb on all jobs stands beside their address, not below it.
 estimates = APIRouter(prefix="/v1", tags=["jobs"], route_class=StrictRoute)
 
-PostedJob = Annotated[SearchJob, Body(openapi_examples={"search": {"summary": "A search", "value": EXAMPLE}})]
+PostedSearch = Annotated[SearchJob, Body(openapi_examples={"search": {"summary": "A search", "value": EXAMPLE}})]
+PostedJob = Annotated[
+    Job,
+    Body(
+        openapi_examples={
+            "search": {"summary": "A search", "value": EXAMPLE},
+            "generator": {"summary": "The training of a generator of weights", "value": TRAINING_EXAMPLE},
+        }
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -43,7 +52,10 @@ def create_job(
     job: PostedJob, response: Response, s: Writing, settings: SettingsIn, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
     """Post a job. Everything that can be known without reading weights is checked at once."""
-    check_submission(s, job, settings)
+    if isinstance(job, GeneratorJob):
+        check_training(s, job, settings)
+    else:
+        job = check_submission(s, job, settings)
     record, created = jobs.create(s, job, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{record.id}"
     if not created:
@@ -53,7 +65,7 @@ def create_job(
 
 @estimates.post("/jobs:estimate", responses=problems(413, 415, 422))
 def estimate_job(
-    job: PostedJob,
+    job: PostedSearch,
     s: Reading,
     settings: SettingsIn,
     device: Annotated[
@@ -62,12 +74,11 @@ def estimate_job(
     ] = None,
     workers: Annotated[int | None, Query(ge=1, le=10_000, description="How many of them; `parallel` at most.")] = None,
 ) -> Estimate:
-    """What a job will cost, before it is posted; every number that goes in is in the answer.
+    """What a search will cost, before it is posted; every number that goes in is in the answer.
 
     Ranges are `[least, likely, most]`. The job is checked as if it were posted; nothing is written.
     """
-    check_submission(s, job, settings)
-    return estimate_of(s, job, settings, device=device, workers=workers)
+    return estimate_of(s, check_submission(s, job, settings), settings, device=device, workers=workers)
 
 
 @router.get("", responses=problems(422))

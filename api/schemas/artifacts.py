@@ -11,7 +11,7 @@ from core.records import ArtifactRecord
 
 
 class ArtifactOut(BaseModel):
-    """Kept files: a checkpoint or an explanation, with the manifest of its files."""
+    """Kept files: a checkpoint, a generator of weights or an explanation, with the manifest of its files."""
 
     id: str
     job_id: str | None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.schemas.failures import FailureOut
 from api.schemas.trials import OPTIMISTIC, ScoreOut
-from core.jobs import Budget, SearchJob
+from core.jobs import Budget, Job
 from core.records import EventRecord, JobRecord, JobTally
 
 EXAMPLE: dict[str, Any] = {
@@ -30,6 +30,15 @@ EXAMPLE: dict[str, Any] = {
     "budget": {"trials": 60, "item_evaluations": 90000, "seconds": 7200},
     "parallel": 2,
     "seed": 7,
+}
+
+
+TRAINING_EXAMPLE: dict[str, Any] = {
+    "kind": "generator",
+    "name": "norms of the base",
+    "models": [{"name": "base", "ref": "local:nursery/base"}],
+    "preset": "default",
+    "training": {"selectors": ["norms"], "denoiser_steps": 1500},
 }
 
 
@@ -69,7 +78,7 @@ class BestOut(BaseModel):
 class BudgetUse(BaseModel):
     """How much of a limit is used; the search ends when one of them is."""
 
-    limit: Literal["trials", "item_evaluations", "seconds", "device_seconds"]
+    limit: Literal["trials", "item_evaluations", "seconds", "device_seconds", "training_steps"]
     used: float
     allowed: float
     share: float = Field(description="Used part, from 0 to 1.")
@@ -85,6 +94,18 @@ class ParentOut(BaseModel):
     scores: tuple[ScoreOut, ...]
     macro: float | None
     macro_heldout: float | None
+
+
+class TrainingOut(BaseModel):
+    """How the training of a generator goes."""
+
+    steps: int = Field(description="In all, of both stages.")
+    done: int
+    loss: float | None = Field(description="The last one.")
+    losses: tuple[tuple[int, float], ...] = Field(description="Steps done, and the loss there.")
+    seconds: float | None = Field(description="What the finished training took.")
+    generator: str | None = Field(description="The digest of what came of it.")
+    metrics: dict[str, Any] | None = Field(description="What was measured of it.")
 
 
 class TaskOut(BaseModel):
@@ -159,13 +180,14 @@ class JobDetail(BaseModel):
     kind: str
     name: str
     state: str
-    request: SearchJob
+    request: Job
     progress: Progress
     verdict: dict[str, Any] | None = Field(description="The confirmation's result, on held-out items.")
     tasks: tuple[TaskOut, ...]
     fingerprints: dict[str, str]
     artifacts: tuple[str, ...] = Field(description="Its checkpoints.")
     explanation: str | None = Field(description="The artifact of its newest explanation.")
+    training: TrainingOut | None = Field(description="How the training of a generator goes; null of other jobs.")
     failure: FailureOut | None
     created_at: datetime
     started_at: datetime | None
@@ -179,6 +201,7 @@ class JobDetail(BaseModel):
         tasks: tuple[TaskOut, ...],
         artifacts: tuple[str, ...],
         explanation: str | None = None,
+        training: TrainingOut | None = None,
     ) -> Self:
         """The record on the wire."""
         return cls(
@@ -186,7 +209,8 @@ class JobDetail(BaseModel):
             kind=job.kind,
             name=job.name,
             state=job.state.value,
-            request=job.request,
+            request=job.posted,
+            training=training,
             progress=progress,
             verdict=job.verdict,
             tasks=tasks,

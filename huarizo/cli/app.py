@@ -287,6 +287,24 @@ def export(
     verb.export(what, out, as_json=as_json)
 
 
+@app.command(rich_help_panel=JOBS)
+def artifacts(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20, as_json: AsJson = False
+) -> None:
+    """List checkpoints, generators and explanations."""
+    from huarizo.cli import artifacts as verb
+
+    verb.list_artifacts(limit=limit, as_json=as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def delete(artifact: Annotated[str, typer.Argument(metavar="ARTIFACT", help="An artifact's id.")]) -> None:
+    """Delete an artifact with its files."""
+    from huarizo.cli import artifacts as verb
+
+    verb.delete(artifact)
+
+
 @app.command(rich_help_panel=LOCAL)
 def merge(
     recipe: Annotated[
@@ -314,6 +332,10 @@ def merge(
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Activation statistics, a safetensors file."),
     ] = None,
+    generator: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", exists=True, file_okay=False, help="A generator to sample from; repeatable."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be made and what it takes; make nothing.")
     ] = False,
@@ -326,7 +348,7 @@ def merge(
     from huarizo.cli import merge as verb
 
     memory, shard = (None if text is None else verb.size_of(text) for text in (max_memory, shard_size))
-    options = verb.Options(form, save_dtype, seed, memory, shard, statistics)
+    options = verb.Options(form, save_dtype, seed, memory, shard, statistics, tuple(generator or ()))
     if to_mergekit:
         return verb.to_mergekit(recipe, options, as_json=as_json)
     if dry_run:

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.errors import BudgetError, InvalidInputError
 from core.jobs import SearchJob, check_job
+from core.jobs import read_job as job_of
 from core.states import JobState
 from huarizo.cli import tables, verdict
 from huarizo.cli.console import err, out, print_json, remark, say
@@ -33,7 +34,7 @@ def submit(
     job = read_job(source)
     if warm_start:
         job = {**job, "warm_start": list(warm_start)}
-        SearchJob.model_validate(job)
+        job_of(job)
     with connect() as client:
         return _posted(client, client.submit(job, idempotency_key=idempotency_key), watch=watch, as_json=as_json)
 
@@ -114,14 +115,16 @@ def _posted(client: Client, posted: Json, *, watch: bool, as_json: bool) -> int:
     return 0
 
 
-def read_job(source: str) -> dict[str, object]:
+def read_job(source: str) -> dict[str, Any]:
     """Read a job from a file, or from stdin for `-`, and check what can be checked without a service.
 
     Raises:
         InvalidInputError, pydantic.ValidationError: no file, no JSON, or a broken rule.
     """
     job = read_object(_text(source), "a job")
-    check_job(SearchJob.model_validate(job))
+    found = job_of(job)
+    if isinstance(found, SearchJob):
+        check_job(found)
     return job
 
 
@@ -204,6 +207,9 @@ def _to_the_end(client: Client, job_id: str, *, as_json: bool) -> int:
 
 
 def _conclude(client: Client, job: Json) -> None:
+    told = job.get("training")
+    if told and told["generator"]:
+        say(f"generator {told['generator']}, artifact {job['artifacts'][-1]}")
     if job.get("verdict"):
         report = gather(client, job)
         out().print(verdict.shown(report))

@@ -33,6 +33,7 @@ class Options:
     max_memory: int | None = None
     shard_size: int | None = None
     statistics: Path | None = None
+    generators: tuple[Path, ...] = ()
 
     def words(self) -> list[str]:
         """As the merging process takes them."""
@@ -44,7 +45,8 @@ class Options:
             "--shard-size": self.shard_size,
             "--statistics": None if self.statistics is None else self.statistics.absolute(),
         }
-        return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+        return words + [word for folder in self.generators for word in ("--generator", str(folder.absolute()))]
 
 
 def merge(recipe: Path, target: Path, options: Options | None = None, *, as_json: bool = False) -> None:

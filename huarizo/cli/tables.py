@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from huarizo.cli.verdict import moment, percent
-from huarizo.cli.watch import LIMITS, best, tally
+from huarizo.cli.watch import LIMITS, best, loss, tally
 
 Json = Mapping[str, Any]
 
@@ -60,8 +60,11 @@ def of_job(job: Json) -> RenderableType:
             f"{use['used']:,.0f} of {use['allowed']:,.0f} {LIMITS.get(use['limit'], use['limit'])}"
             for use in progress["budget"]
         ),
-        "items": f"{progress['items_scored']:,} scored",
-        "best": best(progress),
+        **(
+            {"loss": loss(job), "generator": job["training"]["generator"] or "none yet"}
+            if job.get("training")
+            else {"items": f"{progress['items_scored']:,} scored", "best": best(progress)}
+        ),
         "artifacts": ", ".join(job["artifacts"]) or "none",
         "created": when(job["created_at"]),
     }

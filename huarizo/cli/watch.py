@@ -27,6 +27,7 @@ LIMITS = {
     "item_evaluations": "items",
     "seconds": "seconds",
     "device_seconds": "device seconds",
+    "training_steps": "steps",
 }
 Json = Mapping[str, Any]
 
@@ -99,8 +100,11 @@ def panel(job: Json, events: deque[Json]) -> RenderableType:
         label = LIMITS.get(use["limit"], use["limit"])
         bar = ProgressBar(total=use["allowed"], completed=min(use["used"], use["allowed"]), width=40)
         bars.add_row(label, bar, f"{use['used']:,.0f} / {use['allowed']:,.0f}")
-    lines = [f"candidates  {tally(progress['trials'])}", f"items       {progress['items_scored']:,} scored"]
-    lines += [f"best        {best(progress)}"]
+    if job.get("training"):
+        lines = [f"loss        {loss(job)}"]
+    else:
+        lines = [f"candidates  {tally(progress['trials'])}", f"items       {progress['items_scored']:,} scored"]
+        lines += [f"best        {best(progress)}"]
     past = Text("\n".join(map(event_line, events)), style="dim", no_wrap=True, overflow="ellipsis")
     parts: list[RenderableType] = [bars, Text("\n".join(lines)), past]
     title = f"{job['name'] or job['id']}: {job['state']}{remaining(progress)}"
@@ -115,8 +119,16 @@ def status_line(job: Json) -> str:
         for use in progress["budget"]
         if use["limit"] != "seconds"  # it always moves
     ]
+    if job.get("training"):
+        return "  ".join([job["state"], *uses, f"loss {loss(job)}"])
     parts = [job["state"], *uses, f"{progress['items_scored']:,} items scored", f"best {best(progress)}"]
     return "  ".join(parts)
+
+
+def loss(job: Json) -> str:
+    """The last loss of a training."""
+    told = job["training"]["loss"]
+    return "none yet" if told is None else f"{told:.4g}"
 
 
 def best(progress: Json) -> str:
@@ -162,6 +174,8 @@ def happened(kind: str, payload: Json) -> str:
             sizes = ", ".join(map(str, payload.get("rungs") or ()))
             cost = f"a build costs {payload['kappa']:,.0f} items; " if payload.get("kappa") is not None else ""
             return f"{cost}rungs of {sizes} items a task: {payload.get('reason')}"
+        case "training":
+            return f"step {payload.get('done')} of {payload.get('of')}, loss {payload.get('loss')}"
         case "finalists":
             return f"{len(payload.get('ranked') or ())} finalists ranked, held-out items are opened"
     return " ".join([kind, *(f"{name}={value}" for name, value in payload.items() if value not in (None, ""))])

@@ -28,7 +28,7 @@ class Generators:
     """
 
     def __init__(self, folders: Mapping[str, Path], device: torch.device) -> None:
-        self.folders, self._device = dict(folders), device
+        self.folders, self._device = folders, device
         self._opened: dict[str, Generator] = {}
 
     def of(self, digest: str) -> Generator:

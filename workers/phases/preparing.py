@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import HuarizoError, MissingCheckpointError, ParentsDoNotFitError, UnknownModelError
+from core.generator_fit import check_lineage, read_lineage
 from core.jobs import HUB_REF, LOCAL_REF
 from core.parents import check_parents
 from core.records import Device, Failure, JobRecord, ModelRecord, StepKind
 from core.settings import Settings
 from core.states import JobState, StepState
-from store import jobs, models, steps
+from store import generators, jobs, models, steps
 from store.session import Session
 from workers.failures import failure_of
 from workers.parents import job_models
@@ -22,35 +23,43 @@ from workers.vocabularies import in_tokens
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     """Register unknown models and order their inspection and that of every task."""
     job = jobs.move(session, job.id, JobState.PREPARING)
-    for ref in dict.fromkeys(model.ref for model in job.request.models):
+    if inspect_models(session, job):
+        for spec in job.request.objective.tasks:
+            steps.add(session, StepKind.INSPECT_TASK, Device.CPU, job_id=job.id, payload={"task": spec.task})
+
+
+def inspect_models(session: Session, job: JobRecord) -> bool:
+    """Order the inspection of models that are not known; False where the job failed, as one is no model's name."""
+    for ref in dict.fromkeys(model.ref for model in job.posted.models):
         record = _registered(session, ref)
         if record is None:
             unknown = UnknownModelError(f"no model is registered as {ref!r}: use local:<path> or register it")
             _fail(session, job, unknown)
-            return
+            return False
         # Files of a local folder may have been replaced, so every job reads them anew.
         if record.state != "ready" or LOCAL_REF.match(record.ref):
             steps.add(
                 session, StepKind.INSPECT_MODEL, Device.NONE, job_id=job.id, payload={"model_id": record.id, "ref": ref}
             )
-    for spec in job.request.objective.tasks:
-        steps.add(session, StepKind.INSPECT_TASK, Device.CPU, job_id=job.id, payload={"task": spec.task})
+    return True
 
 
-def look(session: Session, settings: Settings, job: JobRecord) -> None:
-    """Go on once every inspection is done; fail with the code of one that failed."""
+def inspected(session: Session, job: JobRecord) -> bool:
+    """Whether every inspection is done; the job fails with the code of one that failed."""
     inspections = steps.of_job(session, job.id, kinds=(StepKind.INSPECT_MODEL, StepKind.INSPECT_TASK))
     failed = next((step for step in inspections if step.state is StepState.FAILED), None)
     if failed is not None:
         jobs.fail(session, job.id, failed.failure or Failure(code="internal", message="an inspection failed"))
+        return False
+    return all(step.state.final for step in inspections)
+
+
+def look(session: Session, settings: Settings, job: JobRecord) -> None:
+    """Go on once every inspection is done; fail with the code of one that failed."""
+    if not inspected(session, job):
         return
-    if any(not step.state.final for step in inspections):
-        return
-    contents = {
-        str(step.payload["task"]): str((step.result or {})["content"])
-        for step in inspections
-        if step.kind is StepKind.INSPECT_TASK
-    }
+    tasks = steps.of_job(session, job.id, kinds=(StepKind.INSPECT_TASK,))
+    contents = {str(step.payload["task"]): str((step.result or {})["content"]) for step in tasks}
     try:
         _check(session, settings, job)
     except HuarizoError as error:
@@ -65,8 +74,13 @@ def _check(session: Session, settings: Settings, job: JobRecord) -> None:
     known = job_models(session, job)
     try:
         check_parents(job.request, known)
+        check_lineage(job.request, known, lambda digest: _lineage(session, settings, digest))
     except ParentsDoNotFitError as error:
         raise in_tokens(error, known.values(), lambda ref: _at_hand(ref, settings)) from error
+
+
+def _lineage(session: Session, settings: Settings, digest: str) -> tuple[str, ...]:
+    return read_lineage(settings.artifact_root() / generators.named(session, digest).path)
 
 
 def _at_hand(ref: str, settings: Settings) -> Path:

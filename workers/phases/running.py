@@ -227,6 +227,8 @@ def _complete(session: Session, search: Search, brief: TrialBrief) -> None:
 
 def _label(recipe: Recipe) -> str:
     """What people call a known good start."""
+    if recipe.generation is not None:
+        return recipe.generation.arm
     if recipe.merge is None:
         return recipe.layout.preset if recipe.layout else "slices"
     weights = recipe.merge.params.get("weight")

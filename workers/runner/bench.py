@@ -34,6 +34,7 @@ from merging.tokenizer_files import copy_tokenizer
 from store.session import Database
 from workers.parents import job_models
 from workers.places import link_roots, model_folder
+from workers.runner.generators import KeptGenerators
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class Bench:
         self._loaded: tuple[frozenset[tuple[str, str]], Parents, Resident] | None = None
         self._prepared: OrderedDict[tuple[object, ...], tuple[Prepared, dict[torch.dtype, Scorer]]] = OrderedDict()
         self._hidden = HiddenStore(settings.reuse_bytes)
+        #: Perplexities of what samples lie around, by recipe and tasks: see `workers.runner.gate`.
+        self.perplexities: dict[tuple[str, ...], float] = {}
         self._fingerprints: WeakKeyDictionary[Scorer, dict[str, str]] = WeakKeyDictionary()
 
     @cached_property
@@ -118,7 +121,8 @@ class Bench:
             self._loaded = None
             by_digest = {model.weights_digest: model for model in known.values()}
             folders = {part.ref: self._unchanged(part) for model in by_digest.values() for part in parts_of(model)}
-            parents = open_parents(by_digest.values(), folders.__getitem__, self.device)
+            kept = KeptGenerators(self.database, self.settings)
+            parents = open_parents(by_digest.values(), folders.__getitem__, self.device, generators=kept)
             resident = Resident(
                 parents, device=self.device, forward_dtype=self._wide, compiler=Compiler(self.settings.compile)
             )

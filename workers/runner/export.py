@@ -37,7 +37,7 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
         rivals = trials.of_job(session, job.id)
     root = bench.settings.artifact_root()
     root.mkdir(parents=True, exist_ok=True)
-    with _folder(bench, step, root) as folder:
+    with claimed_folder(bench, step, root, "checkpoint") as folder:
         info = _write(bench, step, trial, job, folder, heart)
         if trial.weights_digest is not None and info.weights_digest != trial.weights_digest:
             raise TrialError(
@@ -50,12 +50,12 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
 
 
 @contextmanager
-def _folder(bench: Bench, step: StepRecord, root: Path) -> Iterator[Path]:
+def claimed_folder(bench: Bench, step: StepRecord, root: Path, kind: str) -> Iterator[Path]:
     """The folder of this claim of the step; it goes again when it was not recorded.
 
     Named by step and claim: whoever lost the step clears away its own work, never that of the next holder.
     """
-    name = step.id.replace("step_", "checkpoint_")
+    name = step.id.replace("step_", f"{kind}_")
     for claim in range(step.fence + 1):
         for left in (root / f"{name}_{claim}", root / f"{name}_{claim}.partial"):
             shutil.rmtree(left, ignore_errors=True)

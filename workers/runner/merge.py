@@ -14,6 +14,7 @@ import json
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--save-dtype", choices=("float32", "float16", "bfloat16"))
     parser.add_argument("--seed", type=int)
     parser.add_argument("--statistics", type=Path, help="activation statistics, a safetensors file")
+    parser.add_argument("--generator", type=Path, action="append", default=[], help="the folder of one; repeatable")
     parser.add_argument("--max-memory", type=int, help="bytes")
     parser.add_argument("--shard-size", type=int, default=SHARD_BYTES, help="bytes")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be made, and make nothing")
@@ -83,7 +85,7 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
     if looking:
         return outlook(prepared, options.shard_size)
     limits = {"shard_bytes": options.shard_size, "max_memory": options.max_memory}
-    return merge(prepared, options.out, tell, measured=measured, **limits)
+    return merge(prepared, options.out, tell, measured=measured, generators=options.generator, **limits)
 
 
 def _check_named(measured: Activations, prepared: Prepared, file: Path) -> None:
@@ -115,8 +117,9 @@ def merge(
     shard_bytes: int = SHARD_BYTES,
     max_memory: int | None = None,
     measured: Activations | None = None,
+    generators: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Build the recipe into the folder `out`, with the activation statistics at hand, if any.
+    """Build the recipe into the folder `out`, with the activation statistics and generators at hand, if any.
 
     Raises:
         HuarizoError: the recipe cannot be resolved, or a tensor of it cannot be made or written.
@@ -124,7 +127,7 @@ def merge(
     recipe = resolved(prepared.recipe, prepared.registered, prepared.folders)
     if out.is_dir() and not any(out.iterdir()):
         out.rmdir()  # An export makes its own folder.
-    parents = _parents(prepared)
+    parents = _parents(prepared, generators)
     if measured is not None:
         parents.derive(measured.digest, measured)
     info = _export(prepared, recipe, parents, out, tell, shard_bytes, max_memory)
@@ -201,9 +204,18 @@ def _export(
     )
 
 
-def _parents(prepared: Prepared) -> Parents:
+def _parents(prepared: Prepared, generators: Sequence[Path] = ()) -> Parents:
     models = models_in(prepared.recipe, prepared.registered)
-    return open_parents(models.values(), prepared.folders.__getitem__)
+    return open_parents(models.values(), prepared.folders.__getitem__, generators=_by_digest(generators))
+
+
+def _by_digest(generators: Sequence[Path]) -> dict[str, Path]:
+    if not generators:
+        return {}
+    # diffusers takes seconds to import, and most recipes sample nothing.
+    from merging.generation.artifact import digest_at
+
+    return {digest_at(folder): folder for folder in generators}
 
 
 def _about(prepared: Prepared, recipe: ResolvedRecipe, info: ExportInfo) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from store import jobs, steps, trials
 from workers.heart import Heart
 from workers.provenance import provenance
 from workers.runner.bench import Bench
-from workers.runner.scoring import place
+from workers.runner.gate import admitted
 
 
 def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
@@ -26,7 +26,7 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
         return
     with bench.database.reading() as session:
         job = jobs.get(session, trial.job_id)
-    candidate = place(bench, step, heart, job, trial.resolved, bench.models_of(job))
+    candidate = admitted(bench, step, heart, job, trial.resolved, bench.models_of(job))
     begun = time.monotonic()
     scored = candidate.score("search", trial.target_items)
     done = time.monotonic()

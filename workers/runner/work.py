@@ -13,7 +13,7 @@ from core.records import StepKind, StepRecord
 from store import steps, trials
 from workers.failures import settle
 from workers.heart import Heart
-from workers.runner import confirm, export, inspect_task, refine, run_trial
+from workers.runner import confirm, export, inspect_task, refine, run_trial, train_generator
 from workers.runner.bench import Bench
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ VERBS = {
     StepKind.REFINE: refine.run,
     StepKind.CONFIRM: confirm.run,
     StepKind.EXPORT: export.run,
+    StepKind.TRAIN_GENERATOR: train_generator.run,
 }
 
 #: How long a runner waits for the word on the candidate it holds before it takes other work.

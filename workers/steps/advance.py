@@ -11,7 +11,7 @@ from core.settings import Settings
 from core.states import JobState
 from store import jobs, steps
 from store.session import Database
-from workers.phases import confirming, exporting, preparing, proposers, running
+from workers.phases import confirming, exporting, preparing, proposers, running, training
 
 PHASES = {
     JobState.QUEUED: preparing.begin,
@@ -19,6 +19,12 @@ PHASES = {
     JobState.RUNNING: running.look,
     JobState.CONFIRMING: confirming.look,
     JobState.EXPORTING: exporting.look,
+}
+#: The same of jobs that train a generator.
+TRAINING = {
+    JobState.QUEUED: training.begin,
+    JobState.PREPARING: training.prepared,
+    JobState.RUNNING: training.look,
 }
 
 
@@ -32,7 +38,7 @@ def run(database: Database, settings: Settings, step: StepRecord) -> None:
         with database.transaction() as session:
             steps.guard(session, step.id, step.fence)
             job = jobs.get(session, str(step.job_id))
-            phase = PHASES.get(job.state)
+            phase = (PHASES if job.training is None else TRAINING).get(job.state)
             if phase is not None:
                 phase(session, settings, job)
             steps.finish(session, step.id, step.fence)

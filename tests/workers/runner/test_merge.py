@@ -405,3 +405,32 @@ def test_activation_statistics_of_other_weights_are_refused(run, here, options):
     status, (event,) = run(MEASURED % "", "--statistics", "statistics.safetensors", *options)
     assert (status, event["code"]) == (1, "bad_checkpoint")
     assert "nonsense" in event["message"]
+
+
+def test_a_draw_is_made_with_the_generator_whose_folder_is_given(run, here, smoke_nursery):
+    from core.checkpoint import read_header
+    from core.generators import training
+    from merging.generation.artifact import save
+    from merging.generation.sources import model_source
+    from merging.generation.training import train
+    from merging.sources import Parents
+
+    folder = smoke_nursery / "nursery" / "arc"
+    digest, header = weights_digest(folder), read_header(folder)
+    settings = training(chunk=32, width=32, blocks=1, batch=16, autoencoder_steps=20, denoiser_steps=20)
+    source = model_source(Parents({digest: folder}, {digest: header}), digest)
+    named = save(train(header, [source], settings), here / "generator")
+    draw = (
+        "sources: [{name: a, model: 'local:nursery/arc'}]\nmerge: {method: passthrough}\nsave_dtype: float32\n"
+        f"generation: {{generator: {named}, selectors: [norms], rho: 0.02, seed: 7}}\n"
+    )
+    status, events = run(draw, out="without")
+    assert (status, events[-1]["code"]) == (1, "missing_generator")
+    status, events = run(draw, "--generator", "generator")
+    assert status == 0
+    before, after = load_file(folder / "model.safetensors"), load_file(here / "out" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name])}
+    assert changed == {name for name in before if name.endswith("norm.weight")}
+    norm = "model.norm.weight"
+    moved = (after[norm] - before[norm].float()).norm() / before[norm].float().norm()
+    assert float(moved) == pytest.approx(0.02, rel=0.02)

@@ -1,0 +1,87 @@
+"""Whether models fit a generator of weights: those that it learns from, and those that a search samples around."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from core.architectures import architecture_of
+from core.errors import GeneratorMisfitError, MissingGeneratorError
+from core.jobs import GeneratorJob, SearchJob
+from core.model import Model, check_fit
+from core.recipe.resolve import resolve
+from core.selectors import select
+from core.space_spec import GenerationFamily
+
+#: The generator's digest to the weights digests of all it was trained on.
+Lineage = Callable[[str], Sequence[str]]
+
+
+def check_sources(job: GeneratorJob, models: Mapping[str, Model]) -> None:
+    """Check what is known of the models that a generator is to learn from.
+
+    Args:
+        job: the training.
+        models: those of its models whose headers are known, by name.
+
+    Raises:
+        ParentsDoNotFitError: models of several architectures, depths or vocabularies.
+        SelectorError: a selector that finds nothing in the base.
+    """
+    known = [models[model.name] for model in job.models if model.name in models]
+    if known:
+        check_fit(known, same_depth=True)
+    base = models.get(job.models[0].name)
+    if base is not None:
+        names = [tensor.name for tensor in base.header.tensors]
+        select(names, architecture_of(base.header.model_type), base.header.layers, job.settings.selectors)
+
+
+def check_lineage(job: SearchJob, models: Mapping[str, Model], lineage: Lineage) -> None:
+    """Check that generators were trained on what they are to sample around.
+
+    Args:
+        job: the search, its generators named by digest.
+        models: those of its models that are known, by name.
+        lineage: told by the artifacts.
+
+    Raises:
+        GeneratorMisfitError: a generator has never seen a model.
+        MissingGeneratorError: `lineage` knows no such generator.
+    """
+    for family in job.space.families:
+        if isinstance(family, GenerationFamily):
+            known = lineage(family.generator)
+            foreign = [digest for digest in _around(job, family, models) if digest not in known]
+            if foreign:
+                raise GeneratorMisfitError(
+                    f"a generator samples around the models it was trained on, but {foreign[0]!r} is none of "
+                    f"{list(known)!r}: take one of these as the base, or train it anew",
+                    where="generator",
+                )
+
+
+def read_lineage(folder: Path) -> tuple[str, ...]:
+    """The weights digests of all that a generator was trained on, from its folder.
+
+    Raises:
+        MissingGeneratorError: it is gone, or cannot be read.
+    """
+    try:
+        return tuple(json.loads((folder / "config.json").read_text(encoding="utf-8"))["lineage"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingGeneratorError(
+            f"the generator {folder.name!r} is no longer there ({type(error).__name__}): train it anew",
+            where="generator",
+        ) from error
+
+
+def _around(job: SearchJob, family: GenerationFamily, models: Mapping[str, Model]) -> tuple[str, ...]:
+    """Weights digests of what is sampled around, as far as that is known."""
+    if family.around is None:
+        base = models.get(family.base or job.models[0].name)
+        return () if base is None else (base.weights_digest,)
+    if any(model.name not in models for model in job.models):
+        return ()
+    return resolve(family.around, models).model_digests()
