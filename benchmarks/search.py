@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from benchmarks.claims import Report, run
 from benchmarks.search_idle import idle
+from benchmarks.search_real import real
 from benchmarks.search_refine import measure as refinement
 from benchmarks.search_simulation import simulation
 
 #: Each measures one thing and claims its figures.
-PARTS: tuple[Callable[[Report], None], ...] = (simulation, idle, refinement)
+PARTS: tuple[Callable[[Report], None], ...] = (simulation, idle, real, refinement)
 
 
 def measure(report: Report) -> None:
