@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 CONTROL_KINDS = (StepKind.ADVANCE,)
 INSPECT_KINDS = (StepKind.INSPECT_MODEL, StepKind.EXPLAIN)
+#: What the linear algebra under NumPy reads once, as it is loaded.
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class Process:
@@ -55,6 +58,9 @@ class Process:
         self._work_off(INSPECT_KINDS if queue == "inspect" else CONTROL_KINDS)
 
     def _work_off(self, kinds: tuple[StepKind, ...]) -> None:
+        for name in _THREADS:
+            # A surrogate's matrices are small: more threads would only spin on the cores of whoever scores.
+            os.environ.setdefault(name, "1")
         for _ in stretch():
             with self.database.transaction() as session:
                 step = steps.claim(
