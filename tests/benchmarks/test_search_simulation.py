@@ -7,12 +7,19 @@ from benchmarks.search_runs import KEEP, Case, checkpoints, search_all
 from benchmarks.search_simulation import Curve, _holm, _worse, reached, times_fewer
 
 
-def test_a_target_is_reached_where_the_curve_stays_below_it():
+def test_a_target_is_reached_where_the_curve_stays_near_it():
     spent = np.array([4.0, 8.0, 16.0, 32.0])
     curves = np.array([[3.0, 1.0, 2.0, 0.0], [3.0, 2.0, 1.0, 0.5], [3.0, 3.0, 3.0, 3.0], [0.1, 0.1, 0.1, 0.1]])
     found = reached(spent, curves, np.array([1.0, 2.0, 1.0, 1.0]))
     # Half the way down from 2 to 0 between 16 and 32, on a logarithmic scale; exactly at 8; never; from the start.
     assert found == pytest.approx([16 * 2**0.5, 8.0, np.inf, 4.0])
+
+
+def test_a_hundredth_of_a_point_back_up_does_not_undo_it_but_a_fifth_does():
+    spent = np.array([4.0, 8.0, 16.0, 32.0])
+    curves = np.array([[1.0, 0.5, 0.51, 0.4], [1.0, 0.5, 0.7, 0.4], [1.0, 0.5, 0.4, 0.7]])
+    found = reached(spent, curves, np.full(3, 0.5))
+    assert found == pytest.approx([8.0, 16 * 2 ** (2 / 3), np.inf])
 
 
 def test_times_fewer_counts_the_confirmation():
