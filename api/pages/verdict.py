@@ -45,6 +45,7 @@ def beside(verdict: Mapping[str, Any]) -> list[str]:
     """What stands beside the verdict, a sentence each: the claim, floors, the last look, contamination."""
     return [
         *_claim(verdict),
+        *_chance(verdict),
         *_floors(verdict),
         *_last_look(verdict.get("final")),
         *_contamination(verdict.get("contamination") or ()),
@@ -60,6 +61,18 @@ def _claim(verdict: Mapping[str, Any]) -> list[str]:
     return [
         f"Before the proof it was believed to be worth {claimed['points']:.1f}{spread} % ({claimed['by']}{raw} on "
         "search items; optimistic)."
+    ]
+
+
+def _chance(verdict: Mapping[str, Any]) -> list[str]:
+    """What the best of as many samples gains by chance, beside what it gained."""
+    found, winner, reference = verdict.get("chance"), verdict["winner"], verdict["reference"]
+    scores = winner.get("macro_search"), reference.get("macro_search")
+    if not found or scores[0] is None or scores[1] is None:
+        return []
+    return [
+        f"On search items it is {signed(100 * (scores[0] - scores[1]))} points ahead; the best of "
+        f"{found['candidates']} candidates that are worth nothing is expected to be {signed(found['points'])} ahead."
     ]
 
 

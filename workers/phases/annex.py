@@ -9,11 +9,14 @@ from typing import Any
 from core.objective import TaskSpec
 from core.outcomes import Outcomes
 from core.records import TrialBrief, TrialRecord
+from core.selection import selection
 from core.statistics import floor_test, macro_difference, paired_difference
 from search.finalists import Estimate, below_floors, candidates
 
 #: Candidates below a floor that are named; more of them say nothing new.
 NAMED = 10
+#: Candidates whose answers are compared to tell what choosing the best of them gains by chance.
+COMPARED = 64
 
 
 def claims(
@@ -96,6 +99,29 @@ def contamination(parents: Sequence[TrialRecord], shares: Sequence[float]) -> li
             }
         )
     return found
+
+
+def chance(
+    candidates: Sequence[Sequence[Outcomes]], reference: Sequence[Outcomes], shares: Sequence[float], tried: int
+) -> dict[str, Any] | None:
+    """What the best of `tried` candidates gains by chance alone on search items; None where nobody was scored in full.
+
+    Args:
+        candidates: task by task on all search items, those that were scored in full.
+        reference: the best parent on the same items.
+    """
+    items = [have.numbers for have in reference]
+    candidates = [candidate for candidate in candidates if [have.numbers for have in candidate] == items]
+    if not candidates or not all(items):
+        return None
+    differences = [
+        [
+            [a - b for a, b in zip(ours.correct, theirs.correct, strict=True)]
+            for ours, theirs in zip(candidate, reference, strict=True)
+        ]
+        for candidate in candidates
+    ]
+    return selection(differences, shares, tried).model_dump(mode="json")
 
 
 def last_look(winner: Sequence[Outcomes], reference: Sequence[Outcomes], shares: Sequence[float]) -> dict[str, Any]:

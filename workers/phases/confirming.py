@@ -9,14 +9,15 @@ from typing import Any
 from core.outcomes import Outcomes
 from core.records import Failure, JobRecord, Score, StepKind, StepRecord, TrialRecord
 from core.settings import Settings
+from core.space_spec import GenerationFamily
 from core.states import JobState, StepState
 from core.statistics import Verdict, confirm
 from core.tasks import Part, part_of
-from search.finalists import PARENT, best_parent, finalists, posterior
+from search.finalists import PARENT, best_parent, candidates, finalists, posterior
 from store import events, jobs, outcomes, steps, tasks, trials
 from store.session import ReadSession, Session
 from workers.phases import annex, exporting, hearing
-from workers.phases.study import Search, job_device
+from workers.phases.study import Search, job_device, orders_of
 
 #: Payload of a step that reads what was kept back of the held-out items.
 FINAL = {"part": "final"}
@@ -140,8 +141,29 @@ def _verdict(
             {"trial_id": t.id, "number": t.number, "code": failures[t.id].code, "message": failures[t.id].message}
             for t in sorted(lost, key=lambda trial: trial.number)
         ],
+        **_chance(session, job, reference),
         "reason": _reason(ranked, failures, noted.get("below_floor", [])),
     }
+
+
+def _chance(session: ReadSession, job: JobRecord, reference: TrialRecord) -> dict[str, Any]:
+    """What the best of so many gains by chance alone, where candidates were sampled: mostly all that they gain."""
+    if not any(isinstance(family, GenerationFamily) for family in job.request.space.families):
+        return {}
+    every = trials.of_job(session, job.id)
+    specs, tried = job.request.objective.tasks, sum(t.origin != PARENT and t.macro is not None for t in every)
+    full = candidates(every)[: annex.COMPARED]
+    keys = [(t.recipe_digest, job.fingerprints[spec.task]) for t in (*full, reference) for spec in specs]
+    known = outcomes.load_many(session, keys)
+    orders = orders_of(session, job, "search")
+
+    def answers(trial: TrialRecord) -> list[Outcomes]:
+        return [
+            known[trial.recipe_digest, job.fingerprints[spec.task]].select(order)
+            for spec, order in zip(specs, orders, strict=True)
+        ]
+
+    return {"chance": annex.chance([answers(t) for t in full], answers(reference), job.request.objective.shares, tried)}
 
 
 def _floors(

@@ -90,3 +90,14 @@ def test_a_last_look_that_failed_says_why():
     assert beside({**verdict("gain", 3.1, 0.003), "final": {"code": "out_of_memory", "message": "no room"}}) == [
         "What was kept back could not be read: no room."
     ]
+
+
+def test_what_choosing_the_best_of_many_samples_gains_by_chance_stands_beside_the_raw_gain():
+    told = verdict("no gain", 0.1, 0.4, macro_search=0.53)
+    told["reference"]["macro_search"] = 0.505
+    assert beside(told) == []
+    told["chance"] = {"candidates": 32, "points": 2.14}
+    assert beside(told) == [
+        "On search items it is +2.5 points ahead; the best of 32 candidates that are worth nothing is expected to be "
+        "+2.1 ahead."
+    ]

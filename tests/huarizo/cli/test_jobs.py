@@ -14,10 +14,11 @@ import uvicorn
 from api.app import create_app
 from core.errors import BudgetError, InvalidInputError
 from core.settings import Settings
-from huarizo.cli import estimate, jobs, report
+from huarizo.cli import artifacts, estimate, jobs, report
 from huarizo.cli.patience import patiently
 from huarizo.client import ApiProblem, Client
 from huarizo.embedded.ports import free_port
+from store import artifacts as records
 
 if TYPE_CHECKING:
     from store.session import Database
@@ -202,3 +203,47 @@ def test_a_report_is_saved_with_or_without_an_explanation(
     with pytest.raises(ApiProblem) as caught:
         report.explain(posted["id"])
     assert caught.value.code == "conflict"
+
+
+@pytest.mark.usefixtures("client")
+def test_a_training_is_posted_and_shown_by_the_same_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"kind": "generator", "models": JOB["models"][:1], "training": {"seed": 5}}))
+    assert jobs.submit(str(path), watch=False, idempotency_key=None, as_json=True) == 0
+    posted = printed(capsys)
+    assert posted["kind"] == "generator"
+    jobs.show(posted["id"], as_json=False)
+    shown = capsys.readouterr().out
+    assert "0 of 2,700 steps" in shown and "none yet" in shown
+    jobs.list_jobs(state=None, limit=10, as_json=False)
+    assert posted["id"] in capsys.readouterr().out
+    path.write_text(json.dumps({"kind": "generator", "models": JOB["models"][:1], "training": {"chunk": 1}}))
+    with pytest.raises(ValueError, match=r"training\.chunk"):
+        jobs.submit(str(path), watch=False, idempotency_key=None, as_json=True)
+
+
+def test_artifacts_are_listed_and_deleted(
+    client: Client, database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "artifacts" / "generator_1"
+    folder.mkdir(parents=True)
+    with database.transaction() as session:
+        kept = records.create(
+            session,
+            job_id=None,
+            trial_id=None,
+            kind="generator",
+            path=folder.name,
+            files=(),
+            bytes=5,
+            weights_digest="a",
+        )
+    artifacts.list_artifacts(limit=5, as_json=True)
+    assert [artifact["id"] for artifact in printed(capsys)] == [kept.id]
+    artifacts.list_artifacts(limit=5, as_json=False)
+    assert "generator" in capsys.readouterr().out
+    artifacts.delete(kept.id)
+    assert capsys.readouterr().out.strip() == f"{kept.id} deleted"
+    assert client.artifacts() == []
+    with pytest.raises(ApiProblem):
+        artifacts.delete(kept.id)

@@ -154,3 +154,12 @@ def test_an_answer_that_no_repetition_can_change_is_final_at_once() -> None:
     with pytest.raises(ApiProblem):
         patiently(missing, sleep=lambda _seconds: None)
     assert len(asked) == 1
+
+
+def test_a_training_shows_its_steps_and_its_loss_in_place_of_candidates() -> None:
+    steps = {"limit": "training_steps", "used": 60, "allowed": 100, "share": 0.6}
+    shown = job(budget=[steps], best=None, best_parent=None) | {"training": {"loss": 0.12345}}
+    assert status_line(shown) == "running  steps 60/100  loss 0.1235"
+    text = text_of(panel(shown, deque()))
+    assert "60 / 100" in text and "loss        0.1235" in text and "candidates" not in text
+    assert happened("training", {"done": 60, "of": 100, "loss": 0.5}) == "step 60 of 100, loss 0.5"

@@ -47,6 +47,9 @@ def test_a_search_samples_scores_proves_and_exports_what_a_generator_gives(servi
     assert {trial.recipe_digest for trial in scored} <= {each["recipe"] for each in passed}
     assert len({each["digest"] for each in passed}) == len(passed)
     assert all(0.5 < each["perplexity"] <= 1.5 and each["changed"] > 0 for each in passed)
+    chance = job.verdict["chance"]
+    assert chance["candidates"] == len([trial for trial in samples if trial.macro is not None])
+    assert chance["points"] >= 0 and 0 <= chance["correlation"] <= 1
     with service.database.reading() as session:
         (checkpoint,) = artifacts.of_job(session, job.id)
     winner = next(trial for trial in samples if trial.id == job.verdict["winner"]["trial_id"])
