@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from core.adapters import Adapter, AdapterHeader
 from core.errors import ConflictError
@@ -256,6 +256,8 @@ class JobRecord(Noun):
         items_scored: items scored in the search so far (reused outcomes not counted).
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     id: str
     kind: str
     name: str
@@ -272,6 +274,12 @@ class JobRecord(Noun):
     finished_at: AwareDatetime | None = None
     paused_at: AwareDatetime | None = None
     paused_seconds: float = 0.0
+
+    def evolve(self, **changes: Any) -> Self:
+        """A validated copy with some fields changed; what was asked for goes by either name."""
+        if "request" in changes:
+            changes["posted"] = changes.pop("request")
+        return super().evolve(**changes)
 
     @property
     def request(self) -> SearchJob:

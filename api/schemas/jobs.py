@@ -185,7 +185,7 @@ class JobDetail(BaseModel):
     verdict: dict[str, Any] | None = Field(description="The confirmation's result, on held-out items.")
     tasks: tuple[TaskOut, ...]
     fingerprints: dict[str, str]
-    artifacts: tuple[str, ...] = Field(description="Its checkpoints.")
+    artifacts: tuple[str, ...] = Field(description="Its checkpoints, or its generator.")
     explanation: str | None = Field(description="The artifact of its newest explanation.")
     training: TrainingOut | None = Field(description="How the training of a generator goes; null of other jobs.")
     failure: FailureOut | None

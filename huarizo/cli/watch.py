@@ -176,6 +176,8 @@ def happened(kind: str, payload: Json) -> str:
             return f"{cost}rungs of {sizes} items a task: {payload.get('reason')}"
         case "training":
             return f"step {payload.get('done')} of {payload.get('of')}, loss {payload.get('loss')}"
+        case "sample_passed":
+            return f"a sample is worth scoring: its perplexity is {payload.get('perplexity'):.3f} times its base's"
         case "finalists":
             return f"{len(payload.get('ranked') or ())} finalists ranked, held-out items are opened"
     return " ".join([kind, *(f"{name}={value}" for name, value in payload.items() if value not in (None, ""))])

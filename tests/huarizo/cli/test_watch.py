@@ -162,4 +162,5 @@ def test_a_training_shows_its_steps_and_its_loss_in_place_of_candidates() -> Non
     assert status_line(shown) == "running  steps 60/100  loss 0.1235"
     text = text_of(panel(shown, deque()))
     assert "60 / 100" in text and "loss        0.1235" in text and "candidates" not in text
+    assert happened("sample_passed", {"perplexity": 1.00049}).endswith("is 1.000 times its base's")
     assert happened("training", {"done": 60, "of": 100, "loss": 0.5}) == "step 60 of 100, loss 0.5"
