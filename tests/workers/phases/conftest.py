@@ -144,7 +144,7 @@ def search_outcomes(trial: TrialRecord, job: JobRecord, value: Callable[[int], f
         if begin < items:
             total = min(max(value(end) * end - sum(shares), 0.0), float(end - begin))
             shares += [min(max(total - place, 0.0), 1.0) for place in range(end - begin)]
-    return Outcomes.of((n, int(share >= 0.5), _margin(share)) for n, share in zip(numbers, shares, strict=True))
+    return Outcomes.of((n, int(share >= 0.5), _margin(share)) for n, share in zip(numbers, shares[:items], strict=True))
 
 
 def _margin(share: float) -> float:
