@@ -232,26 +232,18 @@ class Proposer:
             variance: of the score.
             goals: values of the study's objectives by name, where it has others than `score`.
         """
-        self._note(number, variance, items)
-        self._finish(number, OptunaState.COMPLETE, value, items, goals)
+        self._finish(number, OptunaState.COMPLETE, value, items, goals, variance=variance)
 
     def tell_stopped(self, number: int, value: float, rung_items: int, *, variance: float = 0.0) -> None:
         """A candidate was stopped at a rung: told as pruned, the step being its number of items per task.
 
         TPE ranks pruned trials by the deepest step and the value there, behind all complete ones.
         """
-        self._note(number, variance, rung_items)
-        self._finish(number, OptunaState.PRUNED, value, rung_items)
+        self._finish(number, OptunaState.PRUNED, value, rung_items, variance=variance)
 
     def tell_failed(self, number: int) -> None:
         """A candidate failed or was cancelled: samplers leave it out."""
         self._finish(number, OptunaState.FAIL, None, None)
-
-    def _note(self, number: int, variance: float, items: int) -> None:
-        """What a value alone does not say; see `search.past`."""
-        if self.told([number]).get(number) == "running":
-            for name, value in (("variance", variance), ("items", items)):
-                self._storage.set_trial_user_attr(self._trial_id(number), name, value)
 
     def told(self, numbers: Iterable[int]) -> dict[int, str]:
         """States in Optuna (waiting, running, complete, pruned or fail); unknown numbers are left out."""
@@ -265,10 +257,12 @@ class Proposer:
         value: float | None,
         items: int | None,
         goals: Mapping[str, float] | None = None,
+        *,
+        variance: float = 0.0,
     ) -> None:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"a score must be finite, but trial {number} got {value!r}: tell it as failed")
-        heard = self.told([number]).get(number)
+        heard = self._state(number)
         if heard is None:
             raise ValueError(
                 f"study {self._study.study_name!r} has no trial {number!r}: recover it from the rows first"
@@ -276,7 +270,11 @@ class Proposer:
         if heard in _FINISHED:
             return
         if value is not None and items is not None:
-            self._storage.set_trial_intermediate_value(self._trial_id(number), items, float(value))
+            trial_id = self._trial_id(number)
+            # What a value alone does not say; see `search.past`.
+            self._storage.set_trial_user_attr(trial_id, "variance", variance)
+            self._storage.set_trial_user_attr(trial_id, "items", items)
+            self._storage.set_trial_intermediate_value(trial_id, items, float(value))
         state, told = self._ending(state, value, goals)
         self._study.tell(number, told, state=state, skip_if_finished=True)
 
@@ -372,6 +370,13 @@ class Proposer:
     def _trials(self) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False)
         return trials
+
+    def _state(self, number: int) -> str | None:
+        """State of one trial in Optuna, read without all others; None where there is no such trial."""
+        try:
+            return str(self._storage.get_trial(self._trial_id(number)).state.name.lower())
+        except KeyError:
+            return None
 
     def _trial_id(self, number: int) -> int:
         trial_id: int = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
