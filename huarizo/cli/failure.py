@@ -72,7 +72,7 @@ def _message(rule: object) -> str:
     assert isinstance(rule, dict)
     message = str(rule["msg"]).removeprefix("Value error, ")
     if rule["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(rule["loc"][-1]), _field_names(), n=3, cutoff=0.6)
+        near = difflib.get_close_matches(str(rule["loc"][-1]), _field_names(), n=3, cutoff=0.65)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "remove it"
         return f"unknown field {str(rule['loc'][-1])!r}: {hint}"
     if rule["type"] == "missing":
