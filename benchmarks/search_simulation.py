@@ -112,7 +112,7 @@ def _cases(*, quick: bool) -> dict[Key, list[Case]]:
         add(world, BASELINE)
         for build, until in UNTIL.items():
             if not (quick and build):
-                add(world, "auto", build, until=until)
+                add(world, "auto", build, until=50.0 if quick else until)
     if not quick:
         for world in PARALLEL:
             add(world, "auto", parallel=4, until=UNTIL[0])
@@ -120,8 +120,7 @@ def _cases(*, quick: bool) -> dict[Key, list[Case]]:
             for strategy in ("auto", *rivals()):
                 add(world, strategy, until=until)
     for world, strategy in PUBLISHED:
-        seeds = CALIBRATION[:12] if quick else CALIBRATION
-        found[world, f"{strategy}, calibration", 0, 1] = [Case(world, strategy, seed) for seed in seeds]
+        found[world, f"{strategy}, calibration", 0, 1] = [Case(world, strategy, seed) for seed in CALIBRATION]
     return found
 
 
