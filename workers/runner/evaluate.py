@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +31,9 @@ from evaluation.catalog import TaskFolders
 from evaluation.lm import HuarizoLM
 from evaluation.units import Unit, load_unit
 from evaluation.whole import Ran, run
-from workers.failures import failure_of
 from workers.places import model_folder, pinned
 from workers.recipe_files import find_model
+from workers.runner.local import reported, say
 from workers.runner.manifest import MANIFEST
 from workers.runner.scorecard import plain, report_of
 from workers.steps.inspect_model import refuse_non_finite
@@ -61,16 +59,7 @@ class Found:
 def main() -> int:
     """Evaluate and report; the exit status is 1 after an error."""
     options = _parser().parse_args()
-    try:
-        report = evaluate(options, say)
-    except Exception as error:
-        failure = failure_of(error)
-        if failure.code == "internal":
-            traceback.print_exception(error)
-        say({"event": "error", "code": failure.code, "message": failure.message})
-        return 1
-    say({"event": "done", **report})
-    return 0
+    return reported(lambda: evaluate(options, say))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,12 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="a JSON file for the whole report")
     parser.add_argument("--log-samples", type=Path, help="a folder for every prompt and answer")
     return parser
-
-
-def say(event: dict[str, Any]) -> None:
-    """One JSON line."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
 
 
 def evaluate(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:

@@ -10,9 +10,6 @@ Progress and result are JSON lines on standard output: {"event": "progress" | "d
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +30,8 @@ from merging.plan import plan
 from merging.shards import cut, tensor_size
 from merging.sources import Parents
 from merging.vocabulary import Vocabularies
-from workers.failures import failure_of
 from workers.recipe_files import Prepared, Wanted, notes_of, prepare, resolved
+from workers.runner.local import reported, say
 from workers.runner.manifest import write_manifest
 
 SHARD_BYTES = 5 * 2**30
@@ -43,16 +40,7 @@ SHARD_BYTES = 5 * 2**30
 def main() -> int:
     """Merge and report; the exit status is 1 after an error."""
     options = _parser().parse_args()
-    try:
-        report = _report(options)
-    except Exception as error:
-        failure = failure_of(error)
-        if failure.code == "internal":
-            traceback.print_exception(error)
-        say({"event": "error", "code": failure.code, "message": failure.message})
-        return 1
-    say({"event": "done", **report})
-    return 0
+    return reported(lambda: _report(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,12 +89,6 @@ def _check_named(measured: Activations, prepared: Prepared, file: Path) -> None:
 
 def _weights(model: Model | Adapter) -> tuple[TensorInfo, ...]:
     return model.header.tensors if isinstance(model, Model) else ()
-
-
-def say(event: dict[str, Any]) -> None:
-    """One JSON line."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
 
 
 def merge(
