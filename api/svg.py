@@ -7,7 +7,7 @@ follow the reader's dark or light mode and pass a strict content security policy
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -120,6 +120,7 @@ def curve(
     end: float,
     unit: str,
     stepped: bool = True,
+    shares: bool = True,
     width: int = 720,
     height: int = 240,
 ) -> Markup:
@@ -130,6 +131,7 @@ def curve(
         levels: the parents.
         end: where the axis ends.
         unit: what is spent.
+        shares: whether scores are shares, written as percentages; a loss is not.
     """
     values = [score for _, score in points] + [level.score for level in levels]
     if not points:
@@ -143,15 +145,16 @@ def curve(
         ahead, up = frame.x(x), frame.y(y)
         path.append(f"H{ahead:.1f}V{up:.1f}" if stepped else f"L{ahead:.1f},{up:.1f}")
     tail = f"H{frame.x(end):.1f}" if stepped else ""
+    said = percent if shares else _plain
     marks = [
-        f"<g><title>{escape(f'{percent(y)} after {x:,.0f} {unit}')}</title>"
+        f"<g><title>{escape(f'{said(y)} after {x:,.0f} {unit}')}</title>"
         f'<circle class="dot c0" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3.4"/></g>'
         for x, y in points
     ]
     line = f'<path class="best" d="{"".join(path)}{tail}"/>'
-    said = f"Score against {unit}, from {percent(points[0][1])} to {percent(points[-1][1])}."
-    parts = [*_axes(frame, ticks, x_ticks, unit), *_levels(levels, frame), line, *marks]
-    return _svg("curve", width, height, said, parts)
+    named = f"{'Score' if shares else 'Loss'} against {unit}, from {said(points[0][1])} to {said(points[-1][1])}."
+    parts = [*_axes(frame, ticks, x_ticks, unit, said), *_levels(levels, frame), line, *marks]
+    return _svg("curve", width, height, named, parts)
 
 
 def intervals(spans: Sequence[Span], *, unit: str, width: int = 720, label: int = 220) -> Markup:
@@ -285,6 +288,11 @@ def percent(value: float, step: float = 0.001) -> str:
     return f"{value * 100:.{decimals}f} %"
 
 
+def _plain(value: float, step: float = 0.0) -> str:
+    """A number of any size, short."""
+    return f"{value:.4g}"
+
+
 def _svg(kind: str, width: float, height: float, said: str, parts: Sequence[str]) -> Markup:
     return Markup(
         f'<svg class="picture {kind}" viewBox="0 0 {width:g} {height:g}" role="img" '
@@ -292,13 +300,19 @@ def _svg(kind: str, width: float, height: float, said: str, parts: Sequence[str]
     )
 
 
-def _axes(frame: _Frame, ticks: Sequence[float], x_ticks: Sequence[float], unit: str = "trial number") -> list[str]:
+def _axes(
+    frame: _Frame,
+    ticks: Sequence[float],
+    x_ticks: Sequence[float],
+    unit: str = "trial number",
+    said: Callable[[float, float], str] = percent,
+) -> list[str]:
     step = ticks[1] - ticks[0]
     parts = []
     for tick in ticks:
         y = frame.y(tick)
         parts.append(f'<line class="grid" x1="{frame.left:g}" x2="{frame.right:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(frame.left - 6, y + 4, percent(tick, step), "tick end"))
+        parts.append(_text(frame.left - 6, y + 4, said(tick, step), "tick end"))
     long = max(x_ticks, default=0.0) >= 10_000
     for tick in x_ticks:
         x, shown = frame.x(tick), f"{tick:,.6g}".replace(",", "\u202f") if long else f"{tick:g}"

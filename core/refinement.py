@@ -8,6 +8,9 @@ from pydantic import Field
 
 from core.noun import Noun
 
+#: Event: how far a refinement is, at each of its looks at the kept-back items.
+PROGRESS = "refine_progress"
+
 
 class Refine(Noun):
     """Following the gradient of the objective in a candidate's smooth coefficients.

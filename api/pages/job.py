@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from api import svg
 from api.access import Reading, SettingsIn
 from api.details import detail_of
-from api.pages import pictures, training
+from api.pages import pictures, refinements, training
 from api.pages.actions import actions
 from api.pages.verdict import beside, tell
 from api.progress import leading
@@ -50,16 +50,18 @@ def _content(s: ReadSession, settings: Settings, job_id: str) -> dict[str, Any]:
         return training.content(s, settings, job)
     every, kept = summaries.of_job(s, job_id), artifacts.of_job(s, job_id)
     candidates = [trial for trial in every if trial.origin != "parent"]
+    refined = refinements.told(s, job.id)
     colours = pictures.methods_of(job.request)
     return {
         "live": "job_live.html",
         "job": job,
         "detail": detail_of(s, job, every),
-        "state": "".join(noun.model_dump_json() for noun in (job, *every, *kept)),
+        "state": "".join(noun.model_dump_json() for noun in (job, *every, *kept)) + repr(refined),
         "told": tell(job.verdict) if job.verdict else None,
         "beside": beside(job.verdict) if job.verdict else [],
         "failure": FailureOut.of(job.failure),
         "charts": _charts(job, every, colours),
+        "refinements": [(way, refinements.pictures(way)) for way in refined],
         "colours": colours,
         "used": {trial.method for trial in candidates},
         "squares": {trial.method for trial in candidates if trial.family != "merge"},

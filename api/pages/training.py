@@ -30,7 +30,12 @@ def content(s: ReadSession, settings: Settings, job: JobRecord) -> dict[str, Any
         "told": told,
         "settings": job.training.settings.model_dump(),
         "curve": svg.curve(
-            [(float(done), loss) for done, loss in told.losses], (), end=float(told.steps), unit="steps", stepped=False
+            [(float(done), loss) for done, loss in told.losses],
+            (),
+            end=float(told.steps),
+            unit="steps",
+            stepped=False,
+            shares=False,
         ),
         "metrics": list(_lines(told.metrics or {})),
         "artifacts": kept,

@@ -43,12 +43,28 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Luck:
+    """What the winner gained on search items beside what the best of as many worthless candidates gains, in points.
+
+    Attributes:
+        ahead: of the best parent.
+        candidates: that the winner was chosen from.
+        points: expected of the best of them by chance alone.
+    """
+
+    ahead: float
+    candidates: int
+    points: float
+
+
+@dataclass(frozen=True)
 class Report:
     """A search's result.
 
     Attributes:
         verdict: gain, no gain or worse; None without one.
         winner: the first-ranked candidate, proved better or not; None if none was confirmed.
+        luck: what choosing gains by chance; None where candidates were not sampled.
         trials: candidates, parents not counted.
         seconds: wall time from start to end; None while it runs.
         artifact: the winner's checkpoint, or None.
@@ -58,6 +74,7 @@ class Report:
     parents: tuple[Row, ...]
     winner: Row | None
     gain: Gain | None
+    luck: Luck | None
     trials: int
     seconds: float | None
     heldout_reads: int | None
@@ -87,6 +104,7 @@ def report_of(job: Json, trials: Sequence[Json], artifacts: Iterable[Json] = ())
         parents=tuple(row_of(trial) for trial in trials if trial["origin"] == "parent"),
         winner=None if winner is None else row_of(winner),
         gain=_gain(verdict),
+        luck=_luck(verdict),
         trials=sum(trial["origin"] != "parent" for trial in trials),
         seconds=_seconds(job),
         heldout_reads=verdict.get("heldout_reads"),
@@ -109,8 +127,9 @@ def row_of(trial: Json) -> Row:
 
 
 def shown(report: Report) -> RenderableType:
-    """The table and the sentence below it."""
-    return Group(table(report), Text(sentence(report), style=STYLES.get(report.verdict or "", "")))
+    """The table and the sentences below it."""
+    said = Text(sentence(report), style=STYLES.get(report.verdict or "", ""))
+    return Group(table(report), said, *([Text(luck(report.luck))] if report.luck else []))
 
 
 def table(report: Report) -> Table:
@@ -141,6 +160,14 @@ def sentence(report: Report) -> str:
     )
 
 
+def luck(found: Luck) -> str:
+    """How far ahead the winner was where it was chosen, beside what choosing gains by chance."""
+    return (
+        f"on search items {found.ahead:+.2f} points over the best parent; the best of {found.candidates} candidates "
+        f"that are worth nothing is expected to be {found.points:+.2f} ahead"
+    )
+
+
 def _cells(row: Row, tasks: Sequence[str]) -> list[str]:
     cells = [row.scores.get(task, {}) for task in tasks]
     pairs = [(cell.get("search"), cell.get("heldout")) for cell in cells] + [(row.macro_search, row.macro_heldout)]
@@ -158,6 +185,14 @@ def _gain(verdict: Json) -> Gain | None:
         return None
     points, low, high, p = map(float, found)  # type: ignore[arg-type]
     return Gain(points, low, high, p)
+
+
+def _luck(verdict: Json) -> Luck | None:
+    found: Json = verdict.get("chance") or {}
+    ours, theirs = (verdict.get(who, {}).get("macro_search") for who in ("winner", "reference"))
+    if not found or ours is None or theirs is None:
+        return None
+    return Luck(100 * (ours - theirs), int(found["candidates"]), float(found["points"]))
 
 
 def _seconds(job: Json) -> float | None:

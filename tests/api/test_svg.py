@@ -130,6 +130,12 @@ def test_a_curve_steps_from_leader_to_leader_up_to_the_end():
     assert re.search(r'd="M[\d.]+,[\d.]+L[\d.]+,[\d.]+"', walked)
 
 
+def test_a_loss_is_no_percentage():
+    drawn = str(svg.curve([(0, 2.25), (10, 1.5)], (), end=10, unit="steps", stepped=False, shares=False))
+    assert "1.5 after 10 steps" in drawn and "Loss against steps, from 2.25 to 1.5." in drawn
+    assert "%" not in drawn
+
+
 def test_intervals_lie_on_both_sides_of_zero():
     spans = [svg.Span("a <b>", 1.0, -1.0, 3.0), svg.Span("c", -0.5, -0.9, -0.1, strong=False)]
     drawn = str(svg.intervals(spans, unit="points", width=634, label=220))

@@ -9,6 +9,7 @@ from core.errors import TaskError
 from core.jobs import SearchJob
 from core.recipe import resolve
 from core.records import JobRecord, StepRecord
+from core.refinement import PROGRESS
 from evaluation.scorer import Scorer
 from store import events, jobs, steps
 from workers.heart import Heart
@@ -16,9 +17,6 @@ from workers.provenance import provenance
 from workers.runner.bench import Bench
 from workers.runner.descent import Look, Pace, Walk, walk
 from workers.runner.refining import Ground, divide, rounded
-
-#: Event: how far a refinement is, at each of its looks at the kept-back items.
-PROGRESS = "refine_progress"
 
 
 def run(bench: Bench, step: StepRecord, heart: Heart) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from huarizo.cli.verdict import Gain, percent, report_of, sentence, shown
+from huarizo.cli.verdict import Gain, Luck, percent, report_of, sentence, shown
 
 
 def score(task: str, value: float) -> dict[str, Any]:
@@ -108,6 +108,29 @@ def test_without_a_comparison_no_difference_is_claimed() -> None:
     lost["verdict"] |= {"points": 0.0, "reason": "the first-ranked candidate could not be read"}
     report = report_of(lost, TRIALS)
     assert report.gain is None and sentence(report).startswith("no verdict")
+
+
+def test_beside_the_verdict_stands_what_choosing_the_best_gains_by_chance() -> None:
+    sampled = job("no gain")
+    sampled["verdict"]["winner"]["macro_search"] = 0.55
+    sampled["verdict"] |= {
+        "reference": {"trial_id": "trial_1", "macro_search": 0.535},
+        "chance": {"candidates": 40, "a": 2.16, "stderr": 0.9, "correlation": 0.3, "points": 1.63},
+    }
+    report = report_of(sampled, TRIALS)
+    assert report.luck == Luck(pytest.approx(1.5), 40, 1.63)
+    last = text_of(shown(report)).splitlines()[-1]
+    assert last == (
+        "on search items +1.50 points over the best parent; the best of 40 candidates that are worth nothing is "
+        "expected to be +1.63 ahead"
+    )
+
+
+def test_a_search_that_sampled_nothing_says_nothing_of_chance() -> None:
+    assert report_of(job(), TRIALS).luck is None
+    nothing = job("no gain")
+    nothing["verdict"] |= {"chance": None, "reference": {"trial_id": "trial_1", "macro_search": None}}
+    assert report_of(nothing, TRIALS).luck is None
 
 
 def test_a_parent_that_wins_keeps_its_name() -> None:
