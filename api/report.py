@@ -77,6 +77,7 @@ def report_of(s: ReadSession, job: JobRecord, settings: Settings) -> str:
         rungs=survival(every, (noted["rungs"] or {}).get("rungs") or _rungs(every)),
         noted=noted,
         explained=explained,
+        outside=_outside(explained),
         importance=pictures.importance(explained),
         sensitivity=pictures.sensitivity(explained),
         slices=pictures.slices(explained),
@@ -104,6 +105,18 @@ def _explained(s: ReadSession, job: JobRecord, settings: Settings) -> dict[str, 
         return None
     found: dict[str, Any] = json.loads(file.path.read_text(encoding="utf-8"))
     return found | {"artifact": kept.id, "sha256": file.sha256}
+
+
+def _outside(explained: dict[str, Any] | None) -> str:
+    """Whom importance, sensitivity and slices leave out, in words; empty where they leave out nobody."""
+    found = (explained or {}).get("outside") or {}
+    numbers = found.get("trials") or []
+    if not numbers:
+        return ""
+    named = ", ".join(map(str, numbers))
+    said = f"Not in importance, sensitivity and slices: number {named}, refined tensor by tensor ({found['reason']})."
+    leads = " The best candidate is one of them: what follows is about the space around the others."
+    return said + leads * bool(found["leads"])
 
 
 def _finalists(s: ReadSession, job: JobRecord, every: Sequence[TrialSummary]) -> list[TrialRecord]:
@@ -140,12 +153,23 @@ def _recipe(trial: TrialRecord) -> str:
     return json.dumps(trial.recipe.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
 
 
+def _unlike(precision: Mapping[str, Any] | None) -> str | None:
+    """What half precision did to a parent's outcomes, in words; None where it was not used."""
+    if precision is None:
+        return None
+    if "unknown" in precision:
+        return f"{precision['dtype']}: not known, {precision['unknown']}"
+    share = precision["differing"] / precision["items"]
+    return f"{precision['dtype']}: {precision['differing']} of {precision['items']} ({share:.1%})"
+
+
 def _provenance(s: ReadSession, job: JobRecord, every: Sequence[TrialSummary]) -> dict[str, list[str]]:
     """Everything that scores were taken with; a second value in a row would be a reason not to compare them."""
     rows: dict[str, dict[str, None]] = {}
     wanted = [trial.id for trial in every if trial.macro is not None]
     for kept in trials.provenances(s, wanted):
         found = {**kept.get("versions", {}), **{name: kept.get(name) for name in ("python", "device", "commit")}}
+        found["outcomes unlike float32's"] = _unlike(kept.get("precision"))
         for name, value in found.items():
             if value:
                 rows.setdefault(name, {})[str(value)] = None

@@ -160,6 +160,20 @@ def test_a_job_under_way_and_a_failed_one_have_reports_too(client: httpx.Client,
     assert "its documents changed" in page_of(client, job)
 
 
+def test_a_report_names_whom_the_fits_leave_out(client: httpx.Client, database: Database, finished: JobRecord, folders):
+    with database.transaction() as s:
+        found = explanation(s, folders["artifacts"], finished)
+    assert "Not in importance" not in page_of(client, finished)
+    file = folders["artifacts"] / "explain_1" / "explain.json"
+    told = {"trials": [12, 13], "leads": False, "reason": "no candidate of the space"}
+    file.write_text(json.dumps({**found, "outside": told}))
+    said = "Not in importance, sensitivity and slices: number 12, 13, refined tensor by tensor (no candidate of the space)."
+    text = page_of(client, finished)
+    assert said in text and "The best candidate is one of them" not in text
+    file.write_text(json.dumps({**found, "outside": {**told, "leads": True}}))
+    assert f"{said} The best candidate is one of them" in page_of(client, finished)
+
+
 def test_a_job_that_has_just_been_posted_has_a_report(client: httpx.Client, database: Database):
     with database.transaction() as s:
         for name in seeds.PARENTS:

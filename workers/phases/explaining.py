@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from core.course import Spent, best_so_far, survival
 from core.jobs import SearchJob
-from core.records import JobRecord, Score, StepKind, StepRecord, TrialSummary, utc
+from core.records import JobRecord, Score, StepKind, StepRecord, TrialRecord, TrialSummary, utc
 from core.states import StepState, TrialState
 from search.importance import importance, slices
 from search.past import of_rows
@@ -26,12 +27,14 @@ def explain(session: ReadSession, job: JobRecord) -> dict[str, Any]:
     """
     search = Search.of(session, job)
     every, done = summaries.of_job(session, job.id), _done(session, job.id)
-    pasts = of_rows(trials.of_job(session, job.id, (TrialState.SCORED, TrialState.STOPPED)))
+    heard = trials.of_job(session, job.id, (TrialState.SCORED, TrialState.STOPPED))
+    pasts = of_rows(heard)
     return {
         "format": 1,
         "job": job.id,
         "items_scored": job.items_scored,
         "results": len(pasts),
+        "outside": _outside(heard),
         "importance": {"method": "PED-ANOVA", "groups": importance(search.space, pasts)},
         "sensitivity": {"formula": FORMULA, "structures": sensitivity(search.space, pasts)},
         "slices": slices(search.space, pasts),
@@ -40,6 +43,23 @@ def explain(session: ReadSession, job: JobRecord) -> dict[str, Any]:
         "tasks": _by_task(job.request, every),
         "refinements": [_refinement(step) for step in done if step.kind is StepKind.REFINE],
         "seen": utc(max((step.finished_at for step in done if step.finished_at is not None), default=job.created_at)),
+    }
+
+
+def _outside(heard: Sequence[TrialRecord]) -> dict[str, Any]:
+    """The candidates that importance, sensitivity and slices leave out, and whether the leader is one of them.
+
+    A recipe refined tensor by tensor has more values than the space has. The space's values next to it would make
+    another candidate, whose score nobody measured: so it is named here and enters nothing.
+    """
+    candidates = [trial for trial in heard if trial.origin != "parent"]
+    left_out = [trial for trial in candidates if trial.values is None]
+    full = [trial for trial in candidates if trial.state is TrialState.SCORED and trial.macro is not None]
+    leader = min(full, key=lambda trial: (-(trial.macro or 0.0), trial.number), default=None)
+    return {
+        "trials": [trial.number for trial in left_out],
+        "leads": leader is not None and leader.values is None,
+        "reason": "values by tensor are no candidate of the space: scored, raced and proved, but in none of the fits",
     }
 
 

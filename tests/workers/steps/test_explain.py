@@ -1,12 +1,15 @@
 import json
 
 import pytest
+from sqlalchemy import update
 
 from core.records import Device, StepKind
 from core.settings import Settings
 from core.states import JobState, StepState
 from store import artifacts, explanations, steps
+from store.tables import trials
 from tests.workers.phases.conftest import new_search as new_search
+from workers.phases import explaining
 from workers.processes import Process
 from workers.runner.manifest import sha256_of
 from workers.steps import explain
@@ -47,10 +50,32 @@ def test_an_explanation_tells_what_the_search_found_out(explained, tmp_path):
     assert found["rungs"][0]["reached"] == len(candidates) and found["rungs"][-1]["reached"] == len(full)
     (task,) = found["tasks"]
     assert task["best_parent"] == 0.5 and len(task["candidates"]) == min(3, len(full))
+    assert (found["outside"]["trials"], found["outside"]["leads"]) == ([], False)
     assert found["refinements"] == [] and found["provenance"]["versions"]["optuna"]
     assert {file["path"] for file in kept.files} == {"explain.json", "huarizo.json"}
     entry = next(file for file in kept.files if file["path"] == "explain.json")
     assert entry["sha256"] == sha256_of(tmp_path / kept.path / "explain.json")
+
+
+def test_what_was_refined_tensor_by_tensor_is_named_and_enters_no_fit(new_search):
+    search = new_search(budget={"trials": 14}, racing={"rungs": [6, 12]})
+    assert search.go().state is JobState.SUCCEEDED, search.job.failure
+    full = [trial for trial in search.candidates if trial.macro is not None and trial.scored_items == 24]
+    best, worst = min(full, key=lambda t: (-t.macro, t.number)), max(full, key=lambda t: (-t.macro, t.number))
+
+    def explained_without(trial):
+        outside = update(trials).where(trials.c.id == trial.id).values(values=None, optuna_number=None)
+        search.change(lambda session: session.execute(outside))
+        with search.database.reading() as session:
+            return explaining.explain(session, search.job)
+
+    found = explained_without(worst)
+    assert (found["outside"]["trials"], found["outside"]["leads"]) == ([worst.number], False)
+    assert found["results"] == len(search.candidates) - 1
+    assert worst.number not in {point["number"] for axis in found["slices"] for point in axis["points"]}
+    found = explained_without(best)
+    assert found["outside"]["trials"] == sorted([best.number, worst.number])
+    assert found["outside"]["leads"] is True
 
 
 def test_nothing_of_held_out_items_enters_it(explained):
