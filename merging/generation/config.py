@@ -41,6 +41,7 @@ class GeneratorConfig(Noun):
         kinds: what tensors are called within a layer, or in full outside the stack.
         tensors: all it knows, by name.
         chunk, latent: numbers of a chunk and of its code.
+        quiet: factor on the noise that training adds to codes and chunks; see `merging.generation.training.quietness`.
         code_std: standard deviation of the codes as they are sampled; the denoiser works on codes divided by it.
         rows: chunks of one batch, which is always full: so a sample does not depend on what is sampled beside it.
         versions: of the libraries it was trained with.
@@ -58,6 +59,7 @@ class GeneratorConfig(Noun):
     tensors: tuple[TensorEntry, ...]
     chunk: int
     latent: int
+    quiet: float = 1.0
     code_std: float = 1.0
     rows: int
     versions: dict[str, str]
@@ -73,6 +75,6 @@ class GeneratorConfig(Noun):
             blocks=settings.blocks,
             kinds=len(self.kinds),
             layers=self.layers + 1,
-            posterior_std=settings.posterior_std,
+            posterior_std=settings.posterior_std * self.quiet,
             fixed_std=settings.fixed_std,
         )

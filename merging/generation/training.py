@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from merging.generation.metrics import measure
 from merging.generation.networks import Labels, begin
 from merging.generation.progress import Checkpoint, Progress, Watch
 from merging.generation.schedules import SCHEDULE, for_training
+from merging.lanes import single_threaded
 
 #: Libraries whose versions may change a generator's numbers.
 LIBRARIES = ("torch", "diffusers", "safetensors")
@@ -30,6 +33,13 @@ LIBRARIES = ("torch", "diffusers", "safetensors")
 MANY, HELD = 64, 32
 #: Steps between two reports, and between two states on disk.
 REPORT_EVERY, SAVE_EVERY = 20, 200
+#: Multiplications of one layer for one batch, up to which a second core costs more than it brings: cores meet after
+#: every operation, and wait for whichever is busy with something else.
+SMALL = 1 << 24
+#: Noise of a code, as a share of how far sources are apart: with a quarter, a tenth of their difference is lost.
+HEARD = 0.25
+#: The least factor on noise: sources nearer than that are one.
+QUIETEST = 0.01
 #: The stages, in order.
 AUTOENCODER, DENOISER = "autoencoder", "denoiser"
 
@@ -62,8 +72,23 @@ def train(
         InvalidInputError: sources that nothing can be learned from.
     """
     device = torch.device(device)
+    small = device.type == "cpu" and settings.batch * settings.width**2 <= SMALL
+    with single_threaded() if small else nullcontext():
+        return _trained(header, sources, settings, device, checkpoint, save_every, progress)
+
+
+def _trained(
+    header: Header,
+    sources: Sequence[Source],
+    settings: Training,
+    device: torch.device,
+    checkpoint: Path | None,
+    save_every: int,
+    progress: Progress | None,
+) -> Generator:
     data = dataset_of(header, sources, settings, device)
     config = _config(header, sources, settings, data)
+    settings = settings.evolve(augment=settings.augment * config.quiet)
     kept = Checkpoint(checkpoint, digest_of([config.model_dump(mode="json"), device.type]))
     run = _Run(settings, data, config, kept, Watch(progress, settings.steps, REPORT_EVERY), save_every)
     autoencoder, denoiser, std = run.go(device)
@@ -83,6 +108,21 @@ def rest_of(data: Dataset) -> Tensor:
     """Positions among one source's chunks that training never sees: int64, none where there are few."""
     places = torch.arange(data.chunks.shape[1], device=data.chunks.device)
     return places[:0] if data.chunks.shape[1] < MANY else places[places % HELD == HELD - 1]
+
+
+def quietness(data: Dataset, settings: Training) -> float:
+    """The factor on noise under which sources can be told apart; 1 where there is one, or where their noise is fixed.
+
+    An autoencoder that cannot hear what sources differ by, for all the noise, learns to give their mean.
+
+    Args:
+        data: of the training.
+        settings: say how much noise there is otherwise.
+    """
+    apart = sorted(float((one - other).square().mean().sqrt()) for one, other in combinations(data.chunks, 2))
+    if not apart or settings.fixed_std or apart[len(apart) // 2] == 0.0:
+        return 1.0
+    return min(1.0, max(QUIETEST, HEARD * apart[len(apart) // 2] / settings.posterior_std))
 
 
 class _Run:
@@ -239,5 +279,6 @@ def _config(header: Header, sources: Sequence[Source], settings: Training, data:
         chunk=data.chunk,
         latent=data.chunk if settings.latent is None else min(settings.latent, data.chunk),
         rows=data.rows,
+        quiet=quietness(data, settings),
         versions={name: version(name) for name in LIBRARIES},
     )
