@@ -45,9 +45,11 @@ from evaluation.packing import (
     place,
     plain_rows,
     rows_by_length,
+    smaller_rows,
 )
 from evaluation.reuse import Stack, reading_name
 from evaluation.trees import Tokens, TokenTree
+from evaluation.trunks import Trunk, Trunks, cut
 
 #: Nodes that rows are filled up to; longer tries get a row of their own. Fuller rows mean less padding in large batches
 #: and more beginnings read once for several documents, but more attention to what a mask hides.
@@ -56,6 +58,17 @@ ROW_NODES = {"cpu": 128, "cuda": 512}
 CROWN_NODES = {"cpu": 256, "cuda": 2048}
 #: Tokens from which one document's trunk is worth a pass of its own; on a GPU, many documents in one pass are.
 LONE_TRUNK = {"cpu": 640, "cuda": None}
+
+#: How libraries that allocate for themselves, and the host, say that there is no memory left.
+_NO_MEMORY = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "HIP out of memory",
+    "can't allocate memory",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +166,7 @@ class LikelihoodReader:
         *,
         cancelled: Callable[[], bool],
         stack: Stack | None = None,
+        trunks: Trunks | None = None,
     ) -> list[Likelihoods]:
         """The log-likelihoods of every request of every trie, in order.
 
@@ -161,6 +175,7 @@ class LikelihoodReader:
             trees: what to read.
             cancelled: asked between batches.
             stack: the model over the hidden states of earlier ones; None reads every layer.
+            trunks: what was kept of this candidate's earlier tries of the same task.
 
         Raises:
             CancelledError: `cancelled()` said so between two batches.
@@ -170,10 +185,12 @@ class LikelihoodReader:
         placed = place(trees)
         if not placed:
             return []
-        work = self._work(Body(model, stack), placed, cancelled)
+        work = self._work(Body(model, stack), placed, cancelled, trunks or Trunks())
         return _sum_up(list(work), np.cumsum([0, *(tree.requests for tree in trees)]))
 
-    def _work(self, body: Body, placed: list[Placed], cancelled: Callable[[], bool]) -> Iterator[Answer]:
+    def _work(
+        self, body: Body, placed: list[Placed], cancelled: Callable[[], bool], trunks: Trunks
+    ) -> Iterator[Answer]:
         model = body.model
         longest = max(int(item.tree.depth.max()) + 1 for item in placed)
         refused = refusal(model, longest)
@@ -186,7 +203,7 @@ class LikelihoodReader:
             return
         stems, rest = self._stems(model, placed)
         for stem in stems:
-            yield from self._read_stem(body, stem, longest, cancelled)
+            yield from self._read_stem(body, *trunks.fitted(stem), longest, cancelled, trunks)
         yield from self._read_rows(body, pack(rest, self.packing.row_nodes), longest, cancelled)
 
     def _stems(self, model: PreTrainedModel, placed: list[Placed]) -> tuple[list[Stem], list[Placed]]:
@@ -215,39 +232,43 @@ class LikelihoodReader:
             count = fitting(rows, self._budget(body.model, len(rows[0])), by_length=by_length)
             batch = assemble(rows[:count])
             answer = _unless_memory_runs_out(partial(_read_batch, body, batch, longest))
-            if answer is None:
-                self._shrink(batch)
-                continue
-            yield batch, *answer
-            rows = rows[count:]
+            if answer is not None:
+                yield batch, *answer
+                rows = rows[count:]
+            elif len(rows[0].items) == 1 and count == 1:
+                raise _too_long(batch.tokens.size, self.device)
+            else:
+                rows = smaller_rows(rows, self._lower(batch))
 
     def _budget(self, model: PreTrainedModel, widest: int) -> int:
         if self.batch_tokens is None:
             self.batch_tokens = affordable_tokens(model, self.device, widest)
         return self.batch_tokens
 
-    def _shrink(self, batch: Batch) -> None:
-        if len(batch.tokens) == 1:
-            raise _too_long(batch.tokens.size, self.device)
-        self._lower(batch)
-
-    def _lower(self, batch: Batch) -> None:
+    def _lower(self, batch: Batch) -> int:
         self.batch_tokens = min(self.batch_tokens or batch.tokens.size, batch.tokens.size) // 2
+        return self.batch_tokens
 
-    def _read_stem(self, body: Body, stem: Stem, longest: int, cancelled: Callable[[], bool]) -> Iterator[Answer]:
+    def _read_stem(
+        self,
+        body: Body,
+        stem: Stem,
+        trunk: Trunk | None,
+        longest: int,
+        cancelled: Callable[[], bool],
+        trunks: Trunks,
+    ) -> Iterator[Answer]:
         _stop_if(cancelled)
-        # Layers below this one have no keys and values of the trunk in the cache.
-        begun = body.height(reading_name(stem.tokens))
-        cache = self._read_trunk(body, stem)
+        trunk = trunk or self._read_trunk(body, stem)
         waiting = stem.crown
         while waiting:
             _stop_if(cancelled)
             row, *others = pack(waiting, min(self.packing.crown_nodes, self._budget(body.model, longest)))
             batch = assemble([row])
-            if body.height(_name(batch, stem.tokens)) < begun:
-                begun, cache = 0, self._read_trunk(body, stem, whole=True)
-            answer = _unless_memory_runs_out(partial(_read_batch, body, batch, longest, cache, stem.tokens))
-            _cut(cache, len(stem.tokens))
+            if body.height(_name(batch, stem.tokens)) < trunk.begun:
+                trunk = self._read_trunk(body, stem, whole=True)
+            answer = _unless_memory_runs_out(partial(_read_batch, body, batch, longest, trunk.cache, stem.tokens))
+            cut(trunk.cache, len(stem.tokens))
             if answer is not None:
                 yield batch, *answer
                 waiting = [item for other in others for item in other.items]
@@ -255,13 +276,16 @@ class LikelihoodReader:
                 raise _too_long(len(stem.tokens) + batch.tokens.size, self.device)
             else:
                 self._lower(batch)
+        trunks.keep(stem, trunk)
 
-    def _read_trunk(self, body: Body, stem: Stem, *, whole: bool = False) -> DynamicCache:
+    def _read_trunk(self, body: Body, stem: Stem, *, whole: bool = False) -> Trunk:
+        # Layers below this one will have no keys and values of the trunk in the cache.
+        begun = 0 if whole else body.height(reading_name(stem.tokens))
         cache, tokens = DynamicCache(), _to(stem.tokens.astype(np.int64), self.device).unsqueeze(0)
         name = partial(reading_name, stem.tokens)
         if _unless_memory_runs_out(partial(body.read, name, tokens, cache=cache, whole=whole)) is None:
             raise _too_long(len(stem.tokens), self.device)
-        return cache
+        return Trunk(stem.tokens, cache, begun)
 
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
@@ -272,24 +296,23 @@ def _stop_if(cancelled: Callable[[], bool]) -> None:
 def _unless_memory_runs_out(read: Callable[[], T]) -> T | None:
     try:
         return read()
-    except torch.OutOfMemoryError:
-        pass
+    except RuntimeError as error:
+        if not _lacks_memory(error):
+            raise
     # Memory can only be given back once the exception, which holds the pass's tensors, is gone.
     torch.cuda.empty_cache()
     return None
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Whether an error is a failed allocation, of whichever library below torch."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
 
 
 def _too_long(tokens: int, device: torch.device) -> OutOfMemoryError:
     return OutOfMemoryError(
         f"one text of {tokens} tokens does not fit {device}: use a smaller model, a shorter max_length or fewer shots"
     )
-
-
-def _cut(cache: DynamicCache, length: int) -> None:
-    """Leave the first `length` tokens in every layer, also where a pass broke off among the layers."""
-    for layer in cache.layers:
-        # A layer that is not read holds nothing.
-        layer.crop(min(0, length - layer.get_seq_length()))
 
 
 @torch.no_grad()
@@ -327,9 +350,21 @@ def _score_rows(rows: Tensor, head: Callable[[Tensor], Tensor], batch: Batch, vo
         here = np.nonzero(batch.entry_row // step == start // step)[0]
         mine, row = _to(here, rows.device), _to(batch.entry_row[here] - start, rows.device)
         token = _to(batch.entry_target[here], rows.device)
-        scores[mine] = found[row, token] - torch.logsumexp(found, dim=-1)[row]
-        greedy[mine] = found.argmax(dim=-1)[row] == token
+        greedy[mine] = _most_probable(found, row, token)
+        # On a CPU this is one pass over the logits, and logsumexp is several, five times as long.
+        scores[mine] = torch.log_softmax(found, dim=-1)[row, token]
     return scores, greedy
+
+
+def _most_probable(logits: Tensor, row: Tensor, token: Tensor) -> Tensor:
+    """Whether each token is the most probable one of its row, the first of them where several are."""
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)[row] == token
+    # Finding where the greatest logit stands costs ten times as much as finding it, and is seldom needed.
+    best = logits[row, token] == logits.amax(dim=-1)[row]
+    places = best.nonzero()[:, 0]
+    best[places] = logits[row[places]].argmax(dim=-1) == token[places]
+    return best
 
 
 def _to(values: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -26,10 +26,24 @@ class Placed:
 
 @dataclass(frozen=True)
 class Stem:
-    """Documents that begin alike: what they share, and the tries that stand on it."""
+    """Documents that begin alike.
+
+    Attributes:
+        tokens: what they share, or some of it.
+        items: the documents.
+    """
 
     tokens: Tokens
-    crown: list[Placed]
+    items: tuple[Placed, ...]
+
+    @property
+    def crown(self) -> list[Placed]:
+        """The tries that stand on it."""
+        return [Placed(item.tree.above(len(self.tokens)), item.slot) for item in self.items]
+
+    def cut(self, length: int) -> Stem:
+        """The same documents on the beginning of what they share."""
+        return replace(self, tokens=self.tokens[:length])
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ def find_stems(placed: list[Placed], alone: int | None) -> tuple[list[Stem], lis
         if item.tree.trunk >= SHARED_TOKENS:
             kin.setdefault(item.tree.tokens[:SHARED_TOKENS].tobytes(), []).append(item)
     stems = [stem for group in kin.values() if (stem := _common_stem(group)) is not None]
-    taken = {item.slot for stem in stems for item in stem.crown}
+    taken = {item.slot for stem in stems for item in stem.items}
     rest = [item for item in placed if item.slot not in taken]
     own = [item for item in rest if alone is not None and item.tree.trunk >= alone and not item.tree.is_chain]
     taken = {item.slot for item in own}
@@ -89,7 +103,7 @@ def _common_stem(group: list[Placed]) -> Stem | None:
 
 
 def _stem(group: list[Placed], length: int) -> Stem:
-    return Stem(group[0].tree.tokens[:length], [Placed(item.tree.above(length), item.slot) for item in group])
+    return Stem(group[0].tree.tokens[:length], tuple(group))
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ def pack(placed: list[Placed], row_nodes: int) -> list[Row]:
 def _kin(placed: list[Placed], row_nodes: int) -> list[Row]:
     """The tries, those neighbours in the order of their tokens joined that share enough and fit into one row."""
     found: list[Row] = []
-    for item in sorted(placed, key=lambda p: p.tree.tokens[: p.tree.trunk].tolist()):
+    for item in sorted(placed, key=_by_tokens):
         row = Row.of(item)
         shared = _in_common([found[-1], row]) if found else 0
         if shared >= KIN_TOKENS and len(found[-1]) + len(row) - shared <= row_nodes:
@@ -133,6 +147,12 @@ def _kin(placed: list[Placed], row_nodes: int) -> list[Row]:
         else:
             found.append(row)
     return found
+
+
+def _by_tokens(item: Placed) -> tuple[bytes, bytes]:
+    """Puts equal beginnings side by side, whatever order the documents come in."""
+    tokens = item.tree.tokens.tobytes()
+    return tokens[: item.tree.trunk * item.tree.tokens.itemsize], tokens
 
 
 def _fill(rows: list[Row], row_nodes: int) -> list[list[Row]]:
@@ -170,13 +190,26 @@ def _in_common(rows: list[Row]) -> int:
 def plain_rows(placed: list[Placed]) -> list[Row]:
     """Rows of one text each, longest first, so that neighbours need little padding; none begins another one."""
     single = [Placed(branch, item.slot) for item in placed for branch in branches(item.tree)]
-    return [Row.of(item) for item in sorted(single, key=lambda p: -len(p.tree))]
+    return [Row.of(item) for item in sorted(single, key=lambda p: (-len(p.tree), p.tree.tokens.tobytes()))]
 
 
 def rows_by_length(placed: list[Placed]) -> list[Row]:
     """Rows of one text each, shortest first, one for every request."""
     single = [Placed(chain, item.slot + i) for item in placed for i, chain in enumerate(chains(item.tree))]
-    return [Row.of(item) for item in sorted(single, key=lambda p: len(p.tree))]
+    return [Row.of(item) for item in sorted(single, key=lambda p: (len(p.tree), p.tree.tokens.tobytes()))]
+
+
+def smaller_rows(rows: list[Row], row_nodes: int) -> list[Row]:
+    """The same documents, those of rows longer than `row_nodes` with fewer of them to a row, longest rows first.
+
+    Where no such row holds several, all stay as they are.
+    """
+    wide = [row for row in rows if len(row) > row_nodes and len(row.items) > 1]
+    if not wide:
+        return rows
+    others = [row for row in rows if len(row) <= row_nodes or len(row.items) == 1]
+    again = pack([item for row in wide for item in row.items], row_nodes)
+    return sorted([*again, *others], key=lambda row: -len(row))
 
 
 def fitting(rows: list[Row], batch_tokens: int, *, by_length: bool = False) -> int:

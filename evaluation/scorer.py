@@ -14,6 +14,7 @@ from core.outcomes import Outcomes
 from evaluation.likelihood import LikelihoodReader, Likelihoods
 from evaluation.prepare import Prepared, PreparedTask
 from evaluation.reuse import HiddenStore, Stack
+from evaluation.trunks import Trunks
 
 
 def never() -> bool:
@@ -22,10 +23,17 @@ def never() -> bool:
 
 
 class Layers(NamedTuple):
-    """Names of a model's weights by content: of what stands before its layers, and of each layer from below."""
+    """Names of a model's weights by content, and whose candidate it is.
+
+    Attributes:
+        embed: names what stands before its layers.
+        layers: names each layer, from below.
+        study: where other candidates may have its lower layers; None where that is not to be expected.
+    """
 
     embed: str
     layers: tuple[str, ...]
+    study: str | None = ""
 
 
 class Scorer:
@@ -65,8 +73,8 @@ class Scorer:
     ) -> Outcomes:
         """Outcomes of `model` on the documents `numbers` of `task`.
 
-        In float32 neither blocks nor budgets change an outcome, but for the last bits of margins (1e-5 nats): the
-        order in which a matrix product sums depends on its size.
+        In float32 neither blocks nor budgets change an outcome, but for the last bits of margins (some 1e-4 nats at
+        most): the order in which a matrix product sums depends on its size.
 
         Args:
             model: a causal language model on the scorer's device and of its dtype.
@@ -91,11 +99,11 @@ class Scorer:
         prepared = self.prepared.tasks[task]
         self._check(model, prepared, numbers)
         stack = None if layers is None or self.hidden is None else self.hidden.stack(model, *layers)
-        found = []
+        found, trunks = [], Trunks()
         for start in range(0, len(numbers), block_items):
             if cancelled():
                 raise CancelledError("scoring was cancelled between two blocks: score the missing documents later")
-            block = self._block(model, prepared, numbers[start : start + block_items], cancelled, stack)
+            block = self._block(model, prepared, numbers[start : start + block_items], cancelled, stack, trunks)
             found.extend(block.items())
             if on_block is not None:
                 on_block(block)
@@ -108,9 +116,11 @@ class Scorer:
         numbers: Sequence[int],
         cancelled: Callable[[], bool],
         stack: Stack | None,
+        trunks: Trunks,
     ) -> Outcomes:
         documents = [prepared.documents[number] for number in numbers]
-        answers = self.reader.read(model, [document.tree for document in documents], cancelled=cancelled, stack=stack)
+        trees = [document.tree for document in documents]
+        answers = self.reader.read(model, trees, cancelled=cancelled, stack=stack, trunks=trunks)
         _refuse_non_finite(answers, numbers, prepared.spec.task)
         judged = [document.rule.judge(answer.sums) for document, answer in zip(documents, answers, strict=True)]
         return Outcomes.of((number, correct, margin) for number, (correct, margin) in zip(numbers, judged, strict=True))

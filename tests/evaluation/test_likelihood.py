@@ -12,6 +12,7 @@ from evaluation.architectures import caches_layers_apart, refusal
 from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow
+from evaluation.trunks import Trunks
 
 CPU = torch.device("cpu")
 ROWS = Packing(100, 100, None)
@@ -98,6 +99,12 @@ def test_any_requests_in_any_packing_equal_one_pass_per_request(small, groups, b
 def test_logits_taken_a_few_rows_at_a_time_give_the_same(rows_at_once, small, monkeypatch):
     monkeypatch.setattr(likelihood, "LOGITS", rows_at_once * 64)
     agree(small, LikelihoodReader(CPU, 400, ROWS), documents(11))
+
+
+def test_of_equally_probable_tokens_the_first_one_is_greedy():
+    logits = torch.tensor([[1.0, 3.0, 3.0, 0.0], [0.0, -1.0, 5.0, 1.0]])
+    row, token = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2, 2, 0])
+    assert likelihood._most_probable(logits, row, token).tolist() == [True, False, True, False]
 
 
 def test_on_a_gpu_fuller_rows_are_packed_than_on_a_cpu_and_no_document_gets_a_pass_of_its_own():
@@ -321,14 +328,14 @@ def test_a_model_in_training_mode_is_read_without_dropout(small):
 class Device:
     """Pretends that passes over more than `tokens` tokens do not fit."""
 
-    def __init__(self, monkeypatch, model, tokens):
+    def __init__(self, monkeypatch, model, tokens, error=torch.OutOfMemoryError("CUDA out of memory")):  # noqa: B008
         self.sizes = []
         original = model.model.forward
 
         def forward(input_ids, **rest):
             self.sizes.append(input_ids.numel())
             if input_ids.numel() > tokens:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise error
             return original(input_ids, **rest)
 
         monkeypatch.setattr(model.model, "forward", forward)
@@ -346,6 +353,65 @@ def test_when_memory_runs_out_smaller_batches_are_tried_and_kept(monkeypatch, sm
     assert device.sizes[-1] <= 150
     for mine, other in zip(answers, expected, strict=True):
         assert mine.sums == pytest.approx(other.sums, abs=1e-4)
+
+
+FAILURES = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: str(error)[-20:])
+def test_when_one_row_of_several_documents_does_not_fit_they_are_read_in_smaller_rows(monkeypatch, small, error):
+    model, trees = copy.deepcopy(small), [grow(group) for group in documents(8)]
+    widest = max(map(len, trees))
+    assert sum(map(len, trees)) > 3 * widest
+    expected = LikelihoodReader(CPU, 4000).read(model, trees, cancelled=never)
+    device = Device(monkeypatch, model, widest, error)
+    answers = LikelihoodReader(CPU, 4000, Packing(4000, 0, None)).read(model, trees, cancelled=never)
+    assert max(device.sizes) > 3 * widest >= 3 * device.sizes[-1]
+    for mine, other in zip(answers, expected, strict=True):
+        assert mine.sums == pytest.approx(other.sums, abs=1e-4)
+
+
+def test_a_failure_that_is_none_of_memory_is_not_tried_again(monkeypatch, small):
+    model = copy.deepcopy(small)
+    device = Device(monkeypatch, model, 3, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        LikelihoodReader(CPU).read(model, [grow(group) for group in documents(9)], cancelled=never)
+    assert len(device.sizes) == 1
+
+
+def test_a_beginning_that_many_blocks_share_is_read_once_for_all_of_them(monkeypatch, small):
+    model, groups = copy.deepcopy(small), sharing(12, 12)
+    # These happen to share more than the others.
+    groups[4:8] = [[request([*groups[4][0].read[:42], *r.read[42:]], r.continuation) for r in g] for g in groups[4:8]]
+    expected = [one_by_one(model, group) for group in groups]
+    passes, reader, trunks = Passes(monkeypatch, model), LikelihoodReader(CPU, 400), Trunks()
+    found = []
+    for start in (0, 4, 8):
+        trees = [grow(group) for group in groups[start : start + 4]]
+        found += reader.read(model, trees, cancelled=never, trunks=trunks)
+    assert [shape for shape in passes.shapes if shape[1] == 40] == [(1, 40)]
+    assert passes.shapes[0] == (1, 40)
+    for answer, exact in zip(found, expected, strict=True):
+        assert answer.sums == pytest.approx([total for total, _ in exact], abs=1e-4)
+
+
+def test_a_beginning_is_cut_to_what_a_later_block_shares_and_dropped_for_another_one(monkeypatch, small):
+    model, long, other = copy.deepcopy(small), sharing(12, 4), sharing(17, 4)
+    short = [[request([*r.read[:36], *r.read[38:]], r.continuation) for r in group] for group in long]
+    blocks = (long, short, long, other, long)
+    expected = [one_by_one(model, group) for block in blocks for group in block]
+    passes, reader, trunks, found, trunk = Passes(monkeypatch, model), LikelihoodReader(CPU, 400), Trunks(), [], []
+    for block in blocks:
+        begun = len(passes.shapes)
+        found += reader.read(model, [grow(group) for group in block], cancelled=never, trunks=trunks)
+        trunk.append(passes.shapes[begun] == (1, 40))
+    assert trunk == [True, False, False, True, True]
+    for answer, exact in zip(found, expected, strict=True):
+        assert answer.sums == pytest.approx([total for total, _ in exact], abs=1e-4)
 
 
 def test_when_one_text_does_not_fit_the_trial_fails_by_name(monkeypatch, small):

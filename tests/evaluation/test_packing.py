@@ -55,9 +55,9 @@ def test_a_batch_holds_as_many_rows_of_the_widest_as_the_budget():
 
 
 def test_a_batch_counts_ends_in_its_rows_and_predictions_over_all_of_them():
-    documents = place([tree([1, 2, 3, 4], [1, 2, 5, 6]), tree([7, 8, 9]), tree([7, 6, 6])])
+    documents = place([tree([1, 2, 3, 4], [1, 2, 5, 6]), tree([7, 6, 9]), tree([7, 8, 6])])
     batch = assemble(pack(documents, 6))
-    assert batch.tokens.tolist() == [[1, 2, 3, 5, 7, 8], [7, 6, 0, 0, 0, 0]]
+    assert batch.tokens.tolist() == [[1, 2, 3, 5, 7, 6], [7, 8, 0, 0, 0, 0]]
     assert batch.depth.tolist() == [[0, 1, 2, 2, 0, 1], [0, 1, 0, 0, 0, 0]]
     assert batch.end.tolist() == [[4, 4, 3, 4, 6, 6], [2, 2, 3, 4, 5, 6]]
     assert batch.predicting.tolist() == [2, 3, 5, 7]
@@ -139,3 +139,14 @@ def test_a_stem_ends_where_something_is_predicted():
     (stem,), _ = find_stems(place([tree([*SHARED, 1, 2], [*SHARED, 3, 4], scored=4)]), 1)
     assert stem.tokens.tolist() == SHARED[:37]
     assert stem.crown[0].tree.rows.tolist() == [0, 1, 2, 3, 4]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 3), min_size=2, max_size=4), min_size=2, max_size=12), st.randoms())
+def test_the_order_that_documents_come_in_changes_no_row(texts, shuffled):
+    trees = [tree(text, [*text, 4]) for text in texts]
+    another = list(trees)
+    shuffled.shuffle(another)
+    for rows in (rows_by_length, plain_rows, lambda placed: pack(placed, 9)):
+        read = [[row.tree.tokens.tolist() for row in rows(place(order))] for order in (trees, another)]
+        assert read[0] == read[1]

@@ -9,7 +9,7 @@ import torch
 from core.objective import TaskSpec
 from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.prepare import prepare
-from evaluation.reuse import HEIGHTS, HiddenStore, body_layers, reading_name
+from evaluation.reuse import HEIGHTS, IDLE, HiddenStore, body_layers, reading_name
 from evaluation.scorer import Layers, Scorer, never
 
 TOKENS = torch.arange(24).view(2, 12) * 7 % 320
@@ -106,25 +106,95 @@ def test_a_stack_without_relatives_is_kept_at_even_heights_and_its_kin_where_the
     model = restack(make_architecture("llama"), [0, 1] * 12)
     store = HiddenStore(1 << 24)
     first = store.stack(model, EMBED, keys(*range(24)))
-    assert sorted(first._heights) == list(range(3, 24, 3)) and len(first._heights) < HEIGHTS
+    assert (first.cuts, first.spread) == (frozenset(), list(range(3, 24, 3))) and len(first.spread) < HEIGHTS
     kin = store.stack(model, EMBED, keys(*range(11), *range(100, 113)))
-    assert sorted(kin._heights) == [11]
+    assert (kin.cuts, kin.spread) == (frozenset({11}), [])
 
 
-def test_the_least_recently_used_states_make_room(make_architecture, forward):
+PASSES = [f"pass {number}" for number in range(10)]
+#: Bytes of one pass's hidden states.
+ONE = 2 * 12 * 32 * 4
+
+
+@pytest.fixture(scope="module")
+def deep(make_architecture):
+    """Eight layers."""
+    return restack(make_architecture("llama"), [0, 1] * 4)
+
+
+@pytest.fixture
+def calls(deep, forward):
+    """How many layers each pass of a candidate reads."""
+    counted = Counted(deep)
+
+    def candidate(store, *names, study=""):
+        stack, found = store.stack(deep, EMBED, keys(*names), study), []
+        for reading in PASSES:
+            counted.calls = 0
+            read = lambda: forward(deep)  # noqa: E731
+            found.append((read() if stack is None else stack.read(reading, read)) is not None and counted.calls)
+        return found
+
+    return candidate
+
+
+@pytest.mark.parametrize("room", [5, 10, 20, 70])
+def test_a_store_too_small_for_all_passes_serves_those_that_it_has_room_for(room, calls):
+    """Every candidate reads the passes in the same order: what gave way to a later pass would never be found."""
+    store = HiddenStore(room * ONE)
+    assert calls(store, *range(8)) == [8] * 10
+    second = calls(store, *range(6), 8, 9)
+    assert sum(count < 8 for count in second) == min(10, room)
+    # With little room, one height in the middle is kept, with more of it the ones around it, too.
+    assert second[0] == {5: 4, 10: 4, 20: 4, 70: 2}[room]
+    assert sum(count < 8 for count in calls(store, *range(7), 9)) == min(10, room)
+
+
+def test_what_has_served_stays_while_it_is_used_and_makes_room_for_another_study(calls):
+    store = HiddenStore(10 * ONE)
+    calls(store, *range(8))
+    assert calls(store, *range(6), 8, 9) == [4] * 10
+    for stranger in range(1, 6):
+        assert calls(store, *range(100 * stranger, 100 * stranger + 8)) == [8] * 10
+    assert calls(store, *range(6), 10, 11) == [4] * 10
+    assert calls(store, *range(900, 908), study="another") == [8] * 10
+    assert calls(store, *range(900, 906), 8, 9, study="another") == [4] * 10
+
+
+def test_what_nobody_stood_on_for_long_makes_room(calls):
+    store = HiddenStore(10 * ONE)
+    calls(store, *range(8))
+    for stranger in range(1, IDLE + 1):
+        calls(store, *range(100 * stranger, 100 * stranger + 8))
+    last = 100 * IDLE
+    assert calls(store, *range(last, last + 6), 8, 9) == [4] * 10
+
+
+def test_where_candidates_are_known_to_part_is_worth_more_than_what_nobody_came_for(calls):
+    store = HiddenStore(10 * ONE)
+    calls(store, *range(8))
+    # These two part from each other at 6, and from the first at once.
+    assert calls(store, *range(100, 108)) == [8] * 10
+    assert calls(store, *range(100, 106), 8, 9) == [8] * 10
+    assert calls(store, *range(100, 106), 9, 8) == [2] * 10
+
+
+def test_without_a_study_of_stacks_nothing_is_kept_until_two_candidates_share_a_beginning(deep, calls):
+    store = HiddenStore(1 << 24)
+    for stranger in range(3):
+        assert store.stack(deep, EMBED, keys(*range(100 * stranger, 100 * stranger + 8)), None) is None
+    assert calls(store, *range(5), 11, 12, 13, study=None) == [8] * 10
+    assert calls(store, *range(5), 14, 15, 16, study=None) == [3] * 10
+
+
+def test_states_larger_than_the_store_are_not_kept(make_architecture, forward):
     model = restack(make_architecture("llama"), [0, 1])
-    one = 2 * 12 * 32 * 4
-    store = HiddenStore(2 * one)
+    store = HiddenStore(ONE - 1)
     counted = Counted(model)
-
-    def calls(reading):
+    for _ in range(2):
         counted.calls = 0
-        store.stack(model, EMBED, keys(0, 1)).read(reading, lambda: forward(model))
-        return counted.calls
-
-    assert [calls("a"), calls("b"), calls("a"), calls("c")] == [2, 2, 1, 2]
-    assert [calls("a"), calls("b")] == [1, 2]
-    assert HiddenStore(one - 1).stack(model, EMBED, keys(0, 1)).read("a", lambda: forward(model)) is not None
+        assert store.stack(model, EMBED, keys(0, 1)).read("a", lambda: forward(model)) is not None
+        assert counted.calls == 2
 
 
 def test_what_is_kept_cannot_be_changed_from_outside(make_architecture, forward):
@@ -189,7 +259,7 @@ def test_log_likelihoods_are_the_same_to_the_last_bit_with_and_without(
             np.testing.assert_array_equal(one.sums, another.sums)
             np.testing.assert_array_equal(one.greedy, another.greedy)
         last = counted.calls, len(layers)
-    passes = len({reading for _, reading in store._kept})
+    passes = len({reading for group in store._groups.values() for reading in group.states})
     assert last[0] < passes * last[1]
 
 
@@ -203,9 +273,10 @@ def test_a_trunk_is_read_anew_where_what_stands_on_it_must_begin_below(make_arch
     reader.read(model, trees, cancelled=never, stack=stack)
     # Of every pass but the trunks', the highest states are forgotten.
     trunks = {reading_name(tree.tokens[: tree.trunk]) for tree in trees}
-    for below, reading in list(store._kept):
-        if reading not in trunks and below in stack._chain[3:]:
-            del store._kept[below, reading]
+    for below in stack.chain[3:]:
+        states = store._groups[below].states if below in store._groups else {}
+        for reading in states.keys() - trunks:
+            del states[reading]
     whole, real = [], LikelihoodReader._read_trunk
     monkeypatch.setattr(
         LikelihoodReader, "_read_trunk", lambda *args, **options: whole.append(options) or real(*args, **options)

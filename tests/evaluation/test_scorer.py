@@ -9,6 +9,7 @@ from core.errors import CancelledError, NonFiniteWeightsError, TaskError, Unknow
 from core.objective import TaskSpec
 from core.outcomes import Outcomes
 from evaluation.catalog import LOCAL_TASKS
+from evaluation.likelihood import LikelihoodReader
 from evaluation.prepare import prepare
 from evaluation.scorer import Scorer
 
@@ -89,6 +90,30 @@ def test_new_weights_in_the_same_model_give_new_outcomes_and_nothing_of_the_old(
     assert swapped == scorer.score(other, "arc_easy", range(14))
     assert swapped.margins != first.margins
     assert scorer.score(make_model(0), "arc_easy", range(14)) == first
+
+
+def test_what_all_prompts_begin_with_is_read_once_a_candidate_and_anew_for_other_weights(
+    monkeypatch, folders, tokenizer_folder, make_model
+):
+    prepared = prepare(
+        [TaskSpec(task="arc_easy", num_fewshot=3)], tokenizer_folder, folders, max_length=512, sampler="first_n"
+    )
+    scorer, resident, other = Scorer(prepared, device=CPU, dtype=torch.float32), make_model(0), make_model(5)
+    read, real = [], LikelihoodReader._read_trunk
+    monkeypatch.setattr(
+        LikelihoodReader, "_read_trunk", lambda *args, **options: read.append(1) or real(*args, **options)
+    )
+    whole = [scorer.score(model, "arc_easy", range(12)) for model in (resident, other)]
+    read.clear()
+    first = scorer.score(resident, "arc_easy", range(12), block_items=4)
+    with torch.no_grad():
+        for mine, new in zip(resident.parameters(), other.parameters(), strict=True):
+            mine.copy_(new)
+    second = scorer.score(resident, "arc_easy", range(12), block_items=4)
+    assert len(read) == 2
+    for blocks, expected in zip((first, second), whole, strict=True):
+        assert blocks.correct == expected.correct
+        assert blocks.margins == pytest.approx(expected.margins, abs=1e-5)
 
 
 def test_blocks_are_handed_over_in_the_order_asked_for(scorer, model):

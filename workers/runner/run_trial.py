@@ -30,6 +30,9 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     begun = time.monotonic()
     scored = candidate.score("search", trial.target_items)
     done = time.monotonic()
+    # The models that a job begins with tell what its dtype does to outcomes.
+    first = trial.origin == "parent" and not trial.scored_items
+    precision = candidate.precision(scored) if first else {}
     took = {"build_seconds": round(candidate.build_seconds, 4), "score_seconds": round(done - begun, 4)}
     with bench.database.transaction() as session:
         steps.guard(session, step.id, step.fence)
@@ -40,7 +43,7 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
             scores=scored.scores(),
             macro=scored.macro(),
             seconds_added=done - started,
-            provenance={**provenance(bench.device), **took, "fresh_items": scored.fresh},
+            provenance={**provenance(bench.device), **took, **precision, "fresh_items": scored.fresh},
         )
         trials.move(session, trial.id, TrialState.WAITING)
         steps.finish(session, step.id, step.fence, {"items": scored.fresh, "seconds": round(done - started, 3), **took})

@@ -6,8 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from core.errors import CancelledError, ConflictError, TaskError
+import torch
+
+from core.errors import CancelledError, ConflictError, OutOfMemoryError, TaskError
 from core.model import Model
 from core.objective import TaskSpec
 from core.outcomes import Outcomes
@@ -15,11 +18,15 @@ from core.recipe import ResolvedRecipe
 from core.records import JobRecord, Score, StepRecord
 from core.scores import macro_of, score_of
 from core.tasks import Part, order, part_of
+from evaluation.precision import agreement
 from evaluation.scorer import Layers, Scorer
 from merging.resident import Built
 from store import jobs, outcomes, steps
 from workers.heart import Heart
 from workers.runner.bench import Bench
+
+#: Items of each task on which half precision is compared with float32.
+CHECKED = 128
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,13 @@ class Candidate:
 
     @cached_property
     def layers(self) -> Layers:
-        """What the candidate is made of."""
-        return Layers(self.recipe.embed_key(), self.built.layer_keys)
+        """What the candidate is made of.
+
+        Where whole layers are stacked anew, candidates have lower layers in common from the first one on. Weights that
+        are merged differ from layer to layer, and keeping what nobody comes for costs two parts in a hundred.
+        """
+        stacked = any(family.family == "layout" for family in self.job.request.space.families)
+        return Layers(self.recipe.embed_key(), self.built.layer_keys, self.job.id if stacked else None)
 
     def score(self, part: Part, items: int | None) -> Scored:
         """Score on the first `items` documents per task of one part (None: all) along the study's order.
@@ -79,6 +91,24 @@ class Candidate:
             found.append((spec, numbers, have.select(numbers)))
             fresh += new
         return Scored(self.job, tuple(found), fresh)
+
+    def precision(self, scored: Scored) -> dict[str, Any]:
+        """How many of the first items come out otherwise than they would in float32; empty where that is the dtype.
+
+        Raises:
+            CancelledError: the step is no longer ours.
+        """
+        if self.scorer.dtype == torch.float32:
+            return {}
+        first = {spec.task: (numbers[:CHECKED], have) for spec, numbers, have in scored.found}
+        dtype = str(self.scorer.dtype).removeprefix("torch.")
+        try:
+            seen = agreement(self.built.model, self.scorer.prepared, first, cancelled=lambda: self.heart.cancelled)
+        except OutOfMemoryError as error:
+            return {"precision": {"dtype": dtype, "unknown": error.message}}
+        tasks = {task: each._asdict() for task, each in seen.items()}
+        items, differing = (sum(each[place] for each in seen.values()) for place in (0, 1))
+        return {"precision": {"dtype": dtype, "items": items, "differing": differing, "tasks": tasks}}
 
     def numbers(self, spec: TaskSpec, part: Part) -> tuple[int, ...]:
         """The documents of one part in the study's order."""
