@@ -391,12 +391,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", file_okay=False, help="Every prompt and answer, JSON lines per task."),
     ] = None,
+    check_precision: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="In half precision: compare N documents of each task with float32."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score one checkpoint on whole lm-eval tasks, without any service."""
     from huarizo.cli import evaluate as verb
 
-    options = verb.Options(protocol, tasks, num_fewshot, limit, device, dtype, batch_tokens, output, log_samples)
+    options = verb.Options(
+        protocol, tasks, num_fewshot, limit, device, dtype, batch_tokens, output, log_samples, check_precision
+    )
     verb.evaluate(model, options, as_json=as_json)
 
 

@@ -34,6 +34,7 @@ class Options:
     batch_tokens: int | None = None
     output: Path | None = None
     log_samples: Path | None = None
+    check_precision: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,6 +51,7 @@ class Options:
             "--device": self.device,
             "--dtype": self.dtype,
             "--batch-tokens": self.batch_tokens,
+            "--check-precision": self.check_precision,
             "--output": None if self.output is None else self.output.absolute(),
             "--log-samples": None if self.log_samples is None else self.log_samples.absolute(),
         }
