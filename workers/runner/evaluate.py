@@ -28,7 +28,8 @@ from core.errors import CheckpointError, InvalidInputError, MissingCheckpointErr
 from core.protocols import Asked, Evaluation, evaluation_of
 from core.settings import Settings
 from evaluation.catalog import TaskFolders
-from evaluation.lm import HuarizoLM
+from evaluation.lm import HuarizoLM, untold
+from evaluation.precision import sample_agreement, widened
 from evaluation.units import Unit, load_unit
 from evaluation.whole import Ran, run
 from workers.places import model_folder, pinned
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n>")
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--batch-tokens", type=int, default=0, help="of one forward pass; 0 finds out")
+    parser.add_argument("--check-precision", type=int, help="compare so many documents of each task with float32")
     parser.add_argument("--output", type=Path, help="a JSON file for the whole report")
     parser.add_argument("--log-samples", type=Path, help="a folder for every prompt and answer")
     return parser
@@ -97,7 +99,8 @@ def evaluate(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     digest = weights_digest(found.folder, visit=refuse_non_finite)
     model = load_model(found.folder, device, options.dtype)
     tokens = options.batch_tokens or settings.batch_tokens or None
-    lm = HuarizoLM(model, load_tokenizer(found.folder), batch_tokens=tokens)
+    tokenizer = load_tokenizer(found.folder)
+    lm = HuarizoLM(model, tokenizer, batch_tokens=tokens)
     ran: dict[str, Ran] = {}
     for index, unit in enumerate(units):
         lm.tell = _teller(tell, unit.name, index, len(units))
@@ -107,10 +110,37 @@ def evaluate(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
             _write_samples(options.log_samples, ran[unit.name])
         units[index] = Unit(unit.name, {})  # Its prompts are not needed again.
     report = report_of(asked, ran, {"ref": found.ref, "weights_digest": digest, **found.about}, model, options.limit)
+    if options.check_precision and model.dtype != torch.float32:
+        fresh = [_loaded(each, asked, settings, tell, index) for index, each in enumerate(asked.tasks)]
+        report |= {"precision": _precision(lm, tokenizer, fresh, asked, options.check_precision)}
+        report["notes"].append(_told(report["precision"], report["dtype"]))
     report = plain({**report, "seconds": time.monotonic() - started})
     if options.output is not None:
         _write(options.output, report)
     return {**report, "output": None if options.output is None else str(options.output.absolute())}
+
+
+def _precision(
+    lm: HuarizoLM, tokenizer: PreTrainedTokenizerBase, units: list[Unit], asked: Evaluation, limit: int
+) -> dict[str, Any]:
+    """How many of each unit's first documents come out otherwise than they would in float32."""
+    lm.tell = untold
+    sampler = asked.protocol.sampler
+    half = [run(lm, unit, sampler=sampler, limit=limit, samples=True).found["samples"] for unit in units]
+    try:
+        wide = HuarizoLM(widened(lm.model), tokenizer)
+        exact = [run(wide, unit, sampler=sampler, limit=limit, samples=True).found["samples"] for unit in units]
+    except OutOfMemoryError as error:
+        return {"unknown": error.message}
+    seen = {unit.name: sample_agreement(*both) for unit, *both in zip(units, half, exact, strict=True)}
+    items, differing = (sum(each[place] for each in seen.values()) for place in (0, 1))
+    return {"items": items, "differing": differing, "tasks": {name: each._asdict() for name, each in seen.items()}}
+
+
+def _told(precision: dict[str, Any], dtype: str) -> str:
+    if "unknown" in precision:
+        return f"not compared with float32: {precision['unknown']}"
+    return f"in {dtype}, {precision['differing']} of {precision['items']} documents come out otherwise than in float32."
 
 
 def find(name: str, settings: Settings) -> Found:
@@ -202,7 +232,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("limit", "num_fewshot", "batch_tokens"):
+    for name in ("limit", "num_fewshot", "batch_tokens", "check_precision"):
         value, least = getattr(options, name), 1 if name == "limit" else 0
         if value is not None and value < least:
             raise InvalidInputError(f"--{name.replace('_', '-')} is {least} or more, but got {value!r}: give another")

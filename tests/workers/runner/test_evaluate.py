@@ -207,6 +207,29 @@ def test_every_kind_of_task_gives_the_stock_harness_s_results(run, stock, world,
     assert [step["done"] / step["total"] for step in steps[-2:]][-1] == 1.0
 
 
+def test_in_half_precision_documents_that_come_out_otherwise_than_in_float32_are_counted(run, here):
+    words = ("--tasks", "coats,endings,pages", "--log-samples")
+    ends = {dtype: run(*words, dtype, "--dtype", dtype, "--check-precision", "7") for dtype in ("bfloat16", "float32")}
+    read = {
+        (dtype, task): [json.loads(line) for line in (here / dtype / f"{task}.jsonl").read_text().splitlines()][:7]
+        for dtype in ends
+        for task in ("coats", "endings")
+    }
+
+    def unlike(task, *names):
+        both = zip(read["bfloat16", task], read["float32", task], strict=True)
+        return sum(any(one[name] != other[name] for name in names) for one, other in both)
+
+    (status, half, _), (_, exact, _) = ends.values()
+    assert status == 0, half
+    counted = {"coats": unlike("coats", "acc", "acc_norm"), "endings": unlike("endings", "acc"), "pages": 0}
+    seen = half["precision"]
+    assert {task: each["differing"] for task, each in seen["tasks"].items()} == counted
+    assert (seen["items"], seen["differing"]) == (14, sum(counted.values()))
+    assert f"in bfloat16, {seen['differing']} of 14 documents come out otherwise" in half["notes"][-1]
+    assert "precision" not in exact
+
+
 def test_a_multiple_choice_score_has_the_fingerprint_that_searches_keep_outcomes_under(run, world):
     status, end, _ = run("--tasks", "coats,arc_challenge", "--num-fewshot", "1")
     assert status == 0, end
