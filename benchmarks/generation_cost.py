@@ -1,0 +1,188 @@
+"""What generators cost at 8 B: on paper, from the shapes of a real model, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.claims import Report
+from benchmarks.scoring_gpu import SHAPES
+from core.draws import Draw
+from core.generators import Training, training
+from core.model import Header, TensorInfo
+from core.selectors import select
+from merging.generation.autoencoder import Autoencoder
+from merging.generation.chunks import count
+from merging.generation.dataset import Source
+from merging.generation.denoiser import Denoiser
+from merging.generation.generator import Generator
+from merging.generation.networks import Sizes
+from merging.generation.sampling import sampled
+from merging.generation.training import train
+from merging.generation.values import numel
+
+SIZES = SHAPES["8 B"]
+#: What is trained, as people ask for it.
+JOBS: Mapping[str, Training] = {
+    "norms": training(),
+    "last block, row norms": training("blocks"),
+    "last block, all values": training("blocks", parameterisation="full"),
+    "the card's layers, all values": training("explore-llama-layers"),
+}
+#: Estimates of seconds: operations that a card of today does in float32 with its matrix units, and what a step of so
+#: small a network takes when nothing but the launches of its kernels is waited for.
+RATE, LAUNCHES = 100e12, 3e-3
+#: On a GPU: seconds are for these, with so many steps of either stage measured.
+MEASURED = ("norms", "last block, all values")
+STEPS = 100
+
+
+@cache
+def header(sizes: tuple[tuple[str, int], ...] = tuple(SIZES.items())) -> Header:
+    """A Llama of some sizes, without weights."""
+    config = LlamaConfig(**dict(sizes), dtype="bfloat16")
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    tensors = sorted((name, tuple(tensor.shape)) for name, tensor in model.state_dict().items())
+    return Header(
+        model_type="llama",
+        config=json.dumps(config.to_dict(), sort_keys=True, default=str),
+        layers=config.num_hidden_layers,
+        vocab_size=config.vocab_size,
+        tensors=tuple(TensorInfo(name=name, dtype="BF16", shape=shape) for name, shape in tensors),
+    )
+
+
+class Paper:
+    """The figures of one training.
+
+    Args:
+        settings: of the training.
+        known: of the model.
+    """
+
+    def __init__(self, settings: Training, known: Header) -> None:
+        shapes = known.shapes()
+        targets = select(shapes, known.architecture, known.layers, settings.selectors)
+        self.parameters = sum(numel("full", shapes[target.name]) for target in targets)
+        lengths = [numel(settings.parameterisation, shapes[target.name]) for target in targets]
+        self.values = sum(lengths)
+        chunk = min(settings.chunk, max(lengths))
+        self.chunks = sum(count(length, chunk) for length in lengths)
+        latent = chunk if settings.latent is None else min(settings.latent, chunk)
+        # Full batches of one shape, tensor by tensor: the padded rows are computed, too.
+        rows = min(256, max(count(length, chunk) for length in lengths))
+        self.sampled = sum(-(-count(length, chunk) // rows) * rows for length in lengths)
+        #: Values and codes (mu, log variance) of all chunks, in float32.
+        self.data_bytes = 4 * self.chunks * (chunk + 2 * latent)
+        kinds = len({target.kind for target in targets})
+        sizes = Sizes(chunk, latent, settings.width, settings.blocks, kinds, known.layers + 1, 0.1, False)
+        with torch.device("meta"):
+            autoencoder, denoiser = Autoencoder(sizes), Denoiser(sizes)
+        self.network_parameters = _numbers(autoencoder) + _numbers(denoiser)
+        #: Weights, gradients, two moments and the average, of both networks.
+        self.network_bytes = 4 * 5 * self.network_parameters
+        steps = settings.autoencoder_steps * _products(autoencoder) + settings.denoiser_steps * _products(denoiser)
+        #: A multiplication and an addition forward, twice that backward.
+        self.training_flops = 6.0 * settings.batch * steps
+        self.training_seconds = max(self.training_flops / RATE, LAUNCHES * settings.steps)
+        each = _products(autoencoder) + 25 * _products(denoiser)
+        self.sample_flops = 2.0 * self.sampled * each
+        self.sample_seconds = self.sample_flops / RATE
+
+
+def _numbers(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _products(network: nn.Module) -> int:
+    """Multiplications for one row."""
+    return sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear))
+
+
+def paper(report: Report) -> None:
+    """Claim what follows from shapes and settings."""
+    for name, settings in JOBS.items():
+        found = Paper(settings, header())
+        label = f"cost at 8 B: {name}"
+        report.claim(f"{label}: parameters", found.parameters, "")
+        report.claim(f"{label}: numbers that describe them", found.values, "")
+        report.claim(f"{label}: chunks", found.chunks, "")
+        report.claim(f"{label}: data and codes", found.data_bytes / 1e9, "GB")
+        report.claim(f"{label}: parameters of the networks", found.network_parameters / 1e6, "M")
+        report.claim(f"{label}: networks in training", found.network_bytes / 1e9, "GB")
+        report.claim(f"{label}: training", found.training_flops / 1e12, "TFLOP")
+        report.claim(f"{label}: training, estimated", found.training_seconds, "s")
+        report.claim(f"{label}: one sample, 25 steps", found.sample_flops / 1e12, "TFLOP")
+        report.claim(f"{label}: one sample, estimated", found.sample_seconds, "s")
+        report.claim(f"{label}: a kept sample in bfloat16", 2 * found.parameters / 1e6, "MB")
+    report.note(
+        f"cost at 8 B: seconds are for {RATE / 1e12:g} TFLOP/s, and at least {1000 * LAUNCHES:g} ms a step; estimated "
+        "from shapes, not measured"
+    )
+
+
+def on_gpu(report: Report) -> None:
+    """Claim what training and sampling really take at 8 B, or list it where there is no GPU."""
+    for name in MEASURED:
+        told = [f"GPU at 8 B: {name}: {what}" for what in ("training", "one sample", "peak memory")]
+        if not torch.cuda.is_available():
+            for figure in told:
+                report.skip(figure, None, "there is no GPU on this machine")
+            continue
+        figures = measured(JOBS[name], header(), torch.device("cuda"), STEPS)
+        for figure, value, unit in zip(told, figures, ("s", "s", "GiB"), strict=True):
+            report.claim(figure, value, unit)
+        report.note(f"GPU at 8 B: {name}: {STEPS} steps of either stage were taken, and seconds reckoned up to all")
+
+
+def measured(settings: Training, known: Header, device: torch.device, steps: int) -> tuple[float, float, float]:
+    """Seconds of a training, reckoned from so many steps of either stage; seconds of a sample; peak GiB.
+
+    Weights are random, and made as they are asked for.
+    """
+    shapes, stamps = known.shapes(), {}
+    source = Source("0" * 64, ("0" * 64,), lambda name: _weight(shapes[name], device))
+    few = settings.evolve(autoencoder_steps=steps, denoiser_steps=steps)
+    generator = train(
+        known, [source], few, device=device, progress=lambda done, *_: stamps.update({done: _now(device)})
+    )
+    # The first twenty steps of either stage warm up.
+    first, second = (
+        (stamps[end] - stamps[begin]) / (end - begin) for begin, end in ((20, steps), (steps + 20, 2 * steps))
+    )
+    seconds = settings.autoencoder_steps * first + settings.denoiser_steps * second
+    draw = Draw(generator="0" * 64, selectors=settings.selectors, rho=0.01)
+    sample = _timed(lambda: _sample(generator, shapes, device, draw), device)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return seconds, sample, peak / 2**30
+
+
+def _weight(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    draws = torch.Generator(device).manual_seed(shape[0])
+    return torch.empty(shape, device=device).normal_(1.0, 0.1, generator=draws)
+
+
+def _sample(generator: Generator, shapes: Mapping[str, tuple[int, ...]], device: torch.device, draw: Draw) -> None:
+    for name in sorted(generator.entries):
+        sampled(generator, _weight(shapes[name], device), name, draw)
+
+
+def _timed(work: Callable[[], None], device: torch.device) -> float:
+    """Seconds, the second time."""
+    work()
+    begun = _now(device)
+    work()
+    return _now(device) - begun
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

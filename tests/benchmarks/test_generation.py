@@ -1,0 +1,162 @@
+"""The figures of generated weights, on cases that can be worked out by hand; nothing is trained on a nursery here."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks import generation_cost, generation_selection
+from benchmarks.claims import Report
+from benchmarks.generation_cost import JOBS, Paper, header, measured, on_gpu
+from benchmarks.generation_exact import _changed_by_packing, distance
+from benchmarks.generation_rivals import _mixed, _normal, interval
+from benchmarks.generation_samples import POOLS, RADII, Pool
+from benchmarks.generation_selection import replay
+from benchmarks.generation_setting import loss_of
+from core.generators import training
+
+torch.set_num_threads(1)
+TINY = {
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+def claims_of(report):
+    return {claim.name: claim.value for claim in report.claims}
+
+
+def test_an_interval_is_student_s():
+    # Mean 2, deviation 1, three numbers: 4.303 * 1 / sqrt(3).
+    mean, low, high = interval([1.0, 2.0, 3.0])
+    assert (mean, low, high) == pytest.approx((2.0, 2 - 2.4841, 2 + 2.4841), abs=1e-4)
+
+
+def test_distances_count_all_tensors_together():
+    one = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([0.0])}
+    assert distance(one) == 3.0
+    assert distance(one, {"a": torch.tensor([0.0, 0.0]), "b": torch.tensor([4.0])}) == 5.0
+
+
+def test_packing_is_tried_on_every_dtype_and_on_padded_ends():
+    assert _changed_by_packing() == 0
+
+
+def test_a_loss_counts_every_token_but_the_padding_once():
+    model = LlamaForCausalLM(LlamaConfig(**TINY, pad_token_id=0)).eval()
+    rows = (torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]]), torch.tensor([[11, 12, 13]]))
+    told = []
+    for text in ([5, 6, 7, 8], [9, 10], [11, 12, 13]):
+        with torch.no_grad():
+            logits = model(torch.tensor([text])).logits[0, :-1].log_softmax(-1)
+        told += [-float(logits[place, token]) for place, token in enumerate(text[1:])]
+    assert loss_of(model, rows) == pytest.approx(sum(told) / 6, rel=1e-5)
+
+
+def test_a_mean_of_parents_is_weighted_and_normal_values_have_their_mean_and_deviation():
+    values = {"x": {"w": torch.tensor([0.0, 2.0])}, "y": {"w": torch.tensor([2.0, 2.0])}}
+    assert _mixed(values, np.array([0.25, 0.75]))["w"].tolist() == [1.5, 2.0]
+    drawn = torch.stack([_normal(values, {"w": torch.tensor([1.0, 2.0])}, seed)["w"] for seed in range(400)])
+    assert drawn.mean(0).tolist() == pytest.approx([1.0, 2.0], abs=0.25)
+    assert drawn.std(0).tolist() == pytest.approx([math.sqrt(2.0), 0.0], abs=0.15)
+
+
+def pool(rng, better=0.0, moved=0.1):
+    """24 candidates that answer some items otherwise than the base; one of them is right on some more."""
+
+    def side(items):
+        base = rng.random((1, 3, items)) < 0.5
+        found = np.repeat(base, 25, axis=0)
+        found[1:] ^= rng.random((24, 3, items)) < moved
+        found[5] |= rng.random((3, items)) < better
+        return found
+
+    return Pool(side(200), side(400), np.array([RADII[k % 3] for k in range(24)]))
+
+
+def test_candidates_that_answer_alike_are_never_promoted():
+    rng = np.random.default_rng(0)
+    found = [replay(pool(rng, moved=0.0), rng, null=null) for null in (False, True) for _ in range(20)]
+    assert {choice.verdict for choice in found} == {"no gain"}
+    assert {choice.seen for choice in found} == {0.0}
+
+
+def test_a_candidate_that_is_better_is_promoted_and_its_gain_is_no_false_one():
+    rng = np.random.default_rng(1)
+    good = pool(rng, better=0.4)
+    found = [replay(good, rng, null=False) for _ in range(30)]
+    promoted = [choice for choice in found if choice.verdict == "gain"]
+    assert len(promoted) > 15
+    assert all(choice.true > 10 for choice in promoted)
+
+
+def test_under_the_null_choosing_gains_on_what_it_sees_and_nothing_elsewhere():
+    rng = np.random.default_rng(2)
+    good = pool(rng, better=0.4)
+    found = [replay(good, rng, null=True) for _ in range(300)]
+    assert np.mean([choice.seen for choice in found]) > 2.0
+    assert abs(np.mean([choice.held_out for choice in found])) < 0.5
+    assert np.mean([choice.verdict == "gain" for choice in found]) < 0.06
+
+
+def test_every_pool_is_told_with_its_promotions_and_the_bound(monkeypatch):
+    pools = {name: pool(np.random.default_rng(3)) for name in POOLS}
+    monkeypatch.setattr(generation_selection, "REPLAYS", 40)
+    monkeypatch.setattr(generation_selection, "again", lambda *arguments: None)
+    monkeypatch.setattr(Pool, "load", classmethod(lambda cls, name: pools[name]))
+    report = Report(quick=True)
+    generation_selection.best_of(report, None)
+    told = claims_of(report)
+    assert told["10: least gain of the best on search items, the base among the candidates"] >= 0.0
+    # No hits in 40: 1 - 0.05^(1/40).
+    assert told["12: null, promotions, upper 95 % bound"] >= 0.0721
+    assert all(f"11: {name}: its true gain on held-out items" in told for name in POOLS)
+
+
+def test_the_cost_on_paper_has_the_parameters_of_an_eight_billion_llama():
+    # 65 norms of 4096; a block of 16.78 + 4.19 + 4.19 + 16.78 + 3 * 58.72 million and its two norms.
+    found = {name: Paper(settings, header()) for name, settings in JOBS.items()}
+    assert found["norms"].parameters == found["norms"].values == 266_240
+    assert found["norms"].chunks == 260
+    block = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096
+    assert found["last block, all values"].parameters == block == 218_112_000
+    assert found["last block, all values"].chunks == block // 1024
+    assert found["last block, row norms"].values == 3 * 4096 + 2 * 1024 + 2 * 14336 + 2 * 4096 - 4096 + 4096
+    assert found["the card's layers, all values"].parameters == block + 2 * 3 * 4096 * 14336
+
+
+def test_operations_on_paper_are_those_of_the_matrices():
+    known = header(tuple(TINY.items()))
+    settings = training(width=8, blocks=1, autoencoder_steps=3, denoiser_steps=5, batch=7)
+    found = Paper(settings, known)
+    # Width 8, chunks and codes of 16. Autoencoder: in, mu, variance, leave, back 16 * 8 each; four FiLM blocks of
+    # 8 * 16 + 2 * 64. Denoiser: place and time 64 each of three, in and out 16 * 8, one block of 8 * 24 + 2 * 64.
+    autoencoder, denoiser = 5 * 128 + 4 * 256, 3 * 64 + 2 * 128 + 320
+    assert found.training_flops == 6 * 7 * (3 * autoencoder + 5 * denoiser)
+    assert found.sample_flops == 2 * 5 * (autoencoder + 25 * denoiser)
+
+
+def test_without_a_gpu_its_figures_are_listed_and_with_one_they_are_claimed(monkeypatch):
+    report = Report(quick=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_gpu(report)
+    skipped = {entry["name"] for entry in report.not_run}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(generation_cost, "measured", lambda *arguments: (1.0, 2.0, 3.0))
+    on_gpu(report)
+    assert claims_of(report).keys() == skipped
+    assert len(skipped) == 6
+
+
+def test_a_training_and_a_sample_of_random_weights_are_timed():
+    known = header(tuple(TINY.items()))
+    settings = training(width=8, blocks=1, autoencoder_steps=400, denoiser_steps=400, batch=4)
+    training_seconds, sample, peak = measured(settings, known, torch.device("cpu"), 40)
+    assert training_seconds > sample > 0.0
+    assert peak == 0
