@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from core.space import SearchSpace
 from core.space_spec import SpaceSpec
 from core.tasks import Side, order
 from evaluation.catalog import TaskFolders
-from evaluation.prepare import prepare
+from evaluation.prepare import Prepared, PreparedTask, prepare
 from evaluation.scorer import Scorer
 from examples.nursery.grow import NurseryFamily
 from merging.resident import Resident
@@ -39,10 +41,12 @@ class Nursery:
         folder: where it was grown.
         seed: of the nursery; it names the study's order of items, too.
         items: per task and side; the first of the study's order.
+        shuffled: under this seed every document gets a right choice drawn at random; None leaves them as they are.
     """
 
-    def __init__(self, folder: Path, seed: int, items: Mapping[Side, int]) -> None:
+    def __init__(self, folder: Path, seed: int, items: Mapping[Side, int], shuffled: int | None = None) -> None:
         self.family, self.seed, self._items = NurseryFamily(folder, seed), seed, items
+        self._shuffled = shuffled
         folders = {"base": self.family.base, **self.family.specialists}
         self.models = {name: _registered(name, place) for name, place in folders.items()}
         parents = Parents(
@@ -61,6 +65,9 @@ class Nursery:
         """Over the nursery's three tasks."""
         tasks = TaskFolders(registered=(self.family.tasks,))
         prepared = prepare(self.objective.tasks, self.family.base, tasks, max_length=None)
+        if self._shuffled is not None:
+            known = prepared.tasks.items()
+            prepared = Prepared({name: _shuffled(task, f"{self._shuffled}:{name}") for name, task in known})
         return Scorer(prepared, device=torch.device("cpu"), dtype=torch.float32)
 
     def space(self, *methods: str, groups: int = 1) -> SearchSpace:
@@ -77,16 +84,27 @@ class Nursery:
         spec = SpaceSpec.model_validate({"families": [family]})
         return SearchSpace(spec, list(self.models), depth=layers, save_dtype="float32", seed=self.seed)
 
+    def full(self, side: Side) -> int:
+        """Items of a full evaluation."""
+        return sum(len(self.numbers(spec.task, side)) for spec in self.objective.tasks)
+
     def numbers(self, task: str, side: Side) -> tuple[int, ...]:
         """Documents of one side, along the study's order."""
         content = self.scorer.prepared.tasks[task].content
         return order(self.seed, content.content_digest, content.side(side))[: self._items[side]]
 
-    def margins(self, recipe: Recipe, side: Side) -> Floats:
-        """(tasks, items) margins of a candidate; right where they are positive."""
+    def margins(self, recipe: Recipe, side: Side, *, first: int = 0, last: int | None = None) -> Floats:
+        """(tasks, items) margins of a candidate; right where they are positive.
+
+        Args:
+            recipe: of the candidate.
+            side: whose items.
+            first, last: of each task, along the study's order; None is the last there is.
+        """
         with torch.no_grad():
             built = self.resident.build(resolve(recipe, self.models))
-        return np.array([self._margins(built.model, spec.task, side) for spec in self.objective.tasks])
+        part = slice(first, last)
+        return np.array([self._margins(built.model, spec.task, side, part) for spec in self.objective.tasks])
 
     def parent(self, name: str, side: Side) -> Floats:
         """The same of a parent as it is."""
@@ -96,11 +114,21 @@ class Nursery:
         """The same of the values of a space."""
         return self.margins(space.fill(values), side)
 
-    def _margins(self, model: torch.nn.Module, task: str, side: Side) -> list[float]:
-        numbers = self.numbers(task, side)
+    def _margins(self, model: torch.nn.Module, task: str, side: Side, part: slice) -> list[float]:
+        numbers = self.numbers(task, side)[part]
         outcomes = self.scorer.score(model, task, numbers)  # type: ignore[arg-type]
         found = dict(zip(outcomes.numbers, outcomes.margins, strict=True))
         return [found[number] for number in numbers]
+
+
+def _shuffled(task: PreparedTask, name: str) -> PreparedTask:
+    """The task with a random answer key: no model has learnt it, so nothing is better than anything else."""
+    draw = random.Random(name)
+    documents = tuple(
+        replace(document, rule=replace(document.rule, right=(draw.randrange(len(document.rule.lengths)),)))
+        for document in task.documents
+    )
+    return replace(task, documents=documents)
 
 
 def _registered(name: str, folder: Path) -> Model:
