@@ -99,8 +99,8 @@ class Writer:
         return both if self._draw.random() < 0.35 else [self._draw.choice(both)]
 
 
-def write_items(folder: Path, share: float = 1.0, seed: int = 0) -> Path:
-    """Write all four data sets as `<folder>/<task>/<split>.parquet`, or a share of their documents; the folder."""
+def write_items(folder: Path, share: float = 1.0, seed: int = 0, *, most: int | None = None) -> Path:
+    """Write all four data sets as `<folder>/<task>/<split>.parquet`, a share of their documents, or the `most`."""
     for number, (task, (split, documents, examples)) in enumerate(OFFICIAL.items()):
         writer = Writer(seed + number)
         for name, count in ((split, documents), ("train", examples), ("validation", 8)):
@@ -108,7 +108,9 @@ def write_items(folder: Path, share: float = 1.0, seed: int = 0) -> Path:
             if name == "validation" and split == "validation" and count == 8:
                 continue
             file.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(_rows(writer, task, max(64, round(share * count)))), file)
+            wanted = max(64, round(share * count))
+            rows = _rows(writer, task, wanted if most is None else min(wanted, most))
+            pq.write_table(pa.Table.from_pylist(rows), file)
     return folder
 
 

@@ -36,8 +36,8 @@ class Sizes:
 
 FULL = Sizes(documents=60, few_shot=12, large_head=30, candidate=150, reuse=60, repetitions=3)
 QUICK = Sizes(documents=30, few_shot=3, large_head=8, candidate=30, reuse=10, repetitions=2)
-#: Of the official documents, so that there are 150 of each task.
-SHARE = 0.13
+#: Documents of a task beyond twice those of a candidate: a search sees about half of all.
+SPARE = 100
 
 
 def measure(report: Report) -> None:
@@ -69,7 +69,8 @@ def _measure(report: Report, folder: Path, sizes: Sizes) -> None:
     disable_progress_bar()
     logging.getLogger("lm-eval").setLevel(logging.ERROR)  # Ours sets it anew as it is imported.
     official = write_corpus(folder / "official")
-    small, middle = official.smaller(folder / "small", 0.0), official.smaller(folder / "middle", SHARE)
+    small = official.smaller(folder / "small", 0.0)
+    middle = official.smaller(folder / "middle", most=2 * sizes.candidate + SPARE)
     cache = folder / "cache"
     documents = (sizes.documents, sizes.few_shot, sizes.large_head)
     report_table(report, small, *documents, repetitions=sizes.repetitions)

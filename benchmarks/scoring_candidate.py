@@ -2,142 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import lm_eval
-import lm_eval.tasks
-import torch
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-from transformers import PreTrainedModel
 
 from benchmarks.claims import Report
-from benchmarks.scoring_family import Family
-from benchmarks.scoring_setting import (
-    M15,
-    MAX_LENGTH,
-    NO_SHOTS,
-    Corpus,
-    fastest,
-    processor_clock,
-    quietly,
-    random_llama,
-)
-from benchmarks.scoring_shelf import Forward, Shelf
-from benchmarks.scoring_table import BATCHES, best_batch
+from benchmarks.scoring_family import write_family
+from benchmarks.scoring_runner import Finished, Run
+from benchmarks.scoring_setting import M15, NO_SHOTS, Corpus, fastest, processor_clock, random_llama
+from benchmarks.scoring_shelf import Shelf
+from benchmarks.scoring_stock import TASKS, Batches, Results, Stock, chosen_documents, find_batches
+from core.objective import TaskSpec
 from core.statistics import mean
-from evaluation.scorer import Scorer
 
-#: What a candidate is scored on, and where the harness keeps these tasks.
-TASKS = {"arc_challenge": "arc", "arc_easy": "arc", "winogrande": "winogrande", "hellaswag": "hellaswag"}
-#: Documents of each task on which the stock harness's best batch size is found.
-SAMPLE = 8
-
-
-@dataclass(frozen=True)
-class Stock:
-    """The stock harness as it is used without us.
-
-    Attributes:
-        corpus: the documents.
-        documents: of each task.
-        batch: its batch size.
-        live: a model that weights are loaded into.
-        folder: where checkpoints are written.
-    """
-
-    corpus: Corpus
-    documents: int
-    batch: int
-    live: PreTrainedModel
-    folder: Path
-
-    def resident(self, weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        """Weights into the live model, tasks without the harness's index of all its tasks."""
-        self.live.load_state_dict(weights)
-        tokenizer = copy.deepcopy(self.corpus.tokenizer)
-        with quietly():
-            lm = HFLM(self.live, tokenizer=tokenizer, batch_size=self.batch, max_length=MAX_LENGTH)
-            root = Path(lm_eval.tasks.__file__).parent
-            folders = [str(root / name) for name in sorted(set(TASKS.values()))]
-            manager = TaskManager(include_path=folders, include_defaults=False)
-            return self._evaluated(lm, manager)
-
-    def command_line(self, weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-        """A checkpoint on disk, read back, and all tasks known, as its command line does it (in one process)."""
-        self.live.load_state_dict(weights)
-        self.live.save_pretrained(self.folder)
-        self.corpus.tokenizer.save_pretrained(self.folder)
-        with quietly():
-            options = f"pretrained={self.folder},dtype=float32,max_length={MAX_LENGTH}"
-            return self._evaluated("hf", TaskManager(), model_args=options, device="cpu", batch_size=self.batch)
-
-    def _evaluated(self, model: Any, manager: TaskManager, **options: Any) -> dict[str, Any]:
-        found = lm_eval.simple_evaluate(
-            model,
-            tasks=[self._task(name) for name in TASKS],
-            limit=self.documents,
-            task_manager=manager,
-            log_samples=False,
-            verbosity="ERROR",
-            **options,
-        )
-        results: dict[str, Any] = found["results"]
-        return results
-
-    def _task(self, name: str) -> dict[str, Any]:
-        files = {file.stem: str(file) for file in sorted((self.corpus.items / name).glob("*.parquet"))}
-        data = {"dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-        return {"task": name, **data}
-
-
-@dataclass(frozen=True)
-class Race:
-    """One candidate after the other, scored by us and by the stock harness in both ways.
-
-    Attributes:
-        family: the parents.
-        scorer: ours.
-        shelf: where our numbers go.
-        stock: the harness.
-    """
-
-    family: Family
-    scorer: Scorer
-    shelf: Shelf
-    stock: Stock
-
-    def run(self, number: int) -> tuple[dict[str, float], float, int]:
-        """Processor seconds of each, the part of ours that is not the forward pass, and tasks with equal numbers."""
-        recipe = self.family.mixture((number + 1) / 100)
-        built = self.family.build(recipe)
-        weights = {name: tensor.clone() for name, tensor in built.tensors.items()}
-        forward = Forward(processor_clock)
-        begun = self.shelf.clock()
-        with forward.watched():
-            documents = dict.fromkeys(TASKS, self.stock.documents)
-            found = self.shelf.score(built.model, self.scorer, recipe.digest(), documents)
-        ours = self.shelf.clock() - begun
-        theirs: dict[str, Any] = {}
-
-        def keep(name: str) -> None:
-            theirs[name] = getattr(self.stock, name)(weights)
-
-        ways = ("resident", "command_line")
-        times = fastest({name: partial(keep, name) for name in ways}, 1, processor_clock)
-        equal = sum(
-            all(mean(found[task].correct) == theirs[name][task][f"{self._metric(task)},none"] for name in ways)
-            for task in TASKS
-        )
-        return {**times, "ours": ours}, 1 - forward.seconds / ours, equal
-
-    def _metric(self, task: str) -> str:
-        return self.scorer.prepared.tasks[task].spec.metric_name
+#: Documents of each task on which the stock harness's best batch sizes are found.
+SAMPLE = 16
+WAYS = ("resident", "command_line")
+#: Documents of each task that no candidate is scored on here: a job must have some.
+UNSEEN = 16
 
 
 def report_candidates(
@@ -147,19 +31,24 @@ def report_candidates(
 
     Args:
         report: takes the claims.
-        corpus: the documents.
+        corpus: the documents, more than twice as many of each task as are scored.
         shelf: where our numbers go.
         folder: for checkpoints.
         documents: of each task.
-        repetitions: candidates; two at least, for the first one fills the harness's caches.
+        repetitions: candidates that are timed; one more is scored before, and fills everybody's caches.
     """
-    family = Family(folder / "family", corpus, M15, ("a", "b"))
-    prepared = corpus.prepared(list(TASKS), NO_SHOTS)
-    scorer = Scorer(prepared, device=torch.device("cpu"), dtype=torch.float32)
-    stock = Stock(corpus, documents, 1, random_llama(M15), folder / "stock")
-    stock = replace(stock, batch=_best_batch(stock, repetitions))
-    runs = [Race(family, scorer, shelf, stock).run(number) for number in range(repetitions)]
-    best = {name: min(times[name] for times, _, _ in runs) for name in ("resident", "command_line", "ours")}
+    write_family(folder / "family", corpus, M15, ("a", "b"))
+    sided = _sided(corpus, folder / "sided", documents)
+    run = Run(shelf, sided, folder, tasks=tuple(TASKS), documents=documents, trials=repetitions + 1)
+    try:
+        run.next()
+        items = chosen_documents(sided, run.numbers(), folder / "chosen")
+        stock = Stock(items, corpus, random_llama(M15), folder / "stock")
+        batches = find_batches(stock, min(SAMPLE, documents // 2), max(1, repetitions - 1))
+        runs = [_race(run, stock, batches) for _ in range(repetitions)]
+    finally:
+        run.close()
+    best = {name: min(times[name] for times, _, _ in runs) for name in (*WAYS, "ours")}
     name = f"m15, whole candidate, 0-shot, {len(TASKS)} tasks"
     report.claim(f"{name}: speed-up over the resident stock harness", best["resident"] / best["ours"], "times", 2.7)
     report.claim(f"{name}: speed-up over its command line", best["command_line"] / best["ours"], "times", 3.0)
@@ -167,16 +56,46 @@ def report_candidates(
     report.claim(f"{name}: work outside the forward pass", outside, "of 1", 0.04, "lower")
     equal = min(tasks for _, _, tasks in runs)
     report.claim(f"{name}: tasks with the harness's own number", equal, "tasks", len(TASKS))
+    told = ", ".join(f"{size} for {task}" for task, size in batches.of_task.items())
     report.note(
-        f"whole candidate: {documents} documents each of {', '.join(TASKS)}; the harness in batches of {stock.batch}; "
-        f"ours {best['ours']:.2f} s of processor time, the database server's included"
+        f"whole candidate: {documents} documents of each task, scored as a job's trial is; the resident harness in "
+        f"batches of {told}, its command line of {batches.of_all}; processor seconds: ours {best['ours']:.2f} with the "
+        f"database server's, the resident harness {best['resident']:.2f}, its command line {best['command_line']:.2f} "
+        "with its start and the checkpoint it is given"
     )
 
 
-def _best_batch(stock: Stock, repetitions: int) -> int:
-    weights = stock.live.state_dict()
+def _sided(corpus: Corpus, folder: Path, documents: int) -> Corpus:
+    """Documents of which a search sees so many of each task, and a few that it does not see."""
+    sides = {name: task.content.side for name, task in corpus.prepared(list(TASKS), NO_SHOTS).tasks.items()}
+    numbers = {name: (*side("search")[:documents], *side("heldout")[:UNSEEN]) for name, side in sides.items()}
+    return replace(corpus, items=chosen_documents(corpus, numbers, folder))
 
-    def sampled(batch: int) -> None:
-        replace(stock, batch=batch, documents=SAMPLE).resident(weights)
 
-    return best_batch(sampled, BATCHES["cpu"], processor_clock, repetitions - 1)
+def _race(run: Run, stock: Stock, batches: Batches) -> tuple[dict[str, float], float, int]:
+    """Processor seconds of each, the part of ours that is not the forward pass, and tasks with equal numbers."""
+    ours = run.next()
+    stock.load(ours.weights)
+    theirs: dict[str, Results] = {}
+
+    def keep(name: str, evaluate: Callable[[], Results]) -> None:
+        theirs[name] = evaluate()
+
+    evaluations = (partial(stock.resident, batches.of_task), partial(stock.command_line, batches.of_all))
+    ways = {name: partial(keep, name, evaluate) for name, evaluate in zip(WAYS, evaluations, strict=True)}
+    times = fastest(ways, 1, _with_children)
+    return {**times, "ours": ours.seconds}, 1 - ours.forward / ours.seconds, _equal(ours, theirs)
+
+
+def _with_children() -> float:
+    """Processor seconds of this process and of those that it started and that have ended."""
+    times = os.times()
+    return processor_clock() + times.children_user + times.children_system
+
+
+def _equal(ours: Finished, theirs: dict[str, Results]) -> int:
+    metric = {task: TaskSpec(task=task).metric_name for task in TASKS}
+    return sum(
+        all(mean(ours.found[task].correct) == theirs[name][task][f"{metric[task]},none"] for name in WAYS)
+        for task in TASKS
+    )

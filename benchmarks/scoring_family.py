@@ -27,10 +27,7 @@ class Family:
     """
 
     def __init__(self, folder: Path, corpus: Corpus, sizes: dict[str, int], names: tuple[str, ...]) -> None:
-        for seed, name in enumerate(names):
-            random_llama(sizes, seed).save_pretrained(folder / name)
-            for file in corpus.tokenizer_folder.iterdir():
-                shutil.copy(file, folder / name / file.name)
+        write_family(folder, corpus, sizes, names)
         self.models = {name: _registered(folder / name) for name in names}
         parents = Parents(
             {model.weights_digest: folder / name for name, model in self.models.items()},
@@ -43,14 +40,18 @@ class Family:
         sources = tuple(Source(name=name, model=name) for name in self.models)
         return resolve(Recipe(sources=sources, save_dtype="float32", **fields), self.models)
 
-    def mixture(self, share: float) -> ResolvedRecipe:
-        """A weighted mean of the models `a` and `b`."""
-        return self.recipe(merge={"method": "linear", "params": {"weight": {"a": 1 - share, "b": share}}})
-
     @torch.no_grad()
     def build(self, recipe: ResolvedRecipe) -> Built:
         """The candidate in the resident model."""
         return self.resident.build(recipe)
+
+
+def write_family(folder: Path, corpus: Corpus, sizes: dict[str, int], names: tuple[str, ...]) -> None:
+    """Random checkpoints of one shape with the corpus's tokenizer, one per name."""
+    for seed, name in enumerate(names):
+        random_llama(sizes, seed).save_pretrained(folder / name)
+        for file in corpus.tokenizer_folder.iterdir():
+            shutil.copy(file, folder / name / file.name)
 
 
 def _registered(folder: Path) -> Model:

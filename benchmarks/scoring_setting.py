@@ -54,9 +54,9 @@ class Corpus:
         """Where our own side finds the tasks."""
         return TaskFolders(self.items)
 
-    def smaller(self, folder: Path, share: float) -> Corpus:
+    def smaller(self, folder: Path, share: float = 1.0, most: int | None = None) -> Corpus:
         """Fewer documents (64 of each task at least) under the same tokenizer, which must not know them by heart."""
-        return replace(self, items=write_items(folder, share))
+        return replace(self, items=write_items(folder, share, most=most))
 
     def prepared(self, tasks: Sequence[str], shots: dict[str, int]) -> Prepared:
         """The tasks made ready for our own side."""

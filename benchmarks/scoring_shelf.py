@@ -73,6 +73,10 @@ def _nothing(*_: Any, **__: Any) -> torch.Tensor:
 class Shelf:
     """Outcomes in a Postgres of the benchmark's own.
 
+    Attributes:
+        url: its address.
+        database: the same, opened.
+
     Args:
         servers: running servers.
         folder: theirs.
@@ -80,7 +84,8 @@ class Shelf:
 
     def __init__(self, servers: EmbeddedServers, folder: Path) -> None:
         migrations.upgrade(servers.database_url)
-        self.database = Database(servers.database_url)
+        self.url = servers.database_url
+        self.database = Database(self.url)
         state = running(folder)
         assert state is not None
         self._server = psutil.Process(state.postgres_pid)

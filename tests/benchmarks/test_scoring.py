@@ -9,7 +9,7 @@ from benchmarks import scoring_gpu, scoring_preparation
 from benchmarks.claims import Report
 from benchmarks.scoring_setting import fastest, processor_clock
 from benchmarks.scoring_shelf import Forward
-from benchmarks.scoring_table import Standing
+from benchmarks.scoring_table import Standing, batch_times, best_batch
 from evaluation.likelihood import LikelihoodReader, Packing
 from evaluation.scorer import never
 from evaluation.trees import TokenRequest, grow
@@ -106,3 +106,17 @@ def test_the_fastest_of_several_rounds_counts():
         now[0] += next(times)
 
     assert fastest({"one": work, "other": work}, 2, lambda: now[0]) == {"one": 2.0, "other": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tried", "best"),
+    [((5, 3, 2, 4, 6, 1), 5, 4), ((5, 3, 3.1, 3.1, 2, 9), 6, 16), ((1, 2, 0.9, 5, 5, 0.1), 5, 4), ((3, 2, 1), 3, 4)],
+)
+def test_the_stock_harness_gets_its_best_batch_and_larger_ones_are_given_up_after_two_slower_ones(seconds, tried, best):
+    sizes, now = [2**n for n in range(len(seconds))], [0.0]
+
+    def stock(size):
+        now[0] += seconds[sizes.index(size)]
+
+    times = batch_times(stock, sizes, lambda: now[0], 1)
+    assert (len(times), best_batch(times)) == (tried, best)
