@@ -193,3 +193,10 @@ def test_an_explanation_is_a_step_to_poll(client: httpx.Client, finished: JobRec
     assert asked.status_code == 202 and asked.json()["kind"] == "explain"
     assert client.get(asked.headers["location"]).json()["state"] == "queued"
     assert client.post(f"/v1/jobs/{finished.id}:explain").json()["id"] == asked.json()["id"]
+
+
+def test_a_report_says_how_many_outcomes_of_a_parent_half_precision_changes():
+    assert report._unlike(None) is None
+    seen = {"dtype": "bfloat16", "items": 384, "differing": 3}
+    assert report._unlike(seen) == "bfloat16: 3 of 384 (0.8%)"
+    assert report._unlike({"dtype": "float16", "unknown": "no room"}) == "float16: not known, no room"
