@@ -19,10 +19,6 @@ DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-#: Config keys that hold the longest input, in the order lm-eval asks for them.
-LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
-
-
 class TensorInfo(Noun):
     """One tensor of a checkpoint: safetensors dtype name and shape."""
 
@@ -80,12 +76,6 @@ class Header(Noun):
     def config_digest(self) -> str:
         """sha256 over all of the config that may change what equal weights compute."""
         return digest_of({key: value for key, value in self.config_dict.items() if key not in COSMETIC})
-
-    @property
-    def max_length(self) -> int | None:
-        """The longest input in tokens that the config allows, as lm-eval reads it; None where it names none."""
-        config = self.config_dict
-        return next((int(config[key]) for key in LENGTHS if isinstance(config.get(key), int) and config[key] > 0), None)
 
     @property
     def parameters(self) -> int:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import hashlib
 import io
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from core.errors import TaskError, UnknownTaskError
 from core.protocols import Sampler
 from core.tasks import Side
 from evaluation.files import FILE_BUILDERS, read_files, with_local_data, with_near_files
+from evaluation.randomness import Randomness, as_in_the_harness
+from evaluation.sources import digest, may_draw
 
 #: Stock tasks that a datasets folder is expected to hold: the hub is not asked for these when the folder is set.
 LOCAL_TASKS = ("arc_challenge", "arc_easy", "hellaswag", "winogrande")
@@ -96,18 +98,27 @@ class Examples(Sequence[dict[str, Any]]):
 class FileTask(ConfigurableTask):  # type: ignore[misc]
     """lm-eval's task over documents that are read from local files where its configuration names local files.
 
+    A split's documents are set up once. Where that may draw at random, they are set up as often as the harness does
+    it, over files read as the harness reads them, in a cache of the task's own: which draws are kept and which are
+    drawn anew depends on that cache.
+
     Attributes:
         forbids_shots: its YAML says `num_fewshot: 0`, which the harness lets nobody override.
+        drawn: whether documents are set up as often as in the harness.
+        drew: whether setting them up moved the generators of random numbers, though nothing spoke of it.
+        randomness: where the generators stand when its prompts are built; None is wherever they happen to stand.
     """
 
     _ready = False
+    drew = False
+    randomness: Randomness | None = None
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._processed: dict[str, Any] = {}
+    def __init__(self, config: dict[str, Any], *, drawn: bool = False) -> None:
+        self.drawn, self._processed, self._pool = drawn, {}, None
         super().__init__(config=config)
         self._ready = True
-        if self._reads_examples_singly(pool := self.fewshot_docs()):
-            self.sampler.docs = Examples(pool)
+        if self._reads_examples_singly(self._pool):
+            self.sampler.docs = Examples(self._pool)
         self.forbids_shots = self.config.num_fewshot == 0
 
     def training_docs(self) -> Any:
@@ -124,17 +135,19 @@ class FileTask(ConfigurableTask):  # type: ignore[misc]
 
     def _once(self, split: str | None, process: Callable[[], Any]) -> Any:
         # The harness sets the documents of a split up anew whenever it needs them, three times or more.
-        if split is None:
+        if split is None or self.drawn:
             return process()
         if split not in self._processed:
+            before = Randomness.now()
             self._processed[split] = process()
+            self.drew = self.drew or not before.same(Randomness.now())
         return self._processed[split]
 
     def fewshot_docs(self) -> Any:
         """The documents that examples are drawn from."""
-        pool = self._once(self.config.fewshot_split, super().fewshot_docs)
+        self._pool = self._once(self.config.fewshot_split, super().fewshot_docs)
         # The harness makes a list of them for its sampler, which is given what it needs once it is there.
-        return () if self._reads_examples_singly(pool) and not self._ready else pool
+        return () if self._reads_examples_singly(self._pool) and not self._ready else self._pool
 
     def _reads_examples_singly(self, pool: Any) -> bool:
         # A sampler of the task's own may look at all of them as it is made.
@@ -148,9 +161,13 @@ class FileTask(ConfigurableTask):  # type: ignore[misc]
             TaskError: a file is absent or unreadable, or the hub cannot be reached.
         """
         files = (dataset_kwargs or {}).get("data_files")
-        if self.DATASET_PATH in FILE_BUILDERS and isinstance(files, Mapping):
+        local = self.DATASET_PATH in FILE_BUILDERS and isinstance(files, Mapping)
+        if local and not self.drawn:
             self.dataset = {split: read_files(self.DATASET_PATH, names) for split, names in files.items()}
             return
+        if local:
+            self._folder = tempfile.TemporaryDirectory(prefix="huarizo-documents-", ignore_cleanup_errors=True)
+            dataset_kwargs = {**(dataset_kwargs or {}), "cache_dir": self._folder.name}
         _refuse_shadowing(str(self.DATASET_PATH))
         try:
             super().download(dataset_kwargs)
@@ -178,6 +195,10 @@ def load_task(
 ) -> FileTask:
     """A fresh task object whose few-shot stream stands at the beginning, as `simple_evaluate` would set it up.
 
+    Its documents are those of a `simple_evaluate` that was asked for this one task: that seeds the process's generators
+    of random numbers once and then makes one task after the other, so in a longer list a task that draws from them
+    could get others. The caller's generators stay where they were.
+
     Args:
         name: a stock or a registered task.
         folders: where tasks and documents are.
@@ -190,6 +211,14 @@ def load_task(
         UnknownTaskError: no such task.
         TaskError: the documents cannot be had, or the task is of a kind that cannot be scored.
     """
+    with as_in_the_harness():
+        task = _loaded(name, folders, num_fewshot, split, sampler)
+        task.randomness = Randomness.now()
+    free_unused()
+    return task
+
+
+def _loaded(name: str, folders: TaskFolders, num_fewshot: int, split: Side | None, sampler: Sampler) -> FileTask:
     config = configuration(name, folders)
     kind = config.get("output_type", "generate_until")
     if kind != "multiple_choice":
@@ -199,7 +228,6 @@ def load_task(
             where=name,
         )
     task = construct(name, config)
-    free_unused()
     if num_fewshot and sampler == "first_n":
         # The sampler alone: the task's configuration, and so the digest of its content, stays what it was.
         task.sampler = get_sampler(sampler)(task.sampler.docs, task, rnd=task.fewshot_rnd)
@@ -229,18 +257,13 @@ def split_names(task: FileTask) -> dict[Side, str]:
     return names
 
 
-def code_digest(name: str, folders: TaskFolders) -> str | None:
-    """The sha256 over the Python files beside a registered task's YAML, which its functions may come from.
+def code_digest(task: FileTask, folders: TaskFolders) -> str | None:
+    """The sha256 over the YAML and the code that a registered task is made of (see `evaluation.sources.digest`).
 
-    None for stock tasks, whose code is the harness's of one version.
+    None for stock tasks, which are the harness's of one version.
     """
-    file = _registered(folders.registered).get(name)
-    if file is None:
-        return None
-    hashed = hashlib.sha256()
-    for path in sorted(file.parent.rglob("*.py")):
-        hashed.update(path.relative_to(file.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return hashed.hexdigest()
+    file = _registered(folders.registered).get(task.config.task)
+    return None if file is None else digest(file, vars(task.config))
 
 
 @contextlib.contextmanager
@@ -270,14 +293,19 @@ def templates_compiled_once() -> Iterator[None]:
 
 
 def construct(name: str, config: dict[str, Any]) -> FileTask:
-    """The task of a configuration, its documents read.
+    """The task of a configuration, its documents read, and drawn where the generators of random numbers stand.
 
     Raises:
         TaskError: the documents cannot be had, or the configuration does not fit them.
     """
+    before = Randomness.now()
     try:
         with without_progress_bars():
-            return FileTask(config=config)
+            task = FileTask({**config}, drawn=may_draw(config.get("process_docs")))
+            if task.drew:
+                before.put()
+                task = FileTask({**config}, drawn=True)
+            return task
     except TaskError:
         raise
     except Exception as error:

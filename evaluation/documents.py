@@ -14,6 +14,7 @@ from core.errors import TaskError
 from core.protocols import Sampler
 from core.tasks import Side, normalise, side_of
 from evaluation.catalog import FileTask, TaskFolders, load_task, split_names
+from evaluation.sources import code_of
 
 #: Configuration that says where documents lie or how a run is set up, not what is asked and how it is judged.
 _NOT_CONTENT = frozenset(
@@ -123,14 +124,20 @@ def _prompt_config(task: FileTask) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON form that is equal in every process: functions by their source text, never by their address."""
+    """A JSON form that is equal in every process: functions by their source text, never by their address.
+
+    Of functions that no installed package has, the text of all code they need: a gold may come of it.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, functools.partial):
         return ["partial", _plain(value.func), _plain(value.args), _plain(value.keywords)]
-    return _source(value) if callable(value) else value
+    if not callable(value):
+        return value
+    code = code_of(value)
+    return _source(value) if code is None else [_source(value), code]
 
 
 def _source(function: Any) -> str:

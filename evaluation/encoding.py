@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, PreTrainedTokenizerBase
 
 from core.errors import TaskError
 from evaluation.trees import TokenRequest
 
 #: What lm-eval takes where neither configuration nor tokenizer names a length.
 _DEFAULT_MAX_LENGTH = 2048
+#: What transformers says where a tokenizer knows no limit.
+_NO_LIMIT = int(1e30)
 _LENGTH_ATTRIBUTES = ("n_positions", "max_position_embeddings", "n_ctx")
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder:
@@ -80,17 +85,35 @@ class Encoder:
 def default_max_length(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """The length lm-eval would take: the model configuration's, else the tokenizer's, else 2048.
 
+    Of the configuration, the first of `n_positions`, `max_position_embeddings` and `n_ctx` that it has. lm-eval asks
+    the object, which has its class's default where the file names none (see `with_defaults`). A tokenizer's
+    `model_max_length` counts for configurations that have none of the three.
+
     Args:
         config: the model's configuration as an object or a mapping; None where there is none.
         tokenizer: the model's tokenizer.
     """
-    for name in _LENGTH_ATTRIBUTES:
-        value = config.get(name) if isinstance(config, dict) else getattr(config, name, None)
-        if value:
-            return int(value)
     known = int(tokenizer.model_max_length)
-    # transformers marks "no limit known" with an integer near 1e30.
-    return known if known < 10**12 else _DEFAULT_MAX_LENGTH
+    return config_length(config) or (known if known != _NO_LIMIT else _DEFAULT_MAX_LENGTH)
+
+
+def config_length(config: Any) -> int | None:
+    """The length that a configuration names, as lm-eval reads it; None where it names none."""
+    values = (
+        config.get(name) if isinstance(config, dict) else getattr(config, name, None) for name in _LENGTH_ATTRIBUTES
+    )
+    return next((int(value) for value in values if value), None)
+
+
+def with_defaults(config: dict[str, Any]) -> Any:
+    """A `config.json` as the object that transformers makes of it; as it is where that knows no such model."""
+    kind = config.get("model_type")
+    try:
+        return CONFIG_MAPPING[kind].from_dict(config) if kind in CONFIG_MAPPING else config
+    except Exception as error:
+        # Whatever a model's own configuration class finds wrong, it says where the model itself is read.
+        logger.warning("a model's configuration is taken as it is written: %s", error)
+        return config
 
 
 def insists_on_bos(config: Any) -> bool:

@@ -124,7 +124,10 @@ def _loss(model: PreTrainedModel, lessons: Sequence[Lesson], tokens: int) -> Ten
         stop = start + len(rule.lengths)
         scale = torch.tensor(rule.lengths.mean() / rule.lengths / temperature, dtype=likelihoods.dtype)
         scores = likelihoods[start:stop] * scale.to(likelihoods.device)
-        loss = torch.logsumexp(scores, 0) - torch.logsumexp(scores[list(rule.right)], 0)
+        if rule.right:
+            loss = torch.logsumexp(scores, 0) - torch.logsumexp(scores[list(rule.right)], 0)
+        else:  # It is wrong whatever the model says.
+            loss = 0.0 * scores.sum()
         total = total + weight * loss
         start = stop
     return total

@@ -7,8 +7,10 @@ from statistics import fmean
 
 from core.outcomes import bitmap
 from core.tasks import TaskContent, kin_of
+from evaluation.answers import asks_twice
 from evaluation.catalog import TaskFolders
 from evaluation.documents import Part, canonical_parts, content_digest, evenly, side_text, sides
+from evaluation.randomness import as_in_the_harness
 
 #: Prompts read for the mean length, which only serves estimates.
 _SAMPLED_PROMPTS = 256
@@ -21,7 +23,8 @@ def inspect_task(name: str, folders: TaskFolders) -> TaskContent:
         UnknownTaskError: no such task.
         TaskError: its documents cannot be had, or it is of a kind that cannot be scored.
     """
-    return describe(name, canonical_parts(name, folders))
+    with as_in_the_harness():
+        return describe(name, canonical_parts(name, folders))
 
 
 def describe(name: str, parts: Sequence[Part]) -> TaskContent:
@@ -49,5 +52,7 @@ def _mean_sizes(parts: Sequence[Part]) -> tuple[float, float]:
         task.construct_requests(doc, task.fewshot_context(doc, 0), metadata=(task.config.task, 0, 1))
         for task, doc in sampled
     ]
+    if asks_twice(parts[0].task):
+        requests = [group[: len(group) // 2] for group in requests]
     texts = ["".join(request.args) for group in requests for request in group]
     return fmean(map(len, texts)), fmean(map(len, requests))

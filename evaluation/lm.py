@@ -95,10 +95,12 @@ class HuarizoLM(TemplateLM):  # type: ignore[misc]
         return self._read([self.encoder.truncate(begin, end, str(pair)) for pair, begin, end in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood in nats of each whole text, read in the harness's own windows of `max_length` tokens.
+        """Log-likelihood in nats of each whole text, over the harness's own windows: its number for the same text.
 
-        The first window begins with the prefix token, each later one with the token before it, and every token is
-        predicted once. A text without tokens has log-likelihood 0.
+        With n tokens and L = `max_length`: the first window predicts the first min(L, n), after the prefix token alone.
+        Each later one predicts the next r = min(L, tokens left), after the L + 1 - r tokens before them: one where the
+        window is full, more in a shorter last one. Every token is predicted once; a text without tokens has
+        log-likelihood 0.
         """
         windows = [self._windows(request.args[0]) for request in requests]
         answers = iter(self._read([window for part in windows for window in part]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,7 +20,7 @@ from core.noun import digest_of
 from core.objective import TaskSpec
 from core.protocols import Sampler
 from core.tasks import TaskContent
-from evaluation.answers import AnswerRule, answer_rule, check_metric
+from evaluation.answers import AnswerRule, answer_rule, asks_twice, check_metric
 from evaluation.cache import PlanCache, Plans
 from evaluation.catalog import (
     FEWSHOT_SEED,
@@ -31,12 +32,16 @@ from evaluation.catalog import (
     without_progress_bars,
 )
 from evaluation.documents import Part, canonical_parts, examples_digest
-from evaluation.encoding import Encoder, default_max_length, insists_on_bos
+from evaluation.encoding import Encoder, default_max_length, insists_on_bos, with_defaults
 from evaluation.inspect import describe
+from evaluation.randomness import as_in_the_harness
 from evaluation.trees import TokenTree, grow
 
 #: Libraries whose versions can change a prompt, a token or a score.
 FINGERPRINTED = ("lm_eval", "transformers", "tokenizers", "torch", "datasets")
+
+#: What can change a prompt or a rule in the cache besides: the fingerprint has the prompts themselves.
+_CACHED_UNDER = ("jinja2", "numpy", "PyYAML")
 
 #: Documents encoded in one call of the tokenizer.
 _ENCODED_TOGETHER = 16
@@ -126,7 +131,7 @@ class _Kept:
         return {
             **self.identity,
             "content": content.content_digest,
-            "code": code_digest(spec.task, folders),
+            "code": code_digest(parts[0].task, folders),
             "metric": spec.metric_name,
             "num_fewshot": spec.num_fewshot,
             "examples": examples_digest(parts) if spec.num_fewshot else None,
@@ -134,7 +139,8 @@ class _Kept:
             "fewshot_seed": FEWSHOT_SEED,
             "add_bos": encoder.add_bos,
             "max_length": encoder.max_length,
-            "versions": {name: importlib.metadata.version(name) for name in FINGERPRINTED},
+            "versions": {name: importlib.metadata.version(name) for name in (*FINGERPRINTED, *_CACHED_UNDER)},
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
 
 
@@ -154,7 +160,8 @@ def prepare(
         specs: tasks with metric and shots, each task once.
         tokenizer_folder: a model's or tokenizer's folder.
         folders: where tasks and documents are.
-        max_length: tokens the model may read; None takes what lm-eval would (configuration, tokenizer, 2048).
+        max_length: tokens the model may read; None takes what lm-eval would: the configuration's, or what a model of
+            its type has by default, else the tokenizer's, else 2048.
         add_bos: whether the tokenizer adds its special tokens; Gemma's does in any case, as in lm-eval.
         sampler: how few-shot examples are chosen (the protocol's).
         cache: where what was built for an earlier runner may be found.
@@ -166,7 +173,7 @@ def prepare(
     """
     tokenizer = _tokenizer(tokenizer_folder)
     config = _model_config(tokenizer_folder)
-    length = max_length or default_max_length(config, tokenizer)
+    length = max_length or default_max_length(with_defaults(config), tokenizer)
     encoder = Encoder(tokenizer, length, add_bos=add_bos or insists_on_bos(config))
     files = tokenizer_files(tokenizer_folder)
     # Without a digest of the tokenizer nothing may be kept; the type of the model decides which class reads its files.
@@ -196,11 +203,11 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
     whichever of them will be scored.
 
     Raises:
-        TaskError: there are fewer examples than shots.
+        TaskError: there are fewer examples than shots, or the prompts are those of other documents.
     """
     task.set_fewshot_seed(FEWSHOT_SEED)
     try:
-        with without_progress_bars():
+        with without_progress_bars(), as_in_the_harness(task.randomness):
             task.build_all_requests(limit=None, rank=0, world_size=1)
     except ValueError as error:
         raise TaskError(
@@ -208,7 +215,22 @@ def build_requests(task: FileTask) -> list[list[tuple[str, str]]]:
             "lower num_fewshot or give the training split more rows",
             where=task.config.task,
         ) from error
+    if task.drawn:
+        _check_steady(task)
     return requests_of(task)
+
+
+def _check_steady(task: FileTask) -> None:
+    # The harness judges answers by the documents of yet another reading.
+    asked = [instance.doc for instance in task.instances if instance.idx == 0]
+    if asked[:: len(asked) // len(task.task_docs) or 1] != list(task.task_docs):
+        name = task.config.task
+        raise TaskError(
+            f"task {name!r} draws other documents whenever they are read, so that lm-eval asks for some and judges by "
+            "others: give process_docs a generator of its own, seeded inside it, or have the harness's numbers as they "
+            f"are from `huarizo evaluate MODEL --tasks {name}`",
+            where=name,
+        )
 
 
 def requests_of(task: Any) -> list[list[Any]]:
@@ -224,7 +246,9 @@ def _prepare(
     tasks = {}
     with templates_compiled_once():
         for spec in specs:
-            tasks[spec.task] = _prepare_task(spec, encoder, folders, sampler, kept)
+            # What a task's functions draw besides its prompts depends on nobody else's draws either.
+            with as_in_the_harness():
+                tasks[spec.task] = _prepare_task(spec, encoder, folders, sampler, kept)
             free_unused()
     return Prepared(tasks)
 
@@ -244,10 +268,11 @@ def _prepare_task(
         parts = parts or canonical_parts(spec.task, folders, num_fewshot=spec.num_fewshot, sampler=sampler)
         rules = tuple(answer_rule(part.task, doc, spec.metric_name) for part in parts for doc in part.documents)
         tasks, parts = [part.task for part in parts], ()
+        twice = asks_twice(tasks[0])
         pairs = [document for task in tasks for document in build_requests(task)]
         del tasks
         free_unused()
-        plans = _plans(pairs, rules, encoder, spec.task)
+        plans = _plans(pairs, rules, encoder, spec.task, twice=twice)
         kept.cache.keep(key, plans)
     return PreparedTask(
         content=content,
@@ -261,11 +286,28 @@ def _prepare_task(
     )
 
 
-def _plans(pairs: list[list[tuple[str, str]]], rules: tuple[AnswerRule, ...], encoder: Encoder, task: str) -> Plans:
+def _plans(
+    pairs: list[list[tuple[str, str]]], rules: tuple[AnswerRule, ...], encoder: Encoder, task: str, *, twice: bool
+) -> Plans:
     digest = prompts_digest(pairs)
+    if twice:
+        # After every choice comes the same one without its question, at which acc and acc_norm do not look.
+        pairs = [document[::2] for document in pairs]
+    _check_counts(pairs, rules, task)
     trees = tuple(_trees(pairs, encoder, task))
     largest = max(int(max(tree.tokens.max(), tree.entry_target.max())) for tree in trees)
     return Plans(trees, rules, digest, largest)
+
+
+def _check_counts(pairs: list[list[tuple[str, str]]], rules: tuple[AnswerRule, ...], task: str) -> None:
+    for number, (requests, rule) in enumerate(zip(pairs, rules, strict=True)):
+        if len(requests) != len(rule.lengths):
+            raise TaskError(
+                f"every choice must be one request, but document {number} of task {task!r} has {len(rule.lengths)} "
+                f"choices and {len(requests)} requests: have doc_to_choice give the same choices every time, or run "
+                f"the task as a whole with `huarizo evaluate MODEL --tasks {task}`",
+                where=task,
+            )
 
 
 def _trees(documents: list[list[tuple[str, str]]], encoder: Encoder, task: str) -> Iterator[TokenTree]:

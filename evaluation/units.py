@@ -32,6 +32,7 @@ from evaluation.catalog import (
     with_local_files,
     without_progress_bars,
 )
+from evaluation.randomness import Randomness, as_in_the_harness
 
 #: Samplers that draw from a pool, and so need one that is large enough.
 _DRAWING = (ContextSampler, FirstNSampler)
@@ -44,10 +45,12 @@ class Unit:
     Attributes:
         name: a task or a group.
         loaded: what the harness makes of the name: its tasks, and its groups with their places in one another.
+        randomness: where the generators of random numbers stood when all was made; None keeps them as they are.
     """
 
     name: str
     loaded: dict[str, Any]
+    randomness: Randomness | None = None
 
     @property
     def tasks(self) -> dict[str, Any]:
@@ -56,12 +59,17 @@ class Unit:
         return {name: task for name, task in found if task is not None}
 
     def load_task_or_group(self, names: list[str]) -> dict[str, Any]:
-        """What the harness asks its task manager for."""
+        """What the harness asks its task manager for; the generators go where making it would have left them."""
+        if self.randomness is not None:
+            self.randomness.put()
         return self.loaded
 
 
 def load_unit(name: str, folders: TaskFolders, *, num_fewshot: int | None, sampler: Sampler = "default") -> Unit:
     """A task or a group with its documents, its shots and its choice of examples set.
+
+    Everything is made as in a `simple_evaluate` that was asked for this one name, with generators of random numbers
+    that it seeds once for all of a group's tasks, in the harness's order; the caller's stay where they were.
 
     Args:
         name: a stock or registered task or group of lm-eval 0.4.3.
@@ -73,10 +81,10 @@ def load_unit(name: str, folders: TaskFolders, *, num_fewshot: int | None, sampl
         UnknownTaskError: neither a task nor a group.
         TaskError: documents or examples cannot be had, or a task's configuration cannot be read.
     """
-    if name in known_tasks(folders):
-        unit = Unit(name, {name: construct(name, configuration(name, folders))})
-    else:
-        unit = Unit(name, _load(name, folders))
+    with as_in_the_harness():
+        alone = name in known_tasks(folders)
+        loaded = {name: construct(name, configuration(name, folders))} if alone else _load(name, folders)
+        unit = Unit(name, loaded, Randomness.now())
     for task_name, task in unit.tasks.items():
         _set_shots(task_name, task, num_fewshot)
         _set_sampler(task, sampler)

@@ -24,6 +24,7 @@ from evaluation.catalog import templates_compiled_once, without_progress_bars
 from evaluation.documents import Part, content_digest
 from evaluation.lm import HuarizoLM
 from evaluation.prepare import fingerprint_of, prompts_digest, requests_of
+from evaluation.randomness import as_in_the_harness
 from evaluation.units import Unit
 
 #: What the harness's task object calls the one way that an answer is taken where a task names no filters.
@@ -97,9 +98,12 @@ def run(
         HuarizoError: what the model's reading raises.
     """
     started = time.monotonic()
-    found = _simple_evaluate(lm, unit, limit, samples)
+    with as_in_the_harness():
+        found = _simple_evaluate(lm, unit, limit, samples)
     seconds = time.monotonic() - started
-    shaping = {name: _shaping(task, lm, sampler, limit) for name, task in unit.tasks.items()}
+    # Documents that are drawn anew whenever they are asked for are told as those of the prompts.
+    with as_in_the_harness(unit.randomness):
+        shaping = {name: _shaping(task, lm, sampler, limit) for name, task in unit.tasks.items()}
     about = {name: _about(name, task, shaping[name], found) for name, task in unit.tasks.items()}
     return Ran(found, tuple(_scores(unit, found, shaping)), about, seconds)
 

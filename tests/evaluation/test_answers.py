@@ -52,17 +52,61 @@ class FakeTask:
 
     def __init__(self, choices, gold):
         self.doc_to_choice, self.doc_to_target = (lambda _: choices), (lambda _: gold)
+        self.multiple_target = len(gold) if isinstance(gold, list) else 0
 
 
-@pytest.mark.parametrize(("gold", "right"), [(1, (1,)), ("b", (1,)), ([0, 2], (0, 2)), ([2, 9], (2,))])
+@pytest.mark.parametrize(
+    ("gold", "right"), [(1, (1,)), ("b", (1,)), ([0, 2], (0, 2)), ([2, 9], (2,)), (3, ()), ("d", ())]
+)
 def test_golds_are_read_as_index_text_or_list(gold, right):
     assert answer_rule(FakeTask(["a", "b", "c"], gold), {}, "acc").right == right
 
 
-@pytest.mark.parametrize("gold", [3, -100, "d", [], [0, 1, 2]])
-def test_a_document_without_a_right_or_a_wrong_choice_is_an_error(gold):
-    with pytest.raises(TaskError, match="a right and a wrong choice"):
-        answer_rule(FakeTask(["a", "b", "c"], gold), {"id": 7}, "acc")
+ONE = [0, 1, 2, 3, 77, -1, -3, -4, -100, True, np.int64(1), np.int64(7), 1.0, None, "b", "d", "1", (1,), {1}]
+SEVERAL = [
+    [],
+    [1],
+    [0, 2],
+    [0, 1, 2],
+    [2, 9],
+    [9],
+    [-100],
+    [-1, 1],
+    [-4],
+    ["b"],
+    [1.0],
+    [True],
+    (0, 2),
+    (0, 9),
+    (-100, 1),
+]
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["one", "several"])
+@pytest.mark.parametrize("gold", ONE + SEVERAL, ids=repr)
+def test_any_gold_is_judged_as_by_process_results_or_refused_where_that_fails(gold, first, folders, monkeypatch):
+    """`first`: how many right answers the task's first document has, on which the harness relies for all."""
+    task = load_task("riddles", folders)
+    choices = ["aa", "b", "cccc"]
+    monkeypatch.setattr(task, "doc_to_choice", lambda _: choices)
+    monkeypatch.setattr(task, "doc_to_target", lambda _: gold)
+    monkeypatch.setattr(task, "multiple_target", first)
+    draw = random.Random(4)
+    for lls in [[draw.uniform(-9, 0) for _ in choices] for _ in range(12)]:
+        try:
+            theirs = task.process_results({}, [(ll, False) for ll in lls])
+        except (TypeError, IndexError, ValueError):
+            with pytest.raises(TaskError, match="right answer of a document must be"):
+                answer_rule(task, {}, "acc")
+            continue
+        for metric in ("acc", "acc_norm"):
+            correct, margin = answer_rule(task, {}, metric).judge(np.array(lls))
+            assert correct == theirs[metric] and np.isfinite(margin)
+
+
+@pytest.mark.parametrize(("right", "correct"), [((), 0), ((0, 1, 2), 1)])
+def test_where_no_answer_can_be_told_from_another_the_margin_is_0(right, correct):
+    assert AnswerRule(right, np.ones(3)).judge(np.array([-5.0, -2.0, -1.0])) == (correct, 0.0)
 
 
 def test_an_empty_choice_cannot_be_normalised():

@@ -3,7 +3,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from dataclasses import fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,6 +111,91 @@ def test_a_function_beside_the_yaml_that_changes_is_noticed(ready, built, folder
         built.clear()
         ready("riddles", folders=mine)
         assert built
+
+
+@pytest.fixture
+def spread(folders, tmp_path, monkeypatch):
+    """The riddles over three folders: (their TaskFolders, a file included, one beside it, a package, one it imports)."""
+    root = tmp_path / "spread"
+    own, base, path = root / "own", root / "base", root / "path"
+    shutil.copytree(folders.registered[0] / "riddles", own / "riddles")
+    for folder in (base, path / "herd_words" / "inner"):
+        folder.mkdir(parents=True)
+    text = (folders.registered[0] / "riddles.yaml").read_text().replace("task: riddles\n", "")
+    (base / "base.yaml").write_text(
+        text.replace('doc_to_text: "Riddle', 'doc_to_text: !function words.ask\nnot_it: "Riddle')
+    )
+    (base / "base.yaml").write_text(
+        (base / "base.yaml").read_text().replace("not_it:", "doc_to_decontamination_query:")
+    )
+    (base / "middle.yaml").write_text("include: base.yaml\nfewshot_delimiter: ' / '\n")
+    (own / "riddles.yaml").write_text(f"include: {base}/middle.yaml\ntask: riddles\n")
+    (base / "words.py").write_text(
+        "def ask(doc):\n    from herd_words import front\n\n    return front + doc['riddle']\n"
+    )
+    (path / "herd_words" / "__init__.py").write_text("from .inner.far import front\n")
+    (path / "herd_words" / "inner" / "__init__.py").write_text("")
+    (path / "herd_words" / "inner" / "far.py").write_text("front = 'So: '\n")
+    monkeypatch.syspath_prepend(str(path))
+    yield root, TaskFolders(None, (own,))
+    for name in [name for name in sys.modules if name.split(".")[0] == "herd_words"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("base/base.yaml", "Answer:", "So:"),
+        ("base/middle.yaml", " / ", " | "),
+        ("base/words.py", "front +", "front  +"),
+        ("base/beside.py", "", "A = 1"),
+        ("path/herd_words/__init__.py", "front", "front "),
+        ("path/herd_words/inner/far.py", "So: ", "Well: "),
+    ],
+)
+def test_all_that_a_registered_task_is_made_of_is_part_of_the_key(file, old, new, spread, ready, built):
+    root, places = spread
+    for _ in range(2):
+        ready("riddles", folders=places)
+    assert built == ["riddles", "riddles"]  # Once for each side, and nothing the second time.
+    built.clear()
+    before = (root / file).read_text() if (root / file).exists() else ""
+    first = ready("riddles", folders=places)
+    built.clear()
+    (root / file).write_text(before.replace(old, new) if old else new)
+    again = ready("riddles", folders=places)
+    assert built
+    # Outcomes are not to be kept under the old name where prompts or golds may have changed.
+    needed = file not in ("base/beside.py", "base/base.yaml")  # There the query for decontamination was changed.
+    assert (again.fingerprint("float32", "cpu") != first.fingerprint("float32", "cpu")) == needed
+
+
+def test_code_that_no_task_needs_is_not_part_of_the_key(spread, ready, built):
+    root, places = spread
+    ready("riddles", folders=places)
+    built.clear()
+    (root / "path" / "foreign.py").write_text("A = 1\n")
+    (root / "path" / "herd_words" / "unused.py").write_text("A = 1\n")
+    ready("riddles", folders=places)
+    assert built == []
+
+
+@pytest.mark.parametrize("library", ["jinja2", "lm_eval", "datasets"])
+def test_another_version_of_what_makes_prompts_is_noticed_and_of_python(library, ready, built, monkeypatch):
+    real = preparing.importlib.metadata.version
+    ready("arc_easy")
+    for change in (
+        (preparing.importlib.metadata, "version", lambda name: "0" if name == library else real(name)),
+        (preparing.sys, "version_info", SimpleNamespace(major=3, minor=99)),
+    ):
+        built.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(*change)
+            ready("arc_easy")
+        assert built, change
+    built.clear()
+    ready("arc_easy")
+    assert built == []
 
 
 def test_another_tokenizer_is_noticed_and_one_without_a_digest_is_never_kept(

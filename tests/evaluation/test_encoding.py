@@ -1,12 +1,13 @@
+import json
 from types import SimpleNamespace
 
 import pytest
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from core.errors import TaskError
-from evaluation.encoding import Encoder, default_max_length
+from evaluation.encoding import Encoder, config_length, default_max_length, with_defaults
 
 PAIRS = [
     ("Question: what?", " red"),
@@ -69,4 +70,29 @@ def test_the_default_length_is_the_one_the_harness_takes(model, tokenizer):
     assert default_max_length(SimpleNamespace(n_positions=77), tokenizer) == 77
     assert default_max_length({"n_ctx": 88}, tokenizer) == 88
     assert default_max_length({}, SimpleNamespace(model_max_length=640)) == 640
+    assert default_max_length({}, SimpleNamespace(model_max_length=10**15)) == 10**15
     assert default_max_length({}, tokenizer) == 2048
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt_neox", "gpt2", "granite"]
+)
+@pytest.mark.parametrize("named", [True, False])
+def test_the_length_of_every_architecture_is_the_harness_s_where_config_json_names_none(
+    name, named, make_architecture, tokenizer, monkeypatch
+):
+    model = make_architecture(name)
+    written = json.loads(model.config.to_json_string(use_diff=False))
+    if not named:
+        for key in ("n_positions", "max_position_embeddings", "n_ctx"):
+            written.pop(key, None)
+        monkeypatch.setattr(model, "config", type(model.config).from_dict(written))
+    theirs = HFLM(model, tokenizer=tokenizer).max_length
+    assert default_max_length(with_defaults(written), tokenizer) == theirs
+    assert named == (theirs == 512)
+
+
+def test_a_model_that_transformers_does_not_know_has_the_length_that_is_written(tokenizer):
+    assert config_length(with_defaults({"model_type": "no_such", "max_position_embeddings": 9})) == 9
+    assert config_length(with_defaults({"model_type": "llama"})) == LlamaConfig().max_position_embeddings
+    assert config_length(with_defaults({})) is None

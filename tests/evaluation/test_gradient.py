@@ -152,3 +152,16 @@ def test_smoothed_accuracy_moves_with_margins_and_agrees_with_settled_ones():
     assert found == pytest.approx((0.655422 + 0.999968 + 0.0) / 3, abs=1e-5)
     assert smoothed(Outcomes.empty()) == 0.0
     assert smoothed(Outcomes.of([(0, 1, 0.0)])) == 0.5
+
+
+def test_a_document_whose_gold_names_no_choice_neither_adds_nor_pulls(model):
+    wrong = Lesson(Document(DOCUMENTS[0].tree, AnswerRule((), np.ones(3))), 0.7)
+    model.requires_grad_(True)
+    found = []
+    for lessons in (LESSONS, [*LESSONS, wrong], [wrong]):
+        loss = differentiate(model, lessons)
+        found.append((loss, torch.cat([each.grad.flatten() for each in model.parameters()])))
+        model.zero_grad(set_to_none=True)
+    assert found[0][0] == pytest.approx(found[1][0]) and found[2][0] == 0.0
+    torch.testing.assert_close(found[0][1], found[1][1])
+    assert found[0][1].any() and not found[2][1].any()

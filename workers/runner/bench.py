@@ -23,6 +23,7 @@ from core.records import Device, JobRecord
 from core.settings import Settings
 from evaluation.cache import PlanCache
 from evaluation.catalog import TaskFolders
+from evaluation.encoding import config_length, with_defaults
 from evaluation.prepare import Prepared, prepare
 from evaluation.reuse import HiddenStore
 from evaluation.scorer import Scorer
@@ -172,7 +173,7 @@ class Bench:
         """A scorer over the job's tasks, prepared once per tokenizer, length, objective and content of the tasks."""
         specs, sampler = job.request.objective.tasks, job.request.objective.rules.sampler
         # One length for the whole job, whichever candidate comes first: prompts are cut alike for all of them.
-        lengths = [model.header.max_length for model in known.values()]
+        lengths = [config_length(with_defaults(model.header.config_dict)) for model in known.values()]
         length = min((n for n in lengths if n is not None), default=None)
         key = (specs, sampler, recipe.tokenizer_digest, length, *sorted(job.contents.items()))
         if key not in self._prepared:
