@@ -23,6 +23,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from core.adapters import is_adapter
+from core.architectures import architecture_of
 from core.checkpoint import read_header, weights_digest
 from core.errors import CheckpointError, InvalidInputError, MissingCheckpointError, OutOfMemoryError
 from core.protocols import Asked, Evaluation, evaluation_of
@@ -189,7 +190,7 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedMode
     """The model in one dtype: `auto` is the stored one on a GPU, and float32 on a CPU, as in jobs.
 
     Raises:
-        CheckpointError: transformers cannot open it, or finds weights missing.
+        CheckpointError: transformers cannot open it, or finds weights missing, left over or of another shape.
         OutOfMemoryError: it does not fit the device.
     """
     wanted = ("float32" if device.type == "cpu" else "auto") if dtype == "auto" else dtype
@@ -201,6 +202,7 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedMode
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # They are told, with their names, and refused below.
         )
         opened: PreTrainedModel = model.to(device).eval()
     except torch.OutOfMemoryError as error:
@@ -209,14 +211,29 @@ def load_model(folder: Path, device: torch.device, dtype: str) -> PreTrainedMode
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError, ImportError) as error:
         raise CheckpointError(f"transformers cannot open {folder.name!r} ({error}): check its config.json") from error
-    missing = sorted(said["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"a model must have all of its weights, but {folder.name!r} lacks {missing[:3]!r}, which would be random: "
-            "save it anew",
-            where=missing[0],
-        )
+    family = architecture_of(str(opened.config.model_type))
+    # Buffers that old versions wrote are no weights, here as in jobs.
+    said["unexpected_keys"] = [key for key in said["unexpected_keys"] if family.canonical(key) is not None]
+    _refuse_misfits(folder.name, said)
     return opened
+
+
+def _refuse_misfits(name: str, said: dict[str, Any]) -> None:
+    """What transformers says of the weights it read; it would fill gaps at random and pass over the rest."""
+    rules = {
+        "missing_keys": "lacks {}, which would be random",
+        "mismatched_keys": "has other shapes for {}, which would be random",
+        "unexpected_keys": "also holds {}, which its config.json has no place for",
+    }
+    for kind, rule in rules.items():
+        names = sorted(str(key[0] if isinstance(key, tuple) else key) for key in said.get(kind) or ())
+        if names:
+            shown = f"{names[:3]!r}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise CheckpointError(
+                f"a model's weights must be those of its configuration, but {name!r} {rule.format(shown)}: save it "
+                "anew, or correct its config.json",
+                where=names[0],
+            )
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from core.checkpoint import weights_digest
+from core.errors import CheckpointError
 from core.objective import TaskSpec
 from core.protocols import PROTOCOLS
 from evaluation.catalog import TaskFolders
@@ -355,6 +356,37 @@ def test_weights_that_are_not_finite_are_named(run, world, here):
     save_file(tensors, here / "broken" / "model.safetensors", metadata={"format": "pt"})
     status, end, _ = run("--tasks", "coats", model="broken")
     assert (status, end["code"]) == (1, "non_finite_checkpoint") and "model.norm.weight" in end["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), "lacks .*model.layers.1.mlp.up_proj.weight"),
+        (lambda t: t.update({"model.layers.7.mlp.up_proj.weight": torch.zeros(48, 32)}), "also holds .*layers.7.mlp"),
+        (lambda t: t.update({"extra.weight": torch.zeros(3)}), "also holds .*'extra.weight'"),
+        (lambda t: t.update({"model.norm.weight": torch.ones(16)}), "has other shapes for .*model.norm.weight"),
+    ],
+    ids=["missing", "a_layer_too_many", "foreign", "another_shape"],
+)
+def test_weights_that_are_not_those_of_the_configuration_are_refused(run, world, here, change, message):
+    shutil.copytree(world / "llama", here / "odd")
+    tensors = load_file(here / "odd" / "model.safetensors")
+    change(tensors)
+    save_file(tensors, here / "odd" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=message):
+        evaluate.load_model(here / "odd", torch.device("cpu"), "auto")
+    status, end, _ = run("--tasks", "coats", model="odd")
+    # What a family's header must hold is looked for before anything is opened.
+    assert (status, end["code"]) == (1, "missing_checkpoint" if "lacks" in message else "bad_checkpoint"), end
+
+
+def test_what_older_exporters_wrote_besides_weights_is_no_reason_to_refuse(run, world, here):
+    shutil.copytree(world / "llama", here / "old")
+    tensors = load_file(here / "old" / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    save_file(tensors, here / "old" / "model.safetensors", metadata={"format": "pt"})
+    status, end, _ = run("--tasks", "coats", "--limit", "2", model="old")
+    assert status == 0, end
 
 
 def subjects():
