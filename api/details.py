@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from api.progress import progress_of
 from api.schemas.jobs import JobDetail, TaskOut
-from api.training import training_detail
+from api.training import generator_of, training_detail
 from core.records import JobRecord, StepKind, TrialSummary
 from store import artifacts, explanations, steps, tasks
 from store.session import ReadSession
@@ -17,12 +17,14 @@ def detail_of(s: ReadSession, job: JobRecord, trials: Sequence[TrialSummary]) ->
     """A job with its progress over all of its trials, as of now."""
     if job.training is not None:
         return training_detail(s, job)
-    refined = steps.seconds_of(s, job.id, StepKind.REFINE)
-    progress = progress_of(job, trials, datetime.now(UTC), refine_seconds=refined)
+    besides = sum(steps.seconds_of(s, job.id, kind) for kind in (StepKind.REFINE, StepKind.TRAIN_GENERATOR))
+    progress = progress_of(job, trials, datetime.now(UTC), other_seconds=besides)
     kept = artifacts.of_job(s, job.id)
     checkpoints = tuple(artifact.id for artifact in kept if artifact.kind != explanations.KIND)
     told = [artifact.id for artifact in kept if artifact.kind == explanations.KIND]
-    return JobDetail.of(job, progress, _tasks(s, job), checkpoints, told[-1] if told else None)
+    generator = generator_of(s, job, trials)
+    explained = told[-1] if told else None
+    return JobDetail.of(job, progress, _tasks(s, job), checkpoints, explained, generator=generator)
 
 
 def _tasks(s: ReadSession, job: JobRecord) -> tuple[TaskOut, ...]:

@@ -15,7 +15,7 @@ from core.states import JobState
 
 
 def progress_of(
-    job: JobRecord, trials: Sequence[TrialSummary], now: datetime, *, refine_seconds: float = 0.0
+    job: JobRecord, trials: Sequence[TrialSummary], now: datetime, *, other_seconds: float = 0.0
 ) -> Progress:
     """A job's progress at a moment.
 
@@ -23,12 +23,12 @@ def progress_of(
         job: the job.
         trials: all of its trials, by number.
         now: the moment, aware.
-        refine_seconds: seconds of devices that refinement took, beside those of the trials.
+        other_seconds: seconds of devices beside those of the trials: refinement, and the training of a generator.
     """
     parents = [trial for trial in trials if trial.origin == "parent"]
     candidates = [trial for trial in trials if trial.origin != "parent"]
     seconds = elapsed(job, now)
-    budget = _budget(job, trials, seconds, refine_seconds)
+    budget = _budget(job, trials, seconds, other_seconds)
     return Progress(
         trials=dict(sorted(Counter(trial.state.value for trial in candidates).items())),
         budget=budget,
@@ -67,13 +67,13 @@ def elapsed(job: JobRecord, now: datetime) -> float:
 
 
 def _budget(
-    job: JobRecord, trials: Sequence[TrialSummary], seconds: float, refine_seconds: float
+    job: JobRecord, trials: Sequence[TrialSummary], seconds: float, other_seconds: float
 ) -> tuple[BudgetUse, ...]:
     used = {
         "trials": sum(trial.origin not in FREE for trial in trials),
         "item_evaluations": job.items_scored,
         "seconds": seconds,
-        "device_seconds": refine_seconds + math.fsum(trial.seconds for trial in trials),
+        "device_seconds": other_seconds + math.fsum(trial.seconds for trial in trials),
     }
     return tuple(
         BudgetUse.model_validate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +20,7 @@ from core.parents import check_parents, job_parents
 from core.records import JobRecord
 from core.refs import check_hub, resolve_local
 from core.settings import Settings
+from core.trajectories import with_snapshots
 from store import generators, jobs, models
 from store.session import ReadSession
 
@@ -67,16 +69,25 @@ def check_submission(s: ReadSession, job: SearchJob, settings: Settings) -> Sear
     return job
 
 
-def check_training(s: ReadSession, job: GeneratorJob, settings: Settings) -> None:
-    """Check everything that can be known of a training without reading weights.
+def check_training(s: ReadSession, job: GeneratorJob, settings: Settings) -> GeneratorJob:
+    """Check everything that can be known of a training without reading weights, and name its snapshots one by one.
 
     Raises:
         HuarizoError: the first rule that is broken, with its code and the field.
     """
+    job = with_snapshots(job, lambda ref: _snapshot_folder(ref, settings))
     known = _known_models(s, job, settings)
     if job.elite is not None:
         generators.check_search(s, job.elite.job)
     check_sources(job, known)
+    return job
+
+
+def _snapshot_folder(ref: str, settings: Settings) -> Path:
+    try:
+        return resolve_local(ref, settings.model_roots)
+    except CheckpointError as error:
+        raise _at(error, "trajectory.folder") from error
 
 
 def _known_models(s: ReadSession, job: SearchJob | GeneratorJob, settings: Settings) -> dict[str, Model]:

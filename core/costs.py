@@ -30,6 +30,8 @@ _USUAL: dict[str, tuple[int, int, float, float]] = {
     "winogrande": (633, 634, 105.0, 2.0),
 }
 _UNKNOWN = (500, 500, 250.0, 4.0)
+#: Seconds of a training step beside its arithmetic, in the three courses.
+_LAUNCHES = (0.003, 0.01, 0.03)
 #: Characters of one token, in the three courses.
 _CHARACTERS = (4.6, 4.0, 3.0)
 
@@ -101,11 +103,12 @@ class Memory(Noun):
 
 
 class Costs(NamedTuple):
-    """What things cost in one course: seconds of an item, of a build, and before the first candidate."""
+    """What things cost in one course: seconds of an item, a build, before the first candidate, and of a training."""
 
     item: float
     build: float
     start: float
+    training: float = 0.0
 
 
 def task_size(spec: TaskSpec, content: TaskContent | None) -> TaskSize:
@@ -156,7 +159,30 @@ def costs_of(
             name="start", value=round(starts[1], 1), unit="s", source="reading the parents at 1 GB/s, preparing tasks"
         )
     )
-    return [Costs(*found) for found in zip(item, build, starts, strict=True)], inputs
+    training, more = training_of(job, speeds)
+    return [Costs(*found) for found in zip(item, build, starts, training, strict=True)], [*inputs, *more]
+
+
+def training_of(job: SearchJob, speeds: Speeds) -> tuple[list[float], list[Input]]:
+    """Seconds of the training of a search's own generator in the three courses; 0 without one.
+
+    A step moves each weight of its two small networks through 6 FLOP per chunk of its batch, and launches what it
+    launches, which mostly takes longer.
+    """
+    lesson = job.lesson
+    if lesson is None:
+        return [0.0] * 3, []
+    own = lesson.settings
+    weights = 5 * own.width * own.chunk + (4 + 8 * own.blocks) * own.width**2
+    flops = 6.0 * weights * own.batch
+    found = [
+        own.steps * (flops / fast + beside) for fast, beside in zip(reversed(speeds.flops), _LAUNCHES, strict=True)
+    ]
+    source = "the job's settings: chunks as long as they may be, and 3 to 30 ms of launches a step"
+    return found, [
+        Input(name="training_steps", value=own.steps, unit="steps", source="of the search's own generator"),
+        Input(name="seconds_of_training", value=round(found[1], 1), unit="s", source=source),
+    ]
 
 
 def _observed(

@@ -218,7 +218,9 @@ def _course(
     builds = parents + candidates + again * math.fsum(reached[1:])
     device = wall = None
     if costs is not None:
-        work = items * costs.item + builds * costs.build
+        family = job.sampled
+        trained = family is not None and family.own is not None and candidates > family.own.train_after
+        work = items * costs.item + builds * costs.build + (costs.training if trained else 0.0)
         device = work
         wall = costs.start + max(work / hands, steps[-1] * costs.item)
     return _Course(reached, items, builds, device, wall, "")
@@ -248,6 +250,13 @@ def _assumptions(job: SearchJob, tasks: Sequence[TaskSize], known: bool) -> tupl
         "no outcome is reused from earlier jobs; what is reused costs nothing",
         "gradient refinement, where the strategy uses it, is not reckoned",
     ]
+    if job.sampled is not None:
+        said.append(
+            "the search's own generator is trained once, if the limits let the search come to it; its memory is "
+            "not reckoned"
+        )
+    if job.confirmation.also:
+        said.append("what only the confirmation reads is not reckoned")
     if job.budget.expected_improvement is not None:
         said.append("the search does not end early for lack of expected improvement")
     if any(not task.known for task in tasks):

@@ -11,8 +11,9 @@ from core.errors import GeneratorMisfitError, MissingGeneratorError
 from core.jobs import GeneratorJob, SearchJob
 from core.model import Model, check_fit
 from core.recipe.resolve import resolve
+from core.recipe.short import Recipe
 from core.selectors import select
-from core.space_spec import GenerationFamily
+from core.space_spec import GenerationFamily, OwnGenerator
 
 #: The generator's digest to the weights digests of all it was trained on.
 Lineage = Callable[[str], Sequence[str]]
@@ -30,8 +31,11 @@ def check_sources(job: GeneratorJob, models: Mapping[str, Model]) -> None:
         SelectorError: a selector that finds nothing in the base.
     """
     known = [models[model.name] for model in job.models if model.name in models]
-    if known:
-        check_fit(known, same_depth=True)
+    # Snapshots are often saved without their tokenizer, and no selected tensor has a row per token.
+    reading = [model for model in known if model.header.tokenizer_digest is not None]
+    for group, same in ((reading, True), (known, False)):
+        if group:
+            check_fit(group, same_depth=True, same_vocabulary=same)
     base = models.get(job.models[0].name)
     if base is not None:
         names = [tensor.name for tensor in base.header.tensors]
@@ -52,6 +56,8 @@ def check_lineage(job: SearchJob, models: Mapping[str, Model], lineage: Lineage)
     """
     for family in job.space.families:
         if isinstance(family, GenerationFamily):
+            if isinstance(family.generator, OwnGenerator):
+                continue  # It learns from whatever it samples around.
             known = lineage(family.generator)
             foreign = [digest for digest in _around(job, family, models) if digest not in known]
             if foreign:
@@ -79,7 +85,7 @@ def read_lineage(folder: Path) -> tuple[str, ...]:
 
 def _around(job: SearchJob, family: GenerationFamily, models: Mapping[str, Model]) -> tuple[str, ...]:
     """Weights digests of what is sampled around, as far as that is known."""
-    if family.around is None:
+    if not isinstance(family.around, Recipe):
         base = models.get(family.base or job.models[0].name)
         return () if base is None else (base.weights_digest,)
     if any(model.name not in models for model in job.models):

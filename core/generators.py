@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from core.errors import UnknownNameError
+from core.errors import HuarizoError, UnknownNameError
 from core.noun import Noun
 from core.selectors import Selectors
 
@@ -107,3 +107,19 @@ def training(preset: str = "default", **changes: Any) -> Training:
     if preset not in PRESETS:
         raise UnknownNameError.suggest(preset, PRESETS, where="preset")
     return Training(**PRESETS[preset] | changes)
+
+
+def checked(preset: str, changes: dict[str, Any]) -> Training:
+    """As `training`, for the validators of nouns: what is wrong is a plain sentence.
+
+    Raises:
+        ValueError: no such preset, or a field out of bounds.
+    """
+    try:
+        return training(preset, **changes)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"training.{place}: {first['msg'].removeprefix('Value error, ')}") from None
+    except HuarizoError as error:
+        raise ValueError(error.message) from None

@@ -14,11 +14,16 @@ Values = Mapping[str, Scalar]
 
 
 class Hole(Noun):
-    """One searched parameter: it exists where every condition (name, allowed value) holds."""
+    """One searched parameter: it exists where every condition (name, allowed value) holds.
+
+    Attributes:
+        every: of a choice of which some are closed for now, all that it may ever have; else none.
+    """
 
     name: str
     spec: ParamSpec
     when: tuple[tuple[str, Scalar], ...] = ()
+    every: tuple[str, ...] = ()
 
     def active(self, values: Values) -> bool:
         """Whether the hole exists given the values so far."""

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from core.catalog import catalog
 from core.errors import (
     BudgetError,
-    HuarizoError,
     InvalidInputError,
     RecipeError,
+    SpaceError,
     UnknownModelError,
     UnknownNameError,
     UnknownTaskError,
 )
-from core.generators import Training, training
+from core.generators import Training, checked, training
 from core.noun import Noun
-from core.objective import Objective
-from core.recipe.short import Dtype, Name
+from core.objective import Objective, TaskSpec
+from core.recipe.ingredients import names_in
+from core.recipe.short import Dtype, Name, Recipe
 from core.refinement import Refine
 from core.space import SearchSpace
-from core.space_spec import Interval, MergeFamily, SpaceSpec
+from core.space_spec import GenerationFamily, Interval, MergeFamily, SpaceSpec
 
 LOCAL_REF = re.compile(r"^local:(?P<path>[^\x00]+)$")
+#: Models of one job at most.
+MAX_MODELS = 32
 HUB_REF = re.compile(r"^hub:(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w.-]+))?$")
+
+
+Ref = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class ModelRef(Noun):
@@ -38,7 +44,7 @@ class ModelRef(Noun):
     """
 
     name: Name
-    ref: Annotated[str, Field(min_length=1, max_length=500)]
+    ref: Ref
     base: Name | None = Field(default=None, exclude_if=lambda base: base is None)
 
 
@@ -131,12 +137,36 @@ class Confirmation(Noun):
     Attributes:
         final_split: share of the held-out items that is kept back from the proof and read once, after the verdict and
             only if that is a gain, for the winner and the best parent; 0 keeps none back.
+        also: tasks that the search never reads. Their held-out items are read after the verdict, whatever it is, for
+            the winner and the best parent; what comes of it stands beside the verdict and changes nothing of it.
     """
 
     final_split: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    also: Annotated[tuple[TaskSpec, ...], Field(max_length=8)] = Field(default=(), exclude_if=lambda tasks: not tasks)
 
 
 JobId = Annotated[str, Field(pattern=r"^job_[0-9A-Z]{1,40}$")]
+#: A generator that is not trained yet, where a digest has to stand.
+UNTRAINED = "0" * 64
+
+
+class Opening(NamedTuple):
+    """What a search has got of the generator that it trained: its digest, and the best candidate it learned from."""
+
+    generator: str
+    best: Recipe | None
+
+
+class Lesson(NamedTuple):
+    """What a training learns from, beside candidates, and how.
+
+    Attributes:
+        models: names of the job's models; the first one is the base.
+        settings: of the training.
+    """
+
+    models: tuple[str, ...]
+    settings: Training
 
 
 class SearchJob(Noun):
@@ -147,7 +177,7 @@ class SearchJob(Noun):
 
     kind: Literal["search"] = "search"
     name: Annotated[str, Field(max_length=200)] = ""
-    models: Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=32)]
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=MAX_MODELS)]
     space: SpaceSpec
     objective: Objective
     strategy: Strategy = Strategy()
@@ -166,15 +196,63 @@ class SearchJob(Noun):
         _check_model_names(self.models)
         return self
 
-    def search_space(self, depth: int) -> SearchSpace:
-        """The compiled space over parents of `depth` layers."""
-        return SearchSpace(
-            self.space,
-            [model.name for model in self.models],
-            depth=depth,
-            save_dtype=self.export.save_dtype,
-            seed=self.seed,
-        )
+    @model_validator(mode="after")
+    def _also_is_new(self) -> SearchJob:
+        names = [spec.task for spec in self.confirmation.also]
+        known = [spec.task for spec in self.objective.tasks]
+        twice = next((name for name in names if names.count(name) > 1 or name in known), None)
+        if twice is not None:
+            raise ValueError(f"`confirmation.also` names tasks that the search does not read, once, but has {twice!r}")
+        return self
+
+    @property
+    def beyond(self) -> SearchJob | None:
+        """The same over the tasks that only its confirmation reads; None without any."""
+        if not self.confirmation.also:
+            return None
+        protocol = "search" if self.objective.rules.tasks else self.objective.protocol
+        also = Objective(tasks=self.confirmation.also, protocol=protocol)
+        return self.evolve(objective=also, confirmation=self.confirmation.evolve(also=()))
+
+    def search_space(self, depth: int, opening: Opening | None = None) -> SearchSpace:
+        """The compiled space over parents of `depth` layers.
+
+        Args:
+            depth: of the parents.
+            opening: what came of the search's own generator. Before that its family is closed, if there are others.
+        """
+        late = self.sampled is not None and opening is None and len(self.space.families) > 1
+        return self._compiled(depth, opening, ("generation",) if late else ())
+
+    def whole_space(self, depth: int) -> SearchSpace:
+        """All that the space will ever be, its candidates with `UNTRAINED` for a generator that is not there yet."""
+        return self._compiled(depth, None, ())
+
+    @property
+    def sampled(self) -> GenerationFamily | None:
+        """The family that samples from a generator which the search trains itself, if there is one."""
+        families = (family for family in self.space.families if isinstance(family, GenerationFamily))
+        return next((family for family in families if family.own is not None), None)
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What the search's own generator learns from beside candidates; None without one."""
+        family = self.sampled
+        if family is None or family.own is None:
+            return None
+        base = family.base or self.models[0].name
+        around = names_in(family.around) if isinstance(family.around, Recipe) else ()
+        others = tuple(model.name for model in self.models) if family.own.parents else around
+        return Lesson(tuple(dict.fromkeys((base, *others))), family.settings)
+
+    def _compiled(self, depth: int, opening: Opening | None, closed: tuple[str, ...]) -> SearchSpace:
+        spec, family = self.space, self.sampled
+        if family is not None:
+            generator, best = opening or Opening(UNTRAINED, None)
+            opened = family.opened(generator, best)
+            spec = spec.evolve(families=tuple(opened if each is family else each for each in spec.families))
+        names = [model.name for model in self.models]
+        return SearchSpace(spec, names, depth=depth, save_dtype=self.export.save_dtype, seed=self.seed, closed=closed)
 
 
 class Elite(Noun):
@@ -189,11 +267,34 @@ class Elite(Noun):
     top: Annotated[int, Field(ge=1, le=256)] = 8
 
 
+class Trajectory(Noun):
+    """Snapshots of a fine-tune that a generator learns from, the earliest first: a folder of them, or one by one.
+
+    Attributes:
+        folder: `local:<path>` of a folder with subfolders `checkpoint-<step>`, as transformers' Trainer writes them;
+            whole models, or adapters on the job's first model.
+        snapshots: models in order, each `local:…`, `hub:…` or the name of a registered one.
+        last: so many of them, the latest.
+    """
+
+    folder: Annotated[str, Field(pattern=LOCAL_REF.pattern, max_length=500)] | None = None
+    snapshots: Annotated[tuple[Ref, ...], Field(max_length=MAX_MODELS)] = ()
+    last: Annotated[int, Field(ge=1, le=MAX_MODELS - 1)] = 16
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.folder is None) == (not self.snapshots):
+            raise ValueError("a trajectory is a `folder` or a list of `snapshots`: name one of the two")
+        return self
+
+
 class GeneratorJob(Noun):
     """The training of a generator of weights.
 
     Attributes:
-        models: what it learns from. The first one is the base: what is measured and sampled around.
+        models: what it learns from. The first one is the base: what is measured and sampled around. Once posted, the
+            snapshots of its trajectory are among them.
+        trajectory: snapshots of a fine-tune that it learns from as well.
         elite: candidates of a search that it learns from as well.
         preset: of the settings, by name.
         training: settings that differ from the preset's, by name.
@@ -201,7 +302,8 @@ class GeneratorJob(Noun):
 
     kind: Literal["generator"] = "generator"
     name: Annotated[str, Field(max_length=200)] = ""
-    models: Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=32)]
+    models: Annotated[tuple[ModelRef, ...], Field(min_length=1, max_length=MAX_MODELS)]
+    trajectory: Trajectory | None = Field(default=None, exclude_if=lambda trajectory: trajectory is None)
     elite: Elite | None = None
     preset: str = "default"
     training: dict[str, Any] = Field(default_factory=dict)
@@ -211,15 +313,9 @@ class GeneratorJob(Noun):
         _check_model_names(self.models)
         if self.models[0].base is not None:
             raise ValueError(f"the first model is the base, but {self.models[0].name!r} is an adapter: put it later")
-        try:
-            settings = training(self.preset, **self.training)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"training.{place}: {first['msg'].removeprefix('Value error, ')}") from None
-        except HuarizoError as error:
-            raise ValueError(error.message) from None
-        if settings.parameterisation == "delta" and len(self.models) == 1 and self.elite is None:
+        settings = checked(self.preset, self.training)
+        alone = len(self.models) == 1 and self.elite is None and self.trajectory is None
+        if settings.parameterisation == "delta" and alone:
             raise ValueError("`delta` codes differences of sources and needs two, but there is one: take `gain`")
         return self
 
@@ -227,6 +323,11 @@ class GeneratorJob(Noun):
     def settings(self) -> Training:
         """The settings in force."""
         return training(self.preset, **self.training)
+
+    @property
+    def lesson(self) -> Lesson:
+        """What it learns from beside candidates, and how."""
+        return Lesson(tuple(model.name for model in self.models), self.settings)
 
 
 def _check_model_names(models: tuple[ModelRef, ...]) -> None:
@@ -292,14 +393,39 @@ def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None)
         raise InvalidInputError(
             f"`auto` takes no parameters, but got {job.strategy.params!r}: name a strategy", where="strategy.params"
         )
-    for spec in job.objective.tasks:
+    for spec in (*job.objective.tasks, *job.confirmation.also):
         if tasks is not None and spec.task not in tasks:
             raise UnknownTaskError.suggest(spec.task, tasks, where="objective.tasks")
     # A depth that no preset rejects: real depths are known only once headers are.
-    job.search_space(depth=1024)
+    job.whole_space(depth=1024)
+    _check_own_generator(job)
     for family in job.space.families:
         if isinstance(family, MergeFamily):
             _check_weights(family)
+
+
+def _check_own_generator(job: SearchJob) -> None:
+    """A search that trains its own generator must come to it, and be able to learn something."""
+    family, lesson = job.sampled, job.lesson
+    if family is None or family.own is None or lesson is None:
+        return
+    after, trials = family.own.train_after, job.budget.trials
+    if trials is not None and trials <= after:
+        raise BudgetError(
+            f"a search of {trials} candidates ends before its generator is trained after {after}: raise trials, or "
+            "train earlier",
+            where="budget.trials",
+        )
+    base = next(model for model in job.models if model.name == lesson.models[0])
+    if base.base is not None:
+        raise SpaceError(
+            f"a generator's base is a whole model, but {base.name!r} is an adapter: name another", where="base"
+        )
+    if lesson.settings.parameterisation == "delta" and after == 0 and len(lesson.models) == 1:
+        raise SpaceError(
+            "`delta` codes differences of sources and needs two, but there is one: take `gain`, or set `parents`",
+            where="generator",
+        )
 
 
 def _check_weights(family: MergeFamily) -> None:

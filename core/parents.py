@@ -105,13 +105,13 @@ def _samples(job: SearchJob, models: Mapping[str, Model]) -> Iterator[Recipe]:
     for family in job.space.families:
         if isinstance(family, MergeFamily):
             depth = models[next(_merged(family, job))].header.layers
-            yield from job.search_space(depth).uniform()
+            yield from job.whole_space(depth).uniform()
         elif isinstance(family, GenerationFamily):
             name = family.base or job.models[0].name
-            yield from _default_draws(job.search_space(models[name].header.layers), family)
+            yield from _default_draws(job.whole_space(models[name].header.layers), family)
         else:
             for source in family.sources:
-                space = job.search_space(models[source].header.layers)
+                space = job.whole_space(models[source].header.layers)
                 yield from (_default_layout(space, family, preset, source) for preset in family.presets)
 
 

@@ -293,6 +293,24 @@ class JobRecord(Noun):
         return self.posted
 
     @property
+    def documents(self) -> dict[str, str]:
+        """Content digests of the tasks that its candidates are scored on, by task name."""
+        names = {spec.task for spec in self.request.objective.tasks}
+        return {task: content for task, content in self.contents.items() if task in names}
+
+    @property
+    def beyond(self) -> Self:
+        """The same job over the tasks that only its confirmation reads.
+
+        Raises:
+            ConflictError: it has none.
+        """
+        request = self.request.beyond
+        if request is None:
+            raise ConflictError(f"{self.id!r} reads no task beyond its objective: name some in `confirmation.also`")
+        return self.evolve(request=request)
+
+    @property
     def training(self) -> GeneratorJob | None:
         """The training that was asked for; None in jobs of other kinds."""
         return self.posted if isinstance(self.posted, GeneratorJob) else None

@@ -8,7 +8,7 @@ the first layer group under `ties`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from core import space_generation
@@ -31,15 +31,25 @@ class SearchSpace:
         models: names of the job's models, in order.
         depth: layers of the parents (bounds the layout parameters).
         save_dtype, seed: copied into every recipe.
+        closed: families that nothing is proposed of yet. Their holes are left out, and all others are what they will
+            be once these are open.
 
     Raises:
         UnknownModelError, UnknownMethodError, UnknownLayoutError, SpaceError: the spec is wrong.
     """
 
     def __init__(
-        self, spec: SpaceSpec, models: Sequence[str], *, depth: int, save_dtype: Dtype = "bfloat16", seed: int = 0
+        self,
+        spec: SpaceSpec,
+        models: Sequence[str],
+        *,
+        depth: int,
+        save_dtype: Dtype = "bfloat16",
+        seed: int = 0,
+        closed: Collection[str] = (),
     ) -> None:
         self.spec = spec
+        self.closed = frozenset(closed)
         self.models = tuple(models)
         self.depth = depth
         self.save_dtype: Dtype = save_dtype
@@ -115,9 +125,13 @@ class SearchSpace:
 
     def _compile(self) -> Iterator[Hole]:
         names = tuple(self._families)
+        open_ = tuple(name for name in names if name not in self.closed)
         if len(names) > 1:
-            yield Hole(name="family", spec=ChoiceParam(name="family", default=names[0], choices=names, searched=True))
+            spec = ChoiceParam(name="family", default=open_[0], choices=open_, searched=True)
+            yield Hole(name="family", spec=spec, every=names if self.closed else ())
         for family in self.spec.families:
+            if family.family in self.closed:
+                continue
             when: tuple[tuple[str, Scalar], ...] = (("family", family.family),) if len(names) > 1 else ()
             yield from self._family_holes(family, when)
 
@@ -129,7 +143,8 @@ class SearchSpace:
         return self._layout_holes(family, when)
 
     def _generation_holes(self, family: GenerationFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
-        for name in names_in(family.around) if family.around is not None else [family.base or self.models[0]]:
+        around = family.around if isinstance(family.around, Recipe) else None
+        for name in names_in(around) if around is not None else [family.base or self.models[0]]:
             self._known_model(name)
         return space_generation.holes(family, when)
 

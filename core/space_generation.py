@@ -138,7 +138,7 @@ def read(family: GenerationFamily, recipe: Recipe) -> dict[str, Scalar]:
 
 def _around(family: GenerationFamily, models: Sequence[str]) -> Recipe:
     """What is sampled around: one model, or the family's recipe."""
-    if family.around is not None:
+    if isinstance(family.around, Recipe):
         source = Source(name="around", recipe=family.around)
     else:
         name = family.base or models[0]

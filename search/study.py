@@ -24,6 +24,7 @@ from core.records import HeardScore, TrialRecord
 from core.space import SearchSpace
 from core.states import TrialState
 from search.history import EMPTY, History
+from search.opening import opened
 from search.past import Past, past
 from search.strategies import make_sampler
 from search.strategies import strategy as registered
@@ -101,7 +102,7 @@ class Proposer:
     ) -> None:
         self.space = space
         self.seed = seed
-        sampler = make_sampler(strategy, space, seed=seed, params=params, history=history)
+        sampler = opened(make_sampler(strategy, space, seed=seed, params=params, history=history), space)
         chosen = registered(strategy)
         self.goals = chosen.goals(chosen.info.filled(params or {}), tasks)
         self._tasks = tuple(tasks)

@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from core.params import ChoiceParam, IntParam, ParamSpec, Scalar
-from core.space import SearchSpace
+from core.space import Hole, SearchSpace
 from search.seeding import entropy
 
 
@@ -23,19 +23,25 @@ def distribution(spec: ParamSpec) -> BaseDistribution:
     return FloatDistribution(spec.search_low, spec.search_high, log=spec.log)
 
 
+def recorded(hole: Hole) -> BaseDistribution:
+    """The same as a study keeps it: the choices of one parameter must never change, though some may be closed."""
+    return CategoricalDistribution(hole.every) if hole.every else distribution(hole.spec)
+
+
 def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, Scalar]:
     """Values for the active holes, asked for in hole order, so that conditions are decided before what they guard."""
     values: dict[str, Scalar] = {}
     for hole in space.holes:
         if hole.active(values):
-            values[hole.name] = _ask(trial, hole.name, hole.spec)
+            values[hole.name] = _ask(trial, hole)
     return values
 
 
-def _ask(trial: optuna.Trial, name: str, spec: ParamSpec) -> Scalar:
+def _ask(trial: optuna.Trial, hole: Hole) -> Scalar:
     value: Scalar
+    name, spec = hole.name, hole.spec
     if isinstance(spec, ChoiceParam):
-        value = trial.suggest_categorical(name, spec.choices)
+        value = trial.suggest_categorical(name, hole.every or spec.choices)
     elif isinstance(spec, IntParam):
         value = trial.suggest_int(name, spec.search_low, spec.search_high, log=spec.log)
     else:
@@ -44,8 +50,8 @@ def _ask(trial: optuna.Trial, name: str, spec: ParamSpec) -> Scalar:
 
 
 def distributions(space: SearchSpace, values: Mapping[str, Scalar]) -> dict[str, BaseDistribution]:
-    """The distribution of every active hole."""
-    return {hole.name: distribution(hole.spec) for hole in space.active(values)}
+    """The distribution of every active hole, as a study keeps it."""
+    return {hole.name: recorded(hole) for hole in space.active(values)}
 
 
 def draw(space: SearchSpace, seed: int, number: int) -> dict[str, Scalar]:

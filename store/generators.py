@@ -5,11 +5,12 @@ from __future__ import annotations
 from sqlalchemy import Text, cast, select
 
 from core.errors import ConflictError, InvalidInputError, MissingGeneratorError
-from core.jobs import SearchJob
-from core.records import ArtifactRecord
+from core.jobs import Opening, SearchJob
+from core.recipe.short import Recipe
+from core.records import ArtifactRecord, EventRecord, JobRecord
 from core.space_spec import GenerationFamily
 from core.states import JobState
-from store import rows
+from store import events, rows
 from store.session import ReadSession
 from store.tables import artifacts, jobs
 
@@ -17,6 +18,8 @@ from store.tables import artifacts, jobs
 KIND = "generator"
 #: Event: how far a training is.
 PROGRESS = "training"
+#: Events of a search that trains its own generator: it was ordered; it is there, and its family open; it never will be.
+PLANNED, READY, FAILED = "generator_planned", "generator_ready", "generator_failed"
 
 
 def named(s: ReadSession, name: str) -> ArtifactRecord:
@@ -46,11 +49,27 @@ def pinned(s: ReadSession, job: SearchJob) -> SearchJob:
         return job
     families = [
         family.evolve(generator=named(s, family.generator).weights_digest)
-        if isinstance(family, GenerationFamily)
+        if isinstance(family, GenerationFamily) and isinstance(family.generator, str)
         else family
         for family in job.space.families
     ]
     return job.evolve(space=job.space.evolve(families=families))
+
+
+def opening(s: ReadSession, job: JobRecord) -> Opening | None:
+    """What a search has got of its own generator; None before that, and in searches without one."""
+    found = ready(s, job)
+    if found is None:
+        return None
+    best = found.payload["best"]
+    return Opening(str(found.payload["generator"]), None if best is None else Recipe.model_validate(best))
+
+
+def ready(s: ReadSession, job: JobRecord) -> EventRecord | None:
+    """The event with which the family of a search's own generator opened."""
+    if job.request.sampled is None:
+        return None
+    return next(iter(events.of_kind(s, job.id, READY)), None)
 
 
 def check_search(s: ReadSession, job_id: str) -> None:
@@ -67,7 +86,7 @@ def check_search(s: ReadSession, job_id: str) -> None:
 
 
 def check_unused(s: ReadSession, artifact: ArtifactRecord) -> None:
-    """Check that no job under way samples from a generator.
+    """Check that no job under way samples from a generator, nor has trained it.
 
     Raises:
         ConflictError: one does.
@@ -76,7 +95,8 @@ def check_unused(s: ReadSession, artifact: ArtifactRecord) -> None:
         return
     alive = [state.value for state in JobState if not state.final]
     naming = cast(jobs.c.request, Text).contains(str(artifact.weights_digest), autoescape=True)
-    user = s.execute(select(jobs.c.id).where(jobs.c.state.in_(alive), naming).limit(1)).scalar_one_or_none()
+    using = naming | (jobs.c.id == artifact.job_id)
+    user = s.execute(select(jobs.c.id).where(jobs.c.state.in_(alive), using).limit(1)).scalar_one_or_none()
     if user is not None:
         raise ConflictError(
             f"a generator that a job samples from must stay, but {user!r} uses {artifact.id!r}: wait or cancel it",

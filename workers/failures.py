@@ -83,7 +83,7 @@ def bear(session: Session, step: StepRecord) -> None:
             trials.move(session, step.trial_id, TrialState.FAILED, failure=failure)
         steps.ensure_advance(session, step.job_id)
         return None
-    if step.kind is StepKind.REFINE:
+    if step.kind is StepKind.REFINE or _own_generator(session, step):
         # The search goes on without what it would have found.
         steps.ensure_advance(session, step.job_id)
         return None
@@ -95,6 +95,11 @@ def bear(session: Session, step: StepRecord) -> None:
         return None  # A checkpoint somebody asked for beside the job's own: the job's result stands.
     jobs.fail(session, step.job_id, failure)
     return None
+
+
+def _own_generator(session: Session, step: StepRecord) -> bool:
+    """Whether it trained for a search, not for a job of its own."""
+    return step.kind is StepKind.TRAIN_GENERATOR and jobs.get(session, str(step.job_id)).training is None
 
 
 def _wake_waiting_jobs(session: Session, step: StepRecord) -> None:

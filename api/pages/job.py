@@ -52,11 +52,13 @@ def _content(s: ReadSession, settings: Settings, job_id: str) -> dict[str, Any]:
     candidates = [trial for trial in every if trial.origin != "parent"]
     refined = refinements.told(s, job.id)
     colours = pictures.methods_of(job.request)
+    detail = detail_of(s, job, every)
+    own = (detail.generator,) if detail.generator is not None else ()
     return {
         "live": "job_live.html",
         "job": job,
-        "detail": detail_of(s, job, every),
-        "state": "".join(noun.model_dump_json() for noun in (job, *every, *kept)) + repr(refined),
+        "detail": detail,
+        "state": "".join(noun.model_dump_json() for noun in (job, *every, *kept, *own)) + repr(refined),
         "told": tell(job.verdict) if job.verdict else None,
         "beside": beside(job.verdict) if job.verdict else [],
         "failure": FailureOut.of(job.failure),
@@ -71,6 +73,7 @@ def _content(s: ReadSession, settings: Settings, job_id: str) -> dict[str, Any]:
         "hidden": max(0, len(candidates) - ROWS),
         "failures": _failures(every),
         "artifacts": kept,
+        "own": training.own(detail.generator),
         "actions": actions(job.state),
         "final": job.state.final,
         "poll_seconds": settings.poll_seconds,

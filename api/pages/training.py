@@ -8,6 +8,7 @@ from typing import Any
 from api import svg
 from api.pages.actions import actions
 from api.schemas.failures import FailureOut
+from api.schemas.jobs import GeneratorOut
 from api.training import training_detail
 from core.records import JobRecord
 from core.settings import Settings
@@ -52,3 +53,12 @@ def _lines(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _lines(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def own(told: GeneratorOut | None) -> dict[str, Any] | None:
+    """What the page of a search shows of the generator that it trains itself."""
+    if told is None:
+        return None
+    losses = [(float(done), loss) for done, loss in told.training.losses]
+    curve = svg.curve(losses, (), end=float(told.training.steps), unit="steps", stepped=False) if losses else None
+    return {"told": told, "curve": curve, "metrics": list(_lines(told.training.metrics or {}))}

@@ -48,6 +48,7 @@ def beside(verdict: Mapping[str, Any]) -> list[str]:
         *_chance(verdict),
         *_floors(verdict),
         *_last_look(verdict.get("final")),
+        *_further(verdict.get("also")),
         *_contamination(verdict.get("contamination") or ()),
     ]
 
@@ -96,6 +97,20 @@ def _last_look(final: Mapping[str, Any] | None) -> list[str]:
         return [f"What was kept back could not be read: {final['message']}."]
     interval = f"95 % interval {signed(final['low'])} to {signed(final['high'])}"
     return [f"On {final['items']} items kept back and read once: {signed(final['points'])} points, {interval}."]
+
+
+def _further(also: Mapping[str, Any] | None) -> list[str]:
+    """Tasks that only the confirmation read."""
+    if not also:
+        return []
+    if "tasks" not in also:
+        return [f"The tasks that the search never read could not be read: {also['message']}."]
+    return [
+        f"{task['task']}, which the search never read: {100 * task['winner']:.1f} % against "
+        f"{100 * task['reference']:.1f} % of the best parent on {task['items']} items, {signed(task['points'])} points "
+        f"(95 % interval {signed(task['low'])} to {signed(task['high'])})."
+        for task in also["tasks"]
+    ]
 
 
 def _contamination(parents: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -52,10 +52,7 @@ def create_job(
     job: PostedJob, response: Response, s: Writing, settings: SettingsIn, idempotency_key: IdempotencyKey = None
 ) -> JobOut:
     """Post a job. Everything that can be known without reading weights is checked at once."""
-    if isinstance(job, GeneratorJob):
-        check_training(s, job, settings)
-    else:
-        job = check_submission(s, job, settings)
+    job = check_training(s, job, settings) if isinstance(job, GeneratorJob) else check_submission(s, job, settings)
     record, created = jobs.create(s, job, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{record.id}"
     if not created:

@@ -108,6 +108,21 @@ class TrainingOut(BaseModel):
     metrics: dict[str, Any] | None = Field(description="What was measured of it.")
 
 
+class GeneratorOut(BaseModel):
+    """The generator of weights that a search trains itself."""
+
+    state: Literal["awaited", "training", "ready", "failed", "not trained"] = Field(
+        description="`ready`: its family is open. `failed`: the search goes on without it. `not trained`: the search "
+        "ended before."
+    )
+    train_after: int = Field(description="Candidates that must have ended with a score.")
+    ended: int = Field(description="Candidates that have.")
+    elite: tuple[int, ...] = Field(description="Numbers of the candidates that it learns from, the best first.")
+    training: TrainingOut = Field(description="How its training goes.")
+    artifact: str | None
+    failure: FailureOut | None
+
+
 class TaskOut(BaseModel):
     """A benchmark of the job; counts are null until its content was inspected."""
 
@@ -188,6 +203,7 @@ class JobDetail(BaseModel):
     artifacts: tuple[str, ...] = Field(description="Its checkpoints, or its generator.")
     explanation: str | None = Field(description="The artifact of its newest explanation.")
     training: TrainingOut | None = Field(description="How the training of a generator goes; null of other jobs.")
+    generator: GeneratorOut | None = Field(description="What becomes of a search's own generator; null without one.")
     failure: FailureOut | None
     created_at: datetime
     started_at: datetime | None
@@ -202,6 +218,7 @@ class JobDetail(BaseModel):
         artifacts: tuple[str, ...],
         explanation: str | None = None,
         training: TrainingOut | None = None,
+        generator: GeneratorOut | None = None,
     ) -> Self:
         """The record on the wire."""
         return cls(
@@ -211,6 +228,7 @@ class JobDetail(BaseModel):
             state=job.state.value,
             request=job.posted,
             training=training,
+            generator=generator,
             progress=progress,
             verdict=job.verdict,
             tasks=tasks,

@@ -17,7 +17,7 @@ from huarizo.cli.console import err, out, print_json, remark, say
 from huarizo.cli.failure import read_object
 from huarizo.cli.patience import patiently
 from huarizo.cli.session import connect
-from huarizo.cli.watch import follow
+from huarizo.cli.watch import follow, own_generator
 from huarizo.client import Client
 
 Json = Mapping[str, Any]
@@ -210,6 +210,8 @@ def _conclude(client: Client, job: Json) -> None:
     told = job.get("training")
     if told and told["generator"]:
         say(f"generator {told['generator']}, artifact {job['artifacts'][-1]}")
+    if job.get("generator"):
+        say(f"generator: {own_generator(job['generator'])}")
     if job.get("verdict"):
         report = gather(client, job)
         out().print(verdict.shown(report))

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from huarizo.cli.verdict import moment, percent
-from huarizo.cli.watch import LIMITS, best, loss, tally
+from huarizo.cli.watch import LIMITS, best, loss, own_generator, tally
 
 Json = Mapping[str, Any]
 
@@ -65,6 +65,7 @@ def of_job(job: Json) -> RenderableType:
             if job.get("training")
             else {"items": f"{progress['items_scored']:,} scored", "best": best(progress)}
         ),
+        **({"generator": own_generator(job["generator"])} if job.get("generator") else {}),
         "artifacts": ", ".join(job["artifacts"]) or "none",
         "created": when(job["created_at"]),
     }

@@ -68,6 +68,7 @@ class Report:
         trials: candidates, parents not counted.
         seconds: wall time from start to end; None while it runs.
         artifact: the winner's checkpoint, or None.
+        also: what the tasks say that only the confirmation read, a sentence each.
     """
 
     verdict: str | None
@@ -79,6 +80,7 @@ class Report:
     seconds: float | None
     heldout_reads: int | None
     artifact: Json | None
+    also: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -105,6 +107,7 @@ def report_of(job: Json, trials: Sequence[Json], artifacts: Iterable[Json] = ())
         winner=None if winner is None else row_of(winner),
         gain=_gain(verdict),
         luck=_luck(verdict),
+        also=further(verdict.get("also") or {}),
         trials=sum(trial["origin"] != "parent" for trial in trials),
         seconds=_seconds(job),
         heldout_reads=verdict.get("heldout_reads"),
@@ -129,7 +132,8 @@ def row_of(trial: Json) -> Row:
 def shown(report: Report) -> RenderableType:
     """The table and the sentences below it."""
     said = Text(sentence(report), style=STYLES.get(report.verdict or "", ""))
-    return Group(table(report), said, *([Text(luck(report.luck))] if report.luck else []))
+    beside = [*([luck(report.luck)] if report.luck else []), *report.also]
+    return Group(table(report), said, *map(Text, beside))
 
 
 def table(report: Report) -> Table:
@@ -165,6 +169,17 @@ def luck(found: Luck) -> str:
     return (
         f"on search items {found.ahead:+.2f} points over the best parent; the best of {found.candidates} candidates "
         f"that are worth nothing is expected to be {found.points:+.2f} ahead"
+    )
+
+
+def further(also: Json) -> tuple[str, ...]:
+    """What the tasks say that only the confirmation read."""
+    if also.get("message"):
+        return (f"the tasks that the search never read could not be read: {also['message']}",)
+    return tuple(
+        f"{task['task']}, never read by the search: {task['points']:+.2f} points over the best parent "
+        f"(95 % interval {task['low']:+.2f} to {task['high']:+.2f}, {task['items']:,} items)"
+        for task in also.get("tasks") or ()
     )
 
 

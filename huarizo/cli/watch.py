@@ -105,6 +105,7 @@ def panel(job: Json, events: deque[Json]) -> RenderableType:
     else:
         lines = [f"candidates  {tally(progress['trials'])}", f"items       {progress['items_scored']:,} scored"]
         lines += [f"best        {best(progress)}"]
+        lines += [f"generator   {own_generator(job['generator'])}"] if job.get("generator") else []
     past = Text("\n".join(map(event_line, events)), style="dim", no_wrap=True, overflow="ellipsis")
     parts: list[RenderableType] = [bars, Text("\n".join(lines)), past]
     title = f"{job['name'] or job['id']}: {job['state']}{remaining(progress)}"
@@ -129,6 +130,21 @@ def loss(job: Json) -> str:
     """The last loss of a training."""
     told = job["training"]["loss"]
     return "none yet" if told is None else f"{told:.4g}"
+
+
+def own_generator(own: Json) -> str:
+    """What becomes of the generator that a search trains itself."""
+    told, failure = own["training"], own.get("failure") or {}
+    match own["state"]:
+        case "awaited":
+            return f"trained after {own['train_after']} candidates, {own['ended']} have ended"
+        case "training":
+            return f"in training, step {told['done']:,} of {told['steps']:,}"
+        case "ready":
+            return f"{str(told['generator'])[:16]}…, artifact {own['artifact']}"
+        case "failed":
+            return f"failed, the search goes on without it: {failure.get('code')}: {failure.get('message')}"
+    return "not trained: the search ended before"
 
 
 def best(progress: Json) -> str:
@@ -176,6 +192,13 @@ def happened(kind: str, payload: Json) -> str:
             return f"{cost}rungs of {sizes} items a task: {payload.get('reason')}"
         case "training":
             return f"step {payload.get('done')} of {payload.get('of')}, loss {payload.get('loss')}"
+        case "generator_planned":
+            numbers = ", ".join(f"#{number}" for number in payload.get("elite") or ())
+            return f"a generator is to be trained, on {numbers or 'models alone'}"
+        case "generator_ready":
+            return f"the generator is there ({str(payload.get('generator'))[:16]}…): samples are proposed from now on"
+        case "generator_failed":
+            return f"no generator, the search goes on without samples: {payload.get('code')}: {payload.get('message')}"
         case "sample_passed":
             return f"a sample is worth scoring: its perplexity is {payload.get('perplexity'):.3f} times its base's"
         case "finalists":

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import UnknownNameError
-from core.generators import PRESETS, training
+from core.generators import PRESETS, checked, training
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
@@ -20,3 +20,11 @@ def test_an_unknown_preset_is_refused_with_a_suggestion():
         training("explore-lama")
     with pytest.raises(ValidationError):
         training(steps=3)
+
+
+def test_what_is_wrong_with_settings_is_a_plain_sentence_for_validators():
+    assert checked("blocks", {"width": 64}) == training("blocks", width=64)
+    for preset, changes, why in (("blcks", {}, "blocks"), ("default", {"chunk": 1}, "training.chunk: ")):
+        with pytest.raises(ValueError, match=why) as found:
+            checked(preset, changes)
+        assert "\n" not in str(found.value)

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from core.errors import BudgetError, RecipeError
-from core.jobs import Budget, ModelRef, SearchJob, check_job
+from core.errors import BudgetError, RecipeError, SpaceError, UnknownTaskError
+from core.jobs import Budget, ModelRef, Opening, SearchJob, check_job
 
 MERGE = {"family": "merge", "methods": ["linear"]}
 
@@ -84,3 +84,73 @@ def test_what_a_job_does_not_use_is_not_part_of_its_digest():
     assert warm.digest() != plain.digest()
     with pytest.raises(ValidationError):
         plain.evolve(warm_start=("trial_01ABC",))
+
+
+OWN = {"family": "generation", "generator": {"train_after": 3}}
+
+
+def sampling(**changes):
+    fields = job().model_dump(mode="json")
+    space = {"families": [MERGE, {**OWN, **changes.pop("family", {})}]}
+    return SearchJob.model_validate({**fields, "space": space, **changes})
+
+
+def test_a_space_is_closed_to_samples_until_the_search_s_own_generator_is_there():
+    request = sampling()
+    check_job(request)
+    closed, whole = request.search_space(4), request.whole_space(4)
+    assert closed.closed == {"generation"}
+    assert {hole.name for hole in closed.holes} < {hole.name for hole in whole.holes}
+    opened = request.search_space(4, Opening("ab" * 32, None))
+    assert [hole.name for hole in opened.holes] == [hole.name for hole in whole.holes]
+    assert opened.spec.families[-1].generator == "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("generator", "names"),
+    [({}, ("base",)), ({"parents": True}, ("base", "a", "b"))],
+)
+def test_an_own_generator_learns_from_its_base_and_where_that_is_asked_from_all_models(generator, names):
+    request = sampling(family={"generator": {"train_after": 3, **generator}})
+    assert request.lesson.models == names
+    around = {"sources": [{"name": "b", "model": "b"}], "merge": {"method": "passthrough"}}
+    assert sampling(family={"around": around}).lesson.models == ("base", "b")
+    assert job().lesson is None
+
+
+def test_a_search_must_be_able_to_come_to_its_generator():
+    with pytest.raises(BudgetError, match="ends before its generator"):
+        check_job(sampling(budget={"trials": 3}))
+    check_job(sampling(budget={"item_evaluations": 3}))
+
+
+def test_the_base_of_an_own_generator_is_a_whole_model():
+    models = [{"name": "base", "ref": "x"}, {"name": "a", "ref": "y", "base": "base"}, {"name": "b", "ref": "z"}]
+    with pytest.raises(SpaceError, match="is an adapter"):
+        check_job(sampling(models=models, family={"base": "a"}))
+
+
+def test_differences_cannot_be_coded_of_a_single_source():
+    alone = {"train_after": 0, "training": {"parameterisation": "delta"}}
+    with pytest.raises(SpaceError, match="needs two"):
+        check_job(sampling(family={"generator": alone}))
+    check_job(sampling(family={"generator": {**alone, "parents": True}}))
+
+
+def test_a_job_that_names_its_generator_keeps_its_digest():
+    named = job().evolve(space={"families": [MERGE, {"family": "generation", "generator": "ab" * 32}]})
+    assert named.sampled is None
+    assert named.digest() == "793b47eb3ff0b4410cec2b82a5d76acf7672841c9ace4b2e2c28d9302ea37f5e"
+
+
+def test_confirmation_reads_tasks_beside_those_of_the_search():
+    fields = job().model_dump(mode="json")
+    request = SearchJob.model_validate({**fields, "confirmation": {"also": [{"task": "hellaswag"}]}})
+    assert [spec.task for spec in request.beyond.objective.tasks] == ["hellaswag"]
+    assert request.beyond.confirmation.also == ()
+    assert job().beyond is None
+    for names in (["arc_easy"], ["hellaswag", "hellaswag"]):
+        with pytest.raises(ValidationError, match=r"confirmation\.also"):
+            SearchJob.model_validate({**fields, "confirmation": {"also": [{"task": name} for name in names]}})
+    with pytest.raises(UnknownTaskError):
+        check_job(request, tasks={"arc_easy"})

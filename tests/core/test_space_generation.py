@@ -98,3 +98,56 @@ def test_what_cannot_be_searched_is_refused():
     named = space(generator="gen_01H", arms=("posterior",))
     with pytest.raises(SpaceError, match="generator"):
         named.fill(defaults(named))
+
+
+def test_a_space_of_which_a_part_is_closed_takes_nothing_of_it():
+    merges = MergeFamily(methods=("linear",))
+    spec = SpaceSpec(families=(merges, GenerationFamily(generator=GENERATOR)))
+    whole, closed = (SearchSpace(spec, ("base", "a"), depth=4, closed=names) for names in ((), ("generation",)))
+    values = defaults(whole, family="generation", **{"generation.arm": "diffusion"})
+    recipe = whole.fill(values)
+    with pytest.raises(SpaceError):
+        closed.check(values)
+    with pytest.raises(SpaceError):
+        closed.read(recipe)
+
+
+def test_a_family_with_a_generator_of_its_own_stands_last_and_is_about_what_its_preset_is():
+    own = {"family": "generation", "generator": {"train_after": 2, "preset": "blocks"}}
+    spec = SpaceSpec.model_validate({"families": [own, {"family": "merge", "methods": ["linear"]}]})
+    assert [family.family for family in spec.families] == ["merge", "generation"]
+    last = spec.families[-1]
+    assert last.selectors == ("block:-1",) == last.settings.selectors
+    assert last.settings.width == 1024
+    assert SpaceSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_an_opened_family_samples_around_the_best_where_that_was_asked_for():
+    best = Recipe(sources=(Source(name="a", model="a"),), merge=Merge(method="passthrough"))
+    family = GenerationFamily(generator={"train_after": 2}, around="best", base="base")
+    opened = family.opened(GENERATOR, best)
+    assert (opened.generator, opened.around, opened.base) == (GENERATOR, best, None)
+    plain = GenerationFamily(generator={"train_after": 2}, base="a").opened(GENERATOR, best)
+    assert (plain.around, plain.base) == (None, "a")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"generator": GENERATOR, "around": "best"}, "own generator"),
+        ({"generator": {"train_after": 0}, "around": "best"}, "above 0"),
+        ({"generator": {"train_after": 1, "training": {"selectors": ["norms"]}}}, "in the family alone"),
+        ({"generator": {"train_after": 1, "training": {"chunk": 1}}}, "chunk"),
+        ({"generator": {"train_after": 1, "preset": "blcks"}}, "blocks"),
+    ],
+)
+def test_what_makes_no_sense_of_a_generator_of_its_own_is_refused(fields, why):
+    with pytest.raises(ValueError, match=why):
+        GenerationFamily(**fields)
+
+
+def test_a_generator_that_learns_from_candidates_needs_another_family_to_find_them():
+    own = {"family": "generation", "generator": {"train_after": 1}}
+    with pytest.raises(ValueError, match="another family"):
+        SpaceSpec.model_validate({"families": [own]})
+    assert SpaceSpec.model_validate({"families": [{**own, "generator": {"train_after": 0}}]})

@@ -124,6 +124,29 @@ def chance(
     return selection(differences, shares, tried).model_dump(mode="json")
 
 
+def beyond(
+    winner: Sequence[Outcomes], reference: Sequence[Outcomes], tasks: Sequence[TaskSpec]
+) -> list[dict[str, Any]]:
+    """The winner against the best parent on tasks that the search never read, each by itself."""
+    found = []
+    for ours, theirs, spec in zip(winner, reference, tasks, strict=True):
+        pair = paired_difference(ours, theirs)
+        each = macro_difference([pair], (1.0,))
+        found.append(
+            {
+                "task": spec.task,
+                "metric": spec.metric_name,
+                "winner": math.fsum(ours.correct) / len(ours.correct),
+                "reference": math.fsum(theirs.correct) / len(theirs.correct),
+                "points": each.points,
+                "low": each.low,
+                "high": each.high,
+                "items": pair.n,
+            }
+        )
+    return found
+
+
 def last_look(winner: Sequence[Outcomes], reference: Sequence[Outcomes], shares: Sequence[float]) -> dict[str, Any]:
     """The winner against the best parent on what was kept back of the held-out items."""
     pairs = [paired_difference(ours, theirs) for ours, theirs in zip(winner, reference, strict=True)]

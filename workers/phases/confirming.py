@@ -21,6 +21,8 @@ from workers.phases.study import Search, job_device, orders_of
 
 #: Payload of a step that reads what was kept back of the held-out items.
 FINAL = {"part": "final"}
+#: The same of tasks that the search never read.
+ALSO = {"part": "also"}
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
@@ -52,25 +54,25 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
     readings = steps.of_job(session, job.id, kinds=(StepKind.CONFIRM,))
     if any(not step.state.final for step in readings):
         return
-    last = [step for step in readings if step.payload.get("part") == "final"]
     ranked, reference = _ranking(session, job)
-    if last:
-        assert job.verdict is not None
-        final = _last_look(session, job, reference, _failures(last))
-        _end(session, job, {**job.verdict, "final": final, "heldout_reads": _reads(session, job)})
+    if any(step.payload for step in readings):
+        _end(session, job, _completed(session, job, reference, readings))
         return
     failures = _failures(readings)
     if reference.id in failures:
         jobs.fail(session, job.id, failures[reference.id])
         return
     verdict = _verdict(session, job, ranked, reference, failures)
-    if verdict["verdict"] != "gain" or job.request.confirmation.final_split == 0:
+    winner, confirmation, device = verdict["winner"]["trial_id"], job.request.confirmation, job_device(session, job)
+    last = [FINAL] if verdict["verdict"] == "gain" and confirmation.final_split > 0 else []
+    further = [ALSO] if confirmation.also and winner != reference.id else []
+    if not last and not further:
         _end(session, job, verdict)
         return
     jobs.set_verdict(session, job.id, verdict)
-    for trial_id in (verdict["winner"]["trial_id"], reference.id):
-        device = job_device(session, job)
-        steps.add(session, StepKind.CONFIRM, device, job_id=job.id, trial_id=trial_id, payload=dict(FINAL))
+    for part in (*last, *further):
+        for trial_id in (winner, reference.id):
+            steps.add(session, StepKind.CONFIRM, device, job_id=job.id, trial_id=trial_id, payload=dict(part))
 
 
 def _failures(readings: Sequence[StepRecord]) -> dict[str, Failure]:
@@ -87,6 +89,33 @@ def _end(session: Session, job: JobRecord, verdict: dict[str, Any]) -> None:
         exporting.begin(session, job, trials.get(session, verdict["winner"]["trial_id"]))
     else:
         jobs.move(session, job.id, JobState.SUCCEEDED)
+
+
+def _completed(
+    session: ReadSession, job: JobRecord, reference: TrialRecord, readings: Sequence[StepRecord]
+) -> dict[str, Any]:
+    """The verdict with what was read after it."""
+    assert job.verdict is not None
+    last, further = ([step for step in readings if step.payload == part] for part in (FINAL, ALSO))
+    found = {**job.verdict, "heldout_reads": _reads(session, job)}
+    if last:
+        found["final"] = _last_look(session, job, reference, _failures(last))
+    if further:
+        found["also"] = _further(session, job.beyond, reference, _failures(further))
+    return found
+
+
+def _further(
+    session: ReadSession, job: JobRecord, reference: TrialRecord, failures: Mapping[str, Failure]
+) -> dict[str, Any]:
+    """The winner on the tasks that only the confirmation reads."""
+    assert job.verdict is not None
+    failed = next(iter(failures.values()), None)
+    if failed is not None:
+        return {"code": failed.code, "message": failed.message}
+    winner = trials.get(session, job.verdict["winner"]["trial_id"])
+    ours, theirs = (_heldout(session, job, trial) for trial in (winner, reference))
+    return {"tasks": annex.beyond(ours, theirs, job.request.objective.tasks)}
 
 
 def _last_look(
@@ -210,7 +239,7 @@ def _heldout(session: ReadSession, job: JobRecord, trial: TrialRecord, part: Par
 
 def _reads(session: ReadSession, job: JobRecord) -> int:
     """How many candidates have ever been read on these held-out items (the most-read task counts)."""
-    return max(tasks.heldout_reads(session, content) for content in job.contents.values())
+    return max(tasks.heldout_reads(session, content) for content in job.documents.values())
 
 
 def told(

@@ -9,12 +9,14 @@ from core.records import JobRecord, TrialBrief
 from core.states import TrialState
 from search.study import Proposer
 from search.surrogate import expected_improvement
-from store import events, steps
+from store import events, generators, steps
 from store.session import ReadSession, Session
 from workers.phases.study import Search
 
 #: Event: the best place left to try promises less than the budget asks for.
 CONVERGED = "converged"
+#: Event: the space holds nothing new.
+USED_UP = "space_used_up"
 #: Before so many candidates were scored in full, and so many were scored at all, the surrogate is not asked.
 SCORED, HEARD = 5, 20
 
@@ -28,7 +30,23 @@ def noted(session: ReadSession, job: JobRecord) -> bool:
     limit = job.request.budget.expected_improvement
     if limit is None:
         return False
-    return any(event.payload["expected_improvement"] < limit for event in events.of_kind(session, job.id, CONVERGED))
+    told, since = events.of_kind(session, job.id, CONVERGED), _since(session, job)
+    return any(event.payload["expected_improvement"] < limit for event in told if event.id > since)
+
+
+def nothing_new(session: ReadSession, job: JobRecord) -> bool:
+    """Whether nothing is left to propose: the space is used up, or too little is expected of the rest.
+
+    What was said of a space that has grown since does not count.
+    """
+    told, since = events.of_kind(session, job.id, USED_UP), _since(session, job)
+    return any(event.id > since for event in told) or noted(session, job)
+
+
+def _since(session: ReadSession, job: JobRecord) -> int:
+    """The id of the event with which the space grew; 0 before that."""
+    grown = generators.ready(session, job)
+    return 0 if grown is None else grown.id
 
 
 def reached(session: Session, search: Search, proposer: Proposer, every: Sequence[TrialBrief]) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 from core.course import Spent, best_so_far, survival
 from core.jobs import SearchJob
 from core.records import JobRecord, Score, StepKind, StepRecord, TrialRecord, TrialSummary, utc
+from core.space_spec import GenerationFamily
 from core.states import StepState, TrialState
 from search.importance import importance, slices
 from search.past import of_rows
 from search.sensitivity import FORMULA, sensitivity
-from store import steps, summaries, trials
+from store import events, steps, summaries, trials
 from store.session import ReadSession
 from workers.phases.study import Search
 
@@ -41,6 +42,7 @@ def explain(session: ReadSession, job: JobRecord) -> dict[str, Any]:
         "best_so_far": [peak._asdict() for peak in best_so_far(_spent(done), every)],
         "rungs": [passed._asdict() for passed in survival(every, search.rungs)],
         "tasks": _by_task(job.request, every),
+        "samples": _samples(session, job, every),
         "refinements": [_refinement(step) for step in done if step.kind is StepKind.REFINE],
         "seen": utc(max((step.finished_at for step in done if step.finished_at is not None), default=job.created_at)),
     }
@@ -86,6 +88,30 @@ def _by_task(request: SearchJob, every: list[TrialSummary]) -> list[dict[str, An
         theirs = _score(best_parent.scores if best_parent else (), spec.task)
         ours = [{"number": trial.number, "score": _score(trial.scores, spec.task)} for trial in best]
         found.append({"task": spec.task, "floor": spec.floor, "best_parent": theirs, "candidates": ours})
+    return found
+
+
+def _samples(session: ReadSession, job: JobRecord, every: list[TrialSummary]) -> list[dict[str, Any]]:
+    """Per arm of weight generation how many samples were proposed, how they fared, and how many came to the finals."""
+    family = next((f for f in job.request.space.families if isinstance(f, GenerationFamily)), None)
+    if family is None:
+        return []
+    noted = events.of_kind(session, job.id, "finalists")
+    ranked = set(noted[-1].payload["ranked"]) if noted else set()
+    found = []
+    for arm in family.arms:
+        mine = [trial for trial in every if trial.family == "generation" and trial.method == arm]
+        full = [trial.macro for trial in mine if trial.state is TrialState.SCORED and trial.macro is not None]
+        found.append(
+            {
+                "arm": arm,
+                "candidates": len(mine),
+                "failed": sum(trial.state is TrialState.FAILED for trial in mine),
+                "in_full": len(full),
+                "best": max(full, default=None),
+                "finalists": sum(trial.id in ranked for trial in mine),
+            }
+        )
     return found
 
 

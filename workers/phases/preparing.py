@@ -24,7 +24,7 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     """Register unknown models and order their inspection and that of every task."""
     job = jobs.move(session, job.id, JobState.PREPARING)
     if inspect_models(session, job):
-        for spec in job.request.objective.tasks:
+        for spec in (*job.request.objective.tasks, *job.request.confirmation.also):
             steps.add(session, StepKind.INSPECT_TASK, Device.CPU, job_id=job.id, payload={"task": spec.task})
 
 

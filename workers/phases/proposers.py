@@ -22,7 +22,13 @@ _KEPT = 8
 
 
 def of(session: Session, settings: Settings, job: JobRecord, space: SearchSpace) -> Proposer:
-    """The job's proposer; a study that Optuna's tables have lost is rebuilt from our rows."""
+    """The job's proposer; a study that Optuna's tables have lost is rebuilt from our rows.
+
+    One over another space, which has grown since, is opened anew: what it goes by is in the study.
+    """
+    known = _warm.get(job.id)
+    if known is not None and (known.space.closed, known.space.spec) != (space.closed, space.spec):
+        forget(job.id)
     if job.id not in _warm:
         while len(_warm) >= _KEPT:
             forget(next(iter(_warm)))

@@ -18,7 +18,7 @@ from search.plan import seeds
 from search.study import Proposer
 from store import events, jobs, steps, trials
 from store.session import ReadSession, Session
-from workers.phases import confirming, converging, hearing, pacing, proposers, refining, warming
+from workers.phases import confirming, converging, generating, hearing, pacing, proposers, refining, warming
 from workers.phases.judging import ACTIVE, COMPLETED, judge, take_back, to_complete, under_way, wind_up
 from workers.phases.study import Search
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 #: Proposals that cannot become a candidate, in one look, before the look gives up for now.
 _BAD_PROPOSALS = 20
-#: The event that says that the space holds nothing new.
-USED_UP = "space_used_up"
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,14 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
 
 def look(session: Session, settings: Settings, job: JobRecord) -> None:
     """One look: hear, judge, tell, then stop or do what is due."""
+    generating.settle(session, job)
     search = Search.of(session, job)
     proposer = proposers.of(session, settings, job, search.space)
     every = trials.briefs(session, job.id)
     search, every, ready = _heard(session, search, every)
     proposers.renew(session, search, every)
     _tell(session, every, proposer)
-    failure = _replaced(session, search, every) or _hopeless(session, job, every)
+    failure = _replaced(session, search, every) or _hopeless(session, job, every) or generating.lost(session, search)
     if failure is not None:
         jobs.fail(session, job.id, failure)
         proposers.forget(job.id)
@@ -78,6 +77,7 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
             due(Look(session, settings, search, proposer, every, ready))
     else:
         refining.stop(session, job.id)
+        generating.stop(session, job.id)
         if not any(trial.state in ACTIVE for trial in every):
             _conclude(session, settings, search, every)
 
@@ -125,14 +125,13 @@ def _spent(session: ReadSession, search: Search, every: Sequence[TrialBrief]) ->
     proposed = [t for t in every if t.origin not in FREE]
     all_asked = budget.trials is not None and len(proposed) >= budget.trials
     under_way = any(t.state in ACTIVE for t in every if t.origin != "parent") or refining.under_way(session, job.id)
-    nothing_new = events.of_kind(session, job.id, USED_UP) or converging.noted(session, job)
-    if (all_asked or nothing_new) and not under_way:
+    if (all_asked or converging.nothing_new(session, job)) and not (under_way or generating.awaited(session, search)):
         return True
     if budget.item_evaluations is not None and job.items_scored >= budget.item_evaluations:
         return True
     if budget.device_seconds is not None:
-        refined = steps.seconds_of(session, job.id, StepKind.REFINE)
-        if refined + math.fsum(trial.seconds for trial in every) >= budget.device_seconds:
+        besides = sum(steps.seconds_of(session, job.id, kind) for kind in (StepKind.REFINE, StepKind.TRAIN_GENERATOR))
+        if besides + math.fsum(trial.seconds for trial in every) >= budget.device_seconds:
             return True
     return budget.seconds is not None and job.running_seconds(datetime.now(UTC)) >= budget.seconds
 
@@ -168,12 +167,12 @@ def _hopeless(session: ReadSession, job: JobRecord, every: Sequence[TrialBrief])
 def _propose(look: Look) -> None:
     """Keep one proposal ahead of each worker, within the budget of trials."""
     session, search, proposer, job = look.session, look.search, look.proposer, look.search.job
-    if converging.reached(session, search, proposer, look.every):
+    if search.waits or converging.reached(session, search, proposer, look.every):
         return
     proposed = [trial for trial in look.every if trial.origin not in FREE]
     # Who waits until others can be heard keeps no worker busy, so that there is work for everybody meanwhile.
     active = sum(under_way(trial) for trial in look.every if trial.origin != PARENT)
-    limit = job.request.budget.trials
+    limit = generating.cap(session, search)
     room = 2 * job.request.parallel - active
     if limit is not None:
         room = min(room, limit - len(proposed) - refining.reserved(session, job.id))
@@ -182,7 +181,7 @@ def _propose(look: Look) -> None:
         proposal = proposer.ask()
         if proposal.repeats is not None and not proposal.enqueued:
             proposer.tell_failed(proposal.number)
-            events.append(session, job.id, USED_UP, {"number": proposal.number})
+            events.append(session, job.id, converging.USED_UP, {"number": proposal.number})
             return
         try:
             recipe = search.space.fill(proposal.values)
@@ -206,7 +205,7 @@ def _warm(look: Look) -> None:
 
 
 #: What a search that goes on does after every look, in this order.
-DUE: tuple[Callable[[Look], None], ...] = (_warm, refining.refine, _propose)
+DUE: tuple[Callable[[Look], None], ...] = (_warm, refining.refine, generating.train, _propose)
 
 
 def _complete(session: Session, search: Search, brief: TrialBrief) -> None:

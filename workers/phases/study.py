@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from core.catalog import StrategyInfo
-from core.jobs import SearchJob
+from core.jobs import Opening, SearchJob
 from core.model import Model
 from core.records import Device, JobRecord, StepKind
 from core.rungs import rung_sizes
@@ -14,7 +14,7 @@ from core.space import SearchSpace
 from core.tasks import Side, TaskContent, order
 from search.auto import choose
 from search.strategies import strategy
-from store import events, steps, tasks
+from store import events, generators, steps, tasks
 from store.session import ReadSession
 from workers.parents import job_models
 
@@ -36,6 +36,7 @@ class Search:
         rungs: items per task at every rung.
         settled: whether the rungs will stay as they are.
         device: the kind of device that scores for it.
+        opening: what the search has got of its own generator of weights, if it trains one.
     """
 
     job: JobRecord
@@ -46,12 +47,14 @@ class Search:
     rungs: tuple[int, ...]
     settled: bool
     device: Device
+    opening: Opening | None = None
 
     @classmethod
     def of(cls, session: ReadSession, job: JobRecord) -> Search:
         """Read it from the store."""
         known, request = job_models(session, job), job.request
-        space = request.search_space(min(model.header.layers for model in known.values()))
+        opening = generators.opening(session, job)
+        space = request.search_space(min(model.header.layers for model in known.values()), opening)
         info = strategy(in_force(session, job, space)[0]).info
         orders = orders_of(session, job, "search")
         noted = events.of_kind(session, job.id, RUNGS)
@@ -61,12 +64,18 @@ class Search:
         elif not info.races:
             rungs = rungs[-1:]
         settled = bool(noted) or not info.races
-        return cls(job, known, space, info, orders, rungs, settled, job_device(session, job))
+        return cls(job, known, space, info, orders, rungs, settled, job_device(session, job), opening)
 
     @property
     def whole(self) -> int:
         """Items per task of the last rung."""
         return self.rungs[-1]
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be proposed yet, as all candidates will come from a generator that is still to be."""
+        request = self.job.request
+        return request.sampled is not None and self.opening is None and len(request.space.families) == 1
 
     def with_rungs(self, rungs: tuple[int, ...]) -> Search:
         """With the rungs that will stay."""
@@ -81,10 +90,13 @@ def strategy_of(request: SearchJob, space: SearchSpace) -> tuple[str, str]:
 
 
 def in_force(session: ReadSession, job: JobRecord, space: SearchSpace) -> tuple[str, str]:
-    """The strategy of a job and why: what `auto` chose once stays, whatever becomes of the budget or of `auto`."""
+    """The strategy of a job and why: what `auto` chose once stays, whatever becomes of the budget or of `auto`.
+
+    It is chosen for all that the space will ever be.
+    """
     noted = events.of_kind(session, job.id, STRATEGY)
     if not noted:
-        return strategy_of(job.request, space)
+        return strategy_of(job.request, job.request.whole_space(space.depth))
     return str(noted[0].payload["name"]), str(noted[0].payload["reason"])
 
 

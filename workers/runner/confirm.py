@@ -14,7 +14,7 @@ OPENED = "heldout_opened"
 
 
 def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
-    """Read the held-out set, or the part of it that was kept back, once for this candidate; reads are counted.
+    """Read the held-out set, the part of it that was kept back, or that of other tasks, once; reads are counted.
 
     Raises:
         CancelledError, LeaseLostError: the step is no longer ours.
@@ -22,15 +22,16 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     with bench.database.reading() as session:
         trial = trials.get(session, str(step.trial_id))
         job = jobs.get(session, trial.job_id)
+    part = step.payload.get("part")
+    job = job.beyond if part == "also" else job
     candidate = place(bench, step, heart, job, trial.resolved, bench.models_of(job))
     digest = weights_digest(candidate.built)
     candidate.fingerprints()  # What must not be scored here is refused before it counts as read.
     _open(bench, step, job)
-    last = step.payload.get("part") == "final"
-    scored = candidate.score("final" if last else "heldout", None)
+    scored = candidate.score("final" if part == "final" else "heldout", None)
     with bench.database.transaction() as session:
         steps.guard(session, step.id, step.fence)
-        if not last:
+        if part is None:
             trials.record_heldout(session, trial.id, scored.scores(), scored.macro(), weights_digest=digest)
         steps.finish(session, step.id, step.fence, {"items": scored.fresh})
         steps.ensure_advance(session, job.id)
@@ -46,6 +47,6 @@ def _open(bench: Bench, step: StepRecord, job: JobRecord) -> None:
         if any(event.payload["step"] == step.id for event in events.of_kind(session, job.id, OPENED)):
             return
         events.append(session, job.id, OPENED, {"step": step.id, "trial": step.trial_id})
-        for content in job.contents.values():
+        for content in job.documents.values():
             tasks.count_heldout_read(session, content)
         jobs.count(session, job.id, heldout_reads=1)

@@ -119,6 +119,6 @@ def _named(step: StepRecord) -> dict[str, Any]:
 
 
 def _check_contents(job: JobRecord, scorer: Scorer) -> None:
-    for task, content in job.contents.items():
+    for task, content in job.documents.items():
         if scorer.prepared.tasks[task].content.content_digest != content:
             raise TaskError(f"the documents of task {task!r} changed since the job began: post a new job", where=task)

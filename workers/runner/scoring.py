@@ -124,7 +124,7 @@ class Candidate:
             TaskError: a task's documents changed since the job began.
         """
         prepared = self.scorer.prepared.tasks
-        for task, content in self.job.contents.items():
+        for task, content in self.job.documents.items():
             if prepared[task].content.content_digest != content:
                 raise TaskError(
                     f"the documents of task {task!r} changed since the job began: post a new job", where=task

@@ -1,4 +1,4 @@
-"""Train a generator of weights, tell how it goes, and keep it as an artifact."""
+"""Train a generator of weights, for a job of its own or for a search, tell how it goes, and keep it as an artifact."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import CancelledError, InvalidInputError, LeaseLostError
-from core.jobs import Elite, GeneratorJob
+from core.jobs import Elite, Lesson
 from core.model import Model
 from core.records import JobRecord, StepRecord, TrialRecord, utc
 from merging.generation.dataset import Source
 from merging.generation.sources import candidate_source, model_source
 from store import artifacts, events, generators, jobs, steps, trials
+from workers.elite import elite
 from workers.heart import Heart
 from workers.provenance import provenance
 from workers.runner.bench import Bench
@@ -38,17 +39,16 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     started = time.monotonic()
     with bench.database.reading() as session:
         job = jobs.get(session, str(step.job_id))
-    wanted = job.training
-    assert wanted is not None
+    lesson = lesson_of(job)
     known = bench.models_of(job)
     root = bench.settings.artifact_root()
     root.mkdir(parents=True, exist_ok=True)
     checkpoint = (bench.settings.home or root) / "training" / f"{step.id}.safetensors"
     try:
         generator = train(
-            known[wanted.models[0].name].header,
-            sources_of(bench, wanted, known),
-            wanted.settings,
+            known[lesson.models[0]].header,
+            sources_of(bench, job, step, known),
+            lesson.settings,
             device=bench.device,
             checkpoint=checkpoint,
             progress=_told(bench, step, job, heart),
@@ -63,37 +63,49 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def sources_of(bench: Bench, wanted: GeneratorJob, known: dict[str, Model]) -> list[Source]:
+def lesson_of(job: JobRecord) -> Lesson:
+    """What a job's training learns from beside candidates, and how."""
+    lesson = job.posted.lesson
+    assert lesson is not None
+    return lesson
+
+
+def sources_of(bench: Bench, job: JobRecord, step: StepRecord, known: dict[str, Model]) -> list[Source]:
     """What is learned from: the base, the other models, the elite.
 
     Raises:
         InvalidInputError: an elite of which nothing has the base's layers.
     """
-    ranked, others = ([], {}) if wanted.elite is None else _elite(bench, wanted.elite, known[wanted.models[0].name])
-    parents = bench.parents({**known, **others})
-    digests = dict.fromkeys(known[model.name].weights_digest for model in wanted.models)
+    names = lesson_of(job).models
+    ranked: list[TrialRecord] = []
+    if job.training is None:
+        ranked = _chosen(bench, step.payload["elite"])
+    elif job.training.elite is not None:
+        ranked, others = _elite(bench, job.training.elite, known[names[0]])
+        known = {**known, **others}
+    parents = bench.parents(known)
+    digests = dict.fromkeys(known[name].weights_digest for name in names)
     found = [model_source(parents, digest) for digest in digests]
     return found + [candidate_source(trial.resolved, parents, trial.macro) for trial in ranked]
 
 
-def _elite(bench: Bench, elite: Elite, base: Model) -> tuple[list[TrialRecord], dict[str, Model]]:
-    """The best candidates of a search that are built like the base, and that search's models."""
+def _chosen(bench: Bench, ids: list[str]) -> list[TrialRecord]:
+    """The candidates that were chosen when the training was ordered, in that order: later ones change nothing."""
     with bench.database.reading() as session:
-        job = jobs.get(session, elite.job)
-        every = trials.of_job(session, job.id)
-    best: dict[str, TrialRecord] = {}
-    for trial in sorted(every, key=lambda t: (-t.scored_items, -(t.macro or 0.0), t.number)):
-        resolved = trial.resolved
-        alike = resolved.model_type == base.header.model_type and len(resolved.layers) == base.header.layers
-        if alike and trial.macro is not None and trial.origin != "parent":
-            best.setdefault(trial.recipe_digest, trial)
+        return [trials.get(session, id) for id in ids]
+
+
+def _elite(bench: Bench, wanted: Elite, base: Model) -> tuple[list[TrialRecord], dict[str, Model]]:
+    """The best candidates of another search that are built like the base, and that search's models."""
+    with bench.database.reading() as session:
+        job = jobs.get(session, wanted.job)
+        best = elite(trials.of_job(session, job.id), base, wanted.top)
     if not best:
         raise InvalidInputError(
             f"an elite needs scored candidates of {base.header.layers} layers, but {job.id!r} has none: wait for it",
             where="elite.job",
         )
-    others = {f"{job.id}/{name}": model for name, model in bench.models_of(job).items()}
-    return list(best.values())[: elite.top], others
+    return best, {f"{job.id}/{name}": model for name, model in bench.models_of(job).items()}
 
 
 def _told(bench: Bench, step: StepRecord, job: JobRecord, heart: Heart) -> Callable[[int, int, float, float], None]:

@@ -101,3 +101,22 @@ def test_what_choosing_the_best_of_many_samples_gains_by_chance_stands_beside_th
         "On search items it is +2.5 points ahead; the best of 32 candidates that are worth nothing is expected to be "
         "+2.1 ahead."
     ]
+
+
+def test_tasks_that_only_the_confirmation_read_stand_beside_it():
+    task = {
+        "task": "hellaswag",
+        "winner": 0.6,
+        "reference": 0.59,
+        "points": 1.0,
+        "low": -0.5,
+        "high": 2.5,
+        "items": 500,
+    }
+    (said,) = beside({**verdict("no gain", 0.8, 0.24), "also": {"tasks": [task]}})
+    assert said == (
+        "hellaswag, which the search never read: 60.0 % against 59.0 % of the best parent on 500 items, +1.0 points "
+        "(95 % interval −0.5 to +2.5)."
+    )
+    (lost,) = beside({**verdict("no gain", 0.8, 0.24), "also": {"code": "out_of_memory", "message": "no room"}})
+    assert "could not be read: no room" in lost

@@ -149,3 +149,104 @@ def test_a_generator_goes_with_its_files_but_not_while_a_job_samples_from_it(cli
     client.post(f"/v1/jobs/{job_id}:cancel")
     assert client.delete(address).status_code == 204
     assert client.get(address).status_code == 404 and not (folders["artifacts"] / "generator_1").exists()
+
+
+OWN = {"family": "generation", "generator": {"train_after": 2, "top": 3}, "base": "base"}
+MERGES = {"family": "merge", "methods": ["linear"]}
+
+
+def own(**changes):
+    return seeds.body(space={"families": [OWN, MERGES]}, **changes)
+
+
+def told(client, job_id):
+    page = client.get(f"/jobs/{job_id}", headers={"accept": "text/html"})
+    report = client.get(f"/v1/jobs/{job_id}/report")
+    assert page.status_code == report.status_code == 200
+    return client.get(f"/v1/jobs/{job_id}").json()["generator"], page.text, report.text
+
+
+def test_a_search_tells_what_becomes_of_its_own_generator(client: httpx.Client, database: Database, parents):
+    answer = client.post("/v1/jobs", json=own())
+    assert answer.status_code == 202, answer.text
+    job_id = answer.json()["id"]
+    found, page, report = told(client, job_id)
+    assert (found["state"], found["train_after"], found["ended"], found["elite"]) == ("awaited", 2, 0, [])
+    assert "once 2 candidates have ended" in page and "its generator: awaited" in report
+    with database.transaction() as s:
+        for state in (JobState.PREPARING, JobState.RUNNING):
+            jobs.move(s, job_id, state)
+        step = steps.add(s, StepKind.TRAIN_GENERATOR, Device.CPU, job_id=job_id, payload={"elite": []})
+        events.append(s, job_id, generators.PLANNED, {"step": step.id, "ended": 2, "early": False, "elite": [4, 3]})
+        events.append(s, job_id, generators.PROGRESS, {"done": 20, "of": 2700, "loss": 0.5, "seconds": 1.0})
+    found, page, _ = told(client, job_id)
+    assert (found["state"], found["elite"], found["training"]["done"]) == ("training", [4, 3], 20)
+    assert "being trained" in page and "number 4, 3" in page
+    best = {"sources": [{"name": "base", "model": "base"}], "merge": {"method": "passthrough"}}
+    ready = {"step": step.id, "generator": DIGEST, "artifact": "artifact_1", "seconds": 3.0, "best": best, "trials": 5}
+    with database.transaction() as s:
+        events.append(s, job_id, generators.READY, ready)
+    found, page, report = told(client, job_id)
+    assert (found["state"], found["artifact"]) == ("ready", "artifact_1")
+    assert "samples are proposed" in page and "learned from number 4, 3" in report
+
+
+def test_a_search_says_that_it_goes_on_without_its_generator(client: httpx.Client, database: Database, parents):
+    job_id = client.post("/v1/jobs", json=own()).json()["id"]
+    with database.transaction() as s:
+        events.append(s, job_id, generators.FAILED, {"step": None, "code": "out_of_memory", "message": "too large"})
+    found, page, report = told(client, job_id)
+    assert (found["state"], found["failure"]["code"]) == ("failed", "out_of_memory")
+    assert "goes on without samples" in page and "out_of_memory" in report
+    client.post(f"/v1/jobs/{job_id}:cancel")
+
+
+def test_a_search_that_ended_before_says_so(client: httpx.Client, parents):
+    job_id = client.post("/v1/jobs", json=own()).json()["id"]
+    client.post(f"/v1/jobs/{job_id}:cancel")
+    found, page, _ = told(client, job_id)
+    assert found["state"] == "not trained" and "the search ended before" in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"budget": {"trials": 2}}, "empty_budget"),
+        ({"space": {"families": [{**OWN, "generator": {"train_after": 1}}]}}, "invalid_input"),
+        ({"space": {"families": [{**OWN, "selectors": ["block:99"]}, MERGES]}}, "bad_selector"),
+        ({"space": {"families": [{**OWN, "base": "bass"}, MERGES]}}, "unknown_model"),
+    ],
+)
+def test_what_is_wrong_with_an_own_generator_is_said_at_once(client: httpx.Client, parents, changes, code):
+    answer = client.post("/v1/jobs", json={**own(), **changes})
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+
+
+def test_a_clone_trains_a_generator_of_its_own_again(client: httpx.Client, parents):
+    job_id = client.post("/v1/jobs", json=own()).json()["id"]
+    clone = client.post(f"/v1/jobs/{job_id}:clone", json={"changes": {"seed": 8}}).json()["id"]
+    assert client.get(f"/v1/jobs/{clone}").json()["request"]["space"]["families"][-1]["generator"]["train_after"] == 2
+
+
+def test_an_estimate_reckons_the_training(client: httpx.Client, parents):
+    plain = client.post("/v1/jobs:estimate", json=seeds.body(space={"families": [MERGES]})).json()
+    with_it = client.post("/v1/jobs:estimate", json=own()).json()
+    steps_of = {each["name"]: each["value"] for each in with_it["inputs"]}
+    assert steps_of["training_steps"] == 2700
+    assert with_it["device_seconds"][1] - plain["device_seconds"][1] == pytest.approx(
+        steps_of["seconds_of_training"], rel=0.01
+    )
+    assert any("own generator" in said for said in with_it["assumptions"])
+
+
+def test_the_snapshots_of_a_run_become_models_of_its_training(client: httpx.Client, folders, parents):
+    run = folders["models"] / "run"
+    for step in (200, 1000):
+        (run / f"checkpoint-{step}").mkdir(parents=True)
+        (run / f"checkpoint-{step}" / "model.safetensors").touch()
+    answer = client.post("/v1/jobs", json=body(trajectory={"folder": "local:run"}))
+    assert answer.status_code == 202, answer.text
+    request = client.get(answer.headers["location"]).json()["request"]
+    assert [model["name"] for model in request["models"]] == ["base", "checkpoint-200", "checkpoint-1000"]
+    nothing = client.post("/v1/jobs", json=body(trajectory={"folder": "local:nowhere"}))
+    assert (nothing.status_code, nothing.json()["where"]) == (422, "trajectory.folder")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from huarizo.cli.verdict import Gain, Luck, percent, report_of, sentence, shown
+from huarizo.cli.verdict import Gain, Luck, further, percent, report_of, sentence, shown
 
 
 def score(task: str, value: float) -> dict[str, Any]:
@@ -144,3 +144,16 @@ def test_a_parent_that_wins_keeps_its_name() -> None:
 def test_a_missing_score_is_a_dash() -> None:
     assert percent(None) == "–"
     assert percent(0.12345) == "12.3"
+
+
+def test_tasks_that_only_the_confirmation_read_are_told_in_a_line_each():
+    task = {"task": "hellaswag", "points": 1.0, "low": -0.5, "high": 2.5, "items": 5000}
+    (said,) = further({"tasks": [task]})
+    assert said == (
+        "hellaswag, never read by the search: +1.00 points over the best parent (95 % interval -0.50 to +2.50, "
+        "5,000 items)"
+    )
+    assert further({}) == ()
+    assert further({"code": "x", "message": "no room"}) == (
+        "the tasks that the search never read could not be read: no room",
+    )

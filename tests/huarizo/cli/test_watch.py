@@ -13,7 +13,7 @@ from rich.console import Console
 from core.errors import ServiceUnavailableError
 from huarizo.cli import watch
 from huarizo.cli.patience import patiently
-from huarizo.cli.watch import Lines, follow, happened, panel, status_line
+from huarizo.cli.watch import Lines, follow, happened, own_generator, panel, status_line
 from huarizo.client import ApiProblem, Client
 
 
@@ -164,3 +164,30 @@ def test_a_training_shows_its_steps_and_its_loss_in_place_of_candidates() -> Non
     assert "60 / 100" in text and "loss        0.1235" in text and "candidates" not in text
     assert happened("sample_passed", {"perplexity": 1.00049}).endswith("is 1.000 times its base's")
     assert happened("training", {"done": 60, "of": 100, "loss": 0.5}) == "step 60 of 100, loss 0.5"
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"state": "awaited"}, "trained after 24 candidates, 7 have ended"),
+        ({"state": "training"}, "in training, step 1,200 of 2,700"),
+        ({"state": "ready", "artifact": "artifact_1"}, "abababababababab…, artifact artifact_1"),
+        (
+            {"state": "failed", "failure": {"code": "out_of_memory", "message": "too large"}},
+            "failed, the search goes on without it: out_of_memory: too large",
+        ),
+        ({"state": "not trained"}, "not trained: the search ended before"),
+    ],
+)
+def test_what_becomes_of_a_search_s_own_generator_is_told_in_words(told, words):
+    training = {"done": 1200, "steps": 2700, "generator": "ab" * 32}
+    assert own_generator({"train_after": 24, "ended": 7, "training": training, **told}) == words
+
+
+def test_the_events_of_a_search_s_own_generator_are_told_in_words():
+    assert happened("generator_planned", {"elite": [4, 3]}) == "a generator is to be trained, on #4, #3"
+    assert happened("generator_planned", {"elite": []}) == "a generator is to be trained, on models alone"
+    assert happened("generator_ready", {"generator": "ab" * 32}).startswith(
+        "the generator is there (abababababababab…)"
+    )
+    assert happened("generator_failed", {"code": "x", "message": "y"}).endswith("without samples: x: y")

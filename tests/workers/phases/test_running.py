@@ -10,7 +10,7 @@ from core.states import JobState, TrialState
 from store import events, jobs, models, steps
 from tests.store.makers import put
 from tests.workers.phases.conftest import begun, failing, steady
-from workers.phases import proposers, running, study
+from workers.phases import converging, proposers, running, study
 
 #: What the sampler heard.
 OPTUNA = text("SELECT number, state::text AS state FROM optuna.trials ORDER BY number")
@@ -184,7 +184,7 @@ def test_a_space_that_is_used_up_ends_the_search(new_search):
     proposed = [trial for trial in search.candidates if trial.optuna_number is not None]
     assert sorted(len(trial.resolved.layers) for trial in proposed) == [4, 6]
     with search.database.reading() as session:
-        assert events.of_kind(session, search.job_id, running.USED_UP)
+        assert events.of_kind(session, search.job_id, converging.USED_UP)
 
 
 def test_a_candidate_that_fails_is_recorded_and_the_search_goes_on(search):

@@ -96,3 +96,39 @@ def test_a_candidate_is_built_once(service, monkeypatch):
     monkeypatch.setattr(Resident, "build", counted)
     confirm.run(service.runner(), step, SimpleNamespace(cancelled=False))
     assert len(built) == 1
+
+
+def test_tasks_that_the_search_never_reads_are_read_once_after_the_verdict_and_change_nothing_of_it(service):
+    also = {"confirmation": {"also": [{"task": "nursery_hellaswag", "metric": "acc_norm"}]}}
+    plain = service.finish(service.post(**SMALL).id)
+    job = service.finish(service.post(**SMALL | also).id)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    (told,) = job.verdict["also"]["tasks"]
+    assert (told["task"], told["metric"], told["items"]) == ("nursery_hellaswag", "acc_norm", 32)
+    assert told["points"] == pytest.approx(100 * (told["winner"] - told["reference"]))
+    assert told["low"] <= told["points"] <= told["high"]
+    assert all(job.verdict[name] == plain.verdict[name] for name in ("verdict", "points", "low", "high", "p"))
+    # Neither the search nor the proof has read it.
+    assert set(job.contents) == {"nursery_arc", "nursery_hellaswag"}
+    assert job.items_scored == 0
+    assert all(score.task == "nursery_arc" for trial in service.trials(job.id) for score in trial.heldout)
+    with service.database.reading() as session:
+        assert tasks.heldout_reads(session, job.contents["nursery_hellaswag"]) == 2
+    read = [step for step in service.steps(job.id, StepKind.CONFIRM) if step.payload == {"part": "also"}]
+    assert [step.trial_id for step in read] == [job.verdict[who]["trial_id"] for who in ("winner", "reference")]
+
+
+def test_a_task_beyond_that_cannot_be_read_leaves_the_verdict_as_it_is(service, monkeypatch):
+    also = {"confirmation": {"also": [{"task": "nursery_hellaswag"}]}}
+    job, run = service.post(**SMALL | also), confirm.place
+
+    def fails(bench, step, *rest):
+        if step.payload:
+            raise OutOfMemoryError("too large")
+        return run(bench, step, *rest)
+
+    monkeypatch.setattr(confirm, "place", fails)
+    ended = service.finish(job.id)
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.verdict["also"] == {"code": "out_of_memory", "message": "too large"}
+    assert ended.verdict["verdict"] in ("gain", "no gain", "worse")

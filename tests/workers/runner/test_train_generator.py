@@ -142,3 +142,101 @@ def test_a_step_that_failed_for_good_fails_the_job(service, monkeypatch):
     (step,) = service.steps(job.id, StepKind.TRAIN_GENERATOR)
     assert step.state is StepState.FAILED
     assert (ended.state, ended.failure.code) == (JobState.FAILED, "invalid_input")
+
+
+#: The card's preset at the size of a nursery model.
+CARD = {**QUICK, "latent": 32}
+OWN = {
+    "family": "generation",
+    "generator": {"train_after": 2, "top": 2, "training": QUICK},
+    "around": "best",
+    "base": "base",
+    "params": {"rho": {"low": 0.005, "high": 0.05, "log": True}},
+}
+MERGES = {"family": "merge", "methods": ["linear"]}
+SEARCH = {
+    "models": [{"name": name, "ref": f"local:nursery/{name}"} for name in ("base", "arc")],
+    "space": {"families": [MERGES, OWN]},
+    "objective": {"tasks": [{"task": "nursery_arc", "metric": "acc_norm"}]},
+    "budget": {"trials": 8},
+    "strategy": {"name": "sobol"},
+    "export": {"when": "never"},
+}
+
+
+def test_a_search_trains_its_own_generator_and_scores_samples_from_it(service):
+    job = service.finish(service.post(**SEARCH).id)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    (step,) = service.steps(job.id, StepKind.TRAIN_GENERATOR)
+    assert step.state is StepState.DONE, step.failure
+    (artifact,), told = kept(service, job.id)
+    config = json.loads((service.settings.artifacts / artifact.path / "config.json").read_text())
+    every = service.trials(job.id)
+    by_id = {trial.id: trial for trial in every}
+    learned = [by_id[id] for id in step.payload["elite"]]
+    assert config["sources"] == [every[0].resolved.sources[0].weights, *(trial.recipe_digest for trial in learned)]
+    assert [each["done"] for each in told] == [20, 40, 60, 80, 100]
+    samples = [trial for trial in every if trial.recipe.generation is not None]
+    assert samples and {trial.recipe.generation.generator for trial in samples} == {artifact.weights_digest}
+    assert all(trial.recipe.sources[0].recipe == learned[0].recipe for trial in samples)
+    # Each was built, looked at and scored, or failed at the gate with a code of its own.
+    assert all(trial.macro is not None or trial.failure.code.startswith("sample_") for trial in samples)
+    assert any(trial.macro is not None for trial in samples)
+
+
+def test_a_search_whose_training_was_killed_goes_on_with_it_and_gets_the_same_generator(service, monkeypatch):
+    whole = service.finish(service.post(**SEARCH).id)
+    job = service.post(**SEARCH)
+    append = events.append
+
+    def break_off(session, job_id, kind, payload):
+        if kind == generators.PROGRESS and payload["done"] == 60:
+            raise RuntimeError("the machine is gone")
+        append(session, job_id, kind, payload)
+
+    monkeypatch.setattr(train_generator.events, "append", break_off)
+    service.finish(job.id)
+    assert service.job(job.id).state is JobState.RUNNING
+    monkeypatch.setattr(train_generator.events, "append", append)
+    with service.database.transaction() as session:
+        session.execute(update(rows).where(rows.c.job_id == job.id).values(not_before=None))
+    ended = service.finish(job.id)
+    assert ended.state is JobState.SUCCEEDED, ended.failure
+    assert kept(service, job.id)[0][0].weights_digest == kept(service, whole.id)[0][0].weights_digest
+    # While it waited for another try the search went on with what there was.
+    assert len(service.trials(job.id)) == len(service.trials(whole.id))
+
+
+def test_the_card_is_one_job_that_trains_on_a_single_checkpoint_and_chooses_among_samples(service):
+    family = {**OWN, "generator": {"train_after": 0, "preset": "explore-llama", "training": CARD}, "around": None}
+    wanted = {**SEARCH, "models": SEARCH["models"][:1], "space": {"families": [family]}, "budget": {"trials": 3}}
+    job = service.finish(service.post(**wanted).id)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    candidates = [trial for trial in service.trials(job.id) if trial.origin != "parent"]
+    assert len(candidates) == 3 and all(trial.recipe.generation for trial in candidates)
+    assert job.verdict["chance"]["candidates"] == 3
+
+
+def test_a_generator_learns_from_the_snapshots_of_a_run(service, smoke_nursery):
+    from api.submission import check_training
+
+    run = smoke_nursery / "run"
+    for step, name in ((100, "arc"), (200, "wino")):
+        (run / f"checkpoint-{step}").parent.mkdir(exist_ok=True)
+        (run / f"checkpoint-{step}").symlink_to(smoke_nursery / "nursery" / name, target_is_directory=True)
+    fields = {
+        "kind": "generator",
+        "models": [{"name": "base", "ref": "local:nursery/base"}],
+        "trajectory": {"folder": "local:run"},
+        "training": QUICK,
+    }
+    with service.database.reading() as session:
+        job = check_training(session, read_job(fields), service.settings)
+    assert [model.name for model in job.models] == ["base", "checkpoint-100", "checkpoint-200"]
+    with service.database.transaction() as session:
+        posted = jobs.create(session, job)[0]
+    ended = service.finish(posted.id)
+    assert ended.state is JobState.SUCCEEDED, ended.failure
+    (artifact,), _ = kept(service, posted.id)
+    config = json.loads((service.settings.artifacts / artifact.path / "config.json").read_text())
+    assert len(config["sources"]) == 3
