@@ -18,8 +18,8 @@ class Refine(Noun):
     Attributes:
         enabled: `auto` refines wherever the space has smooth parameters and the strategy is `auto`.
         granularity: `holes` moves the values that the space searches, and what it finds is told to the sampler;
-            `tensor` gives every tensor a value of its own, which the space cannot express; `both` does the one for
-            every structure and the other for the best of them.
+            `tensor` gives every tensor a value of its own, which the space cannot express; `both` takes `tensor` for
+            the best structure and `holes` for the others, and for the best one where `tensor` finds nothing better.
         structures: how many structures (methods with their choices) are started from, the best first.
         max_items: item evaluations of one refinement at most; a forward and backward pass over an item is three.
         share: of a budget of item evaluations, the part that all refinements together may use.

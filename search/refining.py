@@ -81,6 +81,8 @@ def starts(
     begun: Collection[tuple[str, Granularity]],
     refine: Refine,
     budget: Budget,
+    *,
+    fine_leads: bool | None = None,
 ) -> list[Start]:
     """The refinements to begin now.
 
@@ -90,22 +92,36 @@ def starts(
         begun: the refinements of this study so far.
         refine: the job's rules.
         budget: the job's limits.
+        fine_leads: whether values by tensor turned out better than every candidate of the space; None until that is
+            known. Where they are not, `both` refines that structure by hole as well.
     """
     best: dict[str, Candidate] = {}
     for candidate in sorted(candidates, key=lambda each: (-each.score, each.trial)):
         if smooth_holes(space, candidate.values):
             best.setdefault(structure_of(space, candidate.values), candidate)
-    ranked = list(best.items())[: refine.structures]
-    wanted: list[tuple[str, Candidate, Granularity]] = []
-    if refine.granularity != "tensor":
-        wanted += [(name, candidate, "holes") for name, candidate in ranked]
-    if refine.granularity != "holes":
-        several = ranked if refine.granularity == "tensor" else ranked[:1]
-        wanted += [(name, candidate, "tensor") for name, candidate in several]
-    each, most = _allowance(refine, budget, max(1, len(wanted)))
-    left = max(0, min(most, _asked(refine)) - len(begun))
-    new = [(name, candidate, grain) for name, candidate, grain in wanted if (name, grain) not in begun]
-    return [Start(candidate, name, grain, each) for name, candidate, grain in new[:left]]
+    ranked = list(best)[: refine.structures]
+    wanted = _wanted(ranked, begun, refine.granularity, again=fine_leads is False)
+    each, most = _allowance(refine, budget, max(1, _asked(refine, len(ranked))))
+    left = max(0, min(most, _asked(refine, refine.structures)) - len(begun))
+    new = [way for way in wanted if way not in begun]
+    return [Start(best[name], name, grain, each) for name, grain in new[:left]]
+
+
+def _wanted(
+    ranked: Sequence[str], begun: Collection[tuple[str, Granularity]], granularity: str, *, again: bool
+) -> list[tuple[str, Granularity]]:
+    """Structures and how they are refined, the best first.
+
+    By tensor a walk takes as many items as by hole and comes further, so under `both` the best structure is walked by
+    tensor, and `again` by hole only where that came to nothing.
+    """
+    if granularity == "holes":
+        return [(name, "holes") for name in ranked]
+    if granularity == "tensor":
+        return [(name, "tensor") for name in ranked]
+    fine = next((name for name, grain in begun if grain == "tensor"), next(iter(ranked), ""))
+    wanted: list[tuple[str, Granularity]] = [(name, "tensor" if name == fine else "holes") for name in ranked]
+    return [*wanted, (fine, "holes")] if again and fine in ranked else wanted
 
 
 def around(space: SearchSpace, values: Mapping[str, Scalar], count: int, seed: int) -> list[dict[str, Scalar]]:
@@ -127,8 +143,9 @@ def around(space: SearchSpace, values: Mapping[str, Scalar], count: int, seed: i
     return found
 
 
-def _asked(refine: Refine) -> int:
-    return refine.structures + (1 if refine.granularity == "both" else 0)
+def _asked(refine: Refine, structures: int) -> int:
+    """Refinements of so many structures at most: the best may be refined twice."""
+    return structures + (1 if refine.granularity == "both" else 0)
 
 
 def _allowance(refine: Refine, budget: Budget, wanted: int) -> tuple[int, int]:

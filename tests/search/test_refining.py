@@ -60,13 +60,23 @@ def test_the_best_of_each_structure_is_started_from_the_best_structure_first():
     assert [start.candidate.trial for start in found] == ["t9", "t1"]
 
 
-def test_both_granularities_are_used_for_the_best_structure_only():
+def test_the_best_structure_is_refined_by_tensor_and_the_others_by_hole():
     found = begin(merges([0.5, 0.7, 0.6]), granularity="both", structures=2)
-    assert [(start.candidate.trial, start.granularity) for start in found] == [
-        ("t1", "holes"),
-        ("t2", "holes"),
-        ("t1", "tensor"),
-    ]
+    assert [(start.candidate.trial, start.granularity) for start in found] == [("t1", "tensor"), ("t2", "holes")]
+
+
+@pytest.mark.parametrize(("leads", "again"), [(None, []), (True, []), (False, [("t1", "holes")])])
+def test_where_values_by_tensor_come_to_nothing_the_same_structure_is_refined_by_hole(leads, again):
+    candidates = merges([0.5, 0.7, 0.6])
+    begun = [(start.structure, start.granularity) for start in begin(candidates, structures=2)]
+    found = starts(SPACE, candidates, begun, Refine(structures=2), Budget(trials=100), fine_leads=leads)
+    assert [(start.candidate.trial, start.granularity) for start in found] == again
+
+
+def test_only_one_structure_of_a_study_is_refined_by_tensor():
+    (first, *_) = begin(merges([0.5, 0.7, 0.6]), structures=2)
+    found = begin(merges([0.9, 0.7, 0.6]), [(first.structure, first.granularity)], structures=2)
+    assert [(start.candidate.trial, start.granularity) for start in found] == [("t0", "holes")]
 
 
 def test_whoever_was_refined_is_not_refined_again():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ TAKEN_IN = "refined"
 #: Event: candidates around the best refined one were queued.
 POLISHED = "polished"
 #: Findings of one refinement at most; room is kept for so many in a budget of trials.
-POINTS = 3
+POINTS = 2
 #: Priority of a refinement: ahead of proposals, behind promotions.
 PRIORITY = 50
 
@@ -39,8 +40,7 @@ def refine(look: Look) -> None:
         return
     every = steps.of_job(look.session, job.id, kinds=(StepKind.REFINE,))
     _take_in(look, every)
-    if look.ready:
-        _begin(look, every)
+    if look.ready and not _begin(look, every):
         _polish(look, every)
 
 
@@ -106,19 +106,21 @@ def _add(session: Session, search: Search, step: StepRecord, recipe: Recipe) -> 
     return 1
 
 
-def _begin(look: Look, every: Sequence[StepRecord]) -> None:
-    """Order the refinements that are due, once every known good start was heard."""
+def _begin(look: Look, every: Sequence[StepRecord]) -> bool:
+    """Order the refinements that are due, once every known good start was heard; whether there are any."""
     session, search = look.session, look.search
     seeds = [trial for trial in look.every if trial.origin == "enqueued"]
     if not seeds or any(not trial.heard and not trial.state.final for trial in seeds):
-        return
+        return False
     request = search.job.request
     begun: set[tuple[str, Granularity]] = {(step.payload["structure"], step.payload["granularity"]) for step in every}
     if len(begun) > request.refine.structures:
-        return
+        return False
     candidates = _candidates(session, look.every)
     numbers = {trial.id: trial.number for trial in look.every}
-    for start in starts(search.space, candidates, begun, request.refine, request.budget):
+    leads = _fine_leads(look, every, candidates)
+    due = starts(search.space, candidates, begun, request.refine, request.budget, fine_leads=leads)
+    for start in due:
         payload = {
             "trial": start.candidate.trial,
             "number": numbers[start.candidate.trial],
@@ -128,6 +130,21 @@ def _begin(look: Look, every: Sequence[StepRecord]) -> None:
             "max_items": start.max_items,
         }
         steps.add(session, StepKind.REFINE, search.device, job_id=search.job.id, payload=payload, priority=PRIORITY)
+    return bool(due)
+
+
+def _fine_leads(look: Look, every: Sequence[StepRecord], candidates: Sequence[Candidate]) -> bool | None:
+    """Whether the best values by tensor beat every candidate of the space on the first rung; None until it is known."""
+    fine = [step for step in every if step.payload["granularity"] == "tensor"]
+    if not fine or any(not step.state.final for step in fine):
+        return None
+    found = [trial for trial in look.every if trial.origin == REFINED]
+    taken = events.of_kind(look.session, look.search.job.id, TAKEN_IN)
+    missing = sum(event.payload["recipes"] for event in taken) - len(found)
+    if missing or any(not trial.heard and not trial.state.final for trial in found):
+        return None
+    best = max((trial.heard[0].score for trial in found if trial.heard), default=-math.inf)
+    return best > max((candidate.score for candidate in candidates), default=-math.inf)
 
 
 def _candidates(session: ReadSession, every: Iterable[TrialBrief]) -> list[Candidate]:
@@ -138,7 +155,10 @@ def _candidates(session: ReadSession, every: Iterable[TrialBrief]) -> list[Candi
 
 
 def _polish(look: Look, every: Sequence[StepRecord]) -> None:
-    """Queue a few candidates around the best refined one, once all refinements have ended and were scored."""
+    """Queue a few candidates around the best refined one, once all refinements have ended and were scored.
+
+    Only where that one is the space's: what leads by values of every tensor has nothing near it in the space.
+    """
     session, job = look.session, look.search.job
     count = job.request.refine.polish
     if not every or not count or any(not step.state.final for step in every):
@@ -148,9 +168,9 @@ def _polish(look: Look, every: Sequence[StepRecord]) -> None:
     labelled = [trial for trial in look.every if trial.label.startswith("refined from")]
     if not labelled or any(not trial.heard and not trial.state.final for trial in labelled):
         return
-    heard = [trial for trial in labelled if trial.heard and trial.optuna_number is not None]
+    heard = [trial for trial in labelled if trial.heard]
     best: Any = max(heard, key=lambda trial: (len(trial.heard), trial.heard[-1].score), default=None)
-    if best is None:
+    if best is None or best.optuna_number is None:
         return
     values = trials.values_of(session, [best.id])[best.id]
     assert values is not None

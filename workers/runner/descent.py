@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 Point = tuple[float, ...]
 
+#: Why a walk ended.
+SPENT, DRIFTED = "items spent", "no better on kept-back items"
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -105,16 +108,18 @@ class Walk:
         return self.looks[-1].items
 
     def points(self) -> tuple[Point, ...]:
-        """What is worth being scored in full: the best look, the mean of the iterates around it, and the end.
+        """What is worth being scored: the best look, and the mean of the iterates around it where the walk drifted off.
 
-        Without the start, which is a candidate already, and each once.
+        Without the start, which is a candidate already, and each once. A walk that was cut short is still on its way:
+        its last iterates differ too little for a race to tell them apart.
         """
         start, best = self.iterates[0], self.best
-        since = max(1, best.step // 2)
-        around = self.iterates[since : best.step + max(1, best.step - since) + 1]
-        mean = tuple(math.fsum(values) / len(around) for values in zip(*around, strict=True)) if around else best.point
-        found = dict.fromkeys((best.point, mean, self.looks[-1].point))
-        return tuple(point for point in found if point != start)
+        found = [best.point]
+        if self.ended == DRIFTED:
+            since = max(1, best.step // 2)
+            around = self.iterates[since : best.step + max(1, best.step - since) + 1]
+            found.append(tuple(math.fsum(values) / len(around) for values in zip(*around, strict=True)))
+        return tuple(point for point in dict.fromkeys(found) if point != start)
 
 
 def walk(
@@ -163,7 +168,7 @@ def walk(
     while True:
         # The look at the end is paid for before another step is taken.
         if spent + dear + checked > pace.max_items:
-            ended = "items spent"
+            ended = SPENT
             break
         answer = loss(step, point)
         spent += answer.items
@@ -175,7 +180,7 @@ def walk(
         if step % pace.check_every == 0:
             spent += look()
             if _stalled(looks, pace.patience):
-                ended = "no better on kept-back items"
+                ended = DRIFTED
                 break
     if looks[-1].step != step:
         look()

@@ -32,8 +32,9 @@ def events_of(service, job_id, kind):
 
 
 @pytest.fixture
-def refined(service):
-    """A search that refined, all the way."""
+def refined(service, monkeypatch):
+    """A search that refined, all the way, and whose values by tensor came to nothing."""
+    monkeypatch.setattr(refining, "_fine_leads", lambda *_: False)
     job = service.finish(service.post(**WANTED).id)
     assert job.state is JobState.SUCCEEDED, job.failure
     return job
@@ -46,14 +47,34 @@ def test_a_search_refines_its_best_structure_and_races_what_it_finds(service, re
     every = service.trials(refined.id)
     outside = [trial for trial in every if trial.origin == "refined"]
     inside = [trial for trial in every if trial.origin == "enqueued" and trial.label.startswith("refined from")]
-    near = [trial for trial in every if trial.label.startswith("near number")]
     assert outside
     assert inside
-    assert len(near) == 2
     assert all(trial.values is None and trial.optuna_number is None for trial in outside)
     assert all(trial.heard and trial.state in (TrialState.SCORED, TrialState.STOPPED) for trial in outside + inside)
     # Nothing was lost of the budget, and nothing was spent beyond it.
     assert len([trial for trial in every if trial.origin != "parent"]) == 16
+
+
+def test_where_values_by_tensor_lead_the_structure_is_not_refined_by_hole_nor_polished(service, monkeypatch):
+    known, fine_leads = [], refining._fine_leads
+    monkeypatch.setattr(
+        refining, "_fine_leads", lambda *a: known.append(fine_leads(*a)) or known[-1] is not None or None
+    )
+    job = service.finish(service.post(**WANTED).id)
+    assert [step.payload["granularity"] for step in service.steps(job.id, StepKind.REFINE)] == ["tensor"]
+    # While it was walked, and until what it found was heard, nobody could say; then somebody did.
+    assert known[0] is None
+    assert known[-1] is not None
+    best = max(trial.heard[0].score for trial in service.trials(job.id) if trial.origin == "refined")
+    others = [trial.heard[0].score for trial in service.trials(job.id) if trial.values is not None and trial.heard]
+    assert known[-1] == (best > max(others))
+
+
+def test_the_best_refined_candidate_of_the_space_is_polished(service):
+    job = service.finish(service.post(**WANTED | {"refine": REFINE | {"granularity": "holes"}}).id)
+    every = service.trials(job.id)
+    assert any(trial.label.startswith("refined from") for trial in every)
+    assert len([trial for trial in every if trial.label.startswith("near number")]) == 2
 
 
 def test_what_a_refinement_costs_is_counted_and_its_way_is_told(service, refined):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from workers.runner.descent import Answer, Bounds, Look, Pace, Walk, walk
+from workers.runner.descent import DRIFTED, SPENT, Answer, Bounds, Look, Pace, Walk, walk
 
 WIDE = Bounds(-10.0, 10.0, 0.0)
 
@@ -48,7 +48,7 @@ def test_no_coefficient_leaves_its_interval():
 def test_it_ends_once_the_kept_back_score_no_longer_rises():
     """The loss falls on towards 5; the kept-back items are best at 0.3 and say so."""
     found = walked([WIDE], Pace(rate=0.1, max_items=10_000, check_every=1, patience=2), (5.0,), kept=(0.3,))
-    assert found.ended == "no better on kept-back items"
+    assert found.ended == DRIFTED
     assert found.best.point == pytest.approx((0.3,), abs=0.06)
     assert len(found.looks) == found.looks.index(found.best) + 3
 
@@ -74,16 +74,21 @@ def test_looks_are_told_as_they_are_made():
     assert told[1].loss == pytest.approx((bowl((5.0,))(0, (0.0,)).value + bowl((5.0,))(1, found.iterates[1]).value) / 2)
 
 
-def test_points_are_the_best_the_mean_around_it_and_the_end():
-    iterates = tuple((float(step),) for step in range(7))
+def test_a_walk_that_drifted_off_gives_its_best_and_the_mean_around_it():
+    iterates = tuple((float(step),) for step in range(8))
     looks = tuple(
-        Look(step, None, score, 0, 0.0, iterates[step]) for step, score in ((0, 0.1), (2, 0.3), (4, 0.9), (6, 0.5))
+        Look(step, None, score, 0, 0.0, iterates[step]) for step, score in ((0, 0.1), (2, 0.3), (4, 0.9), (7, 0.5))
     )
-    found = Walk(looks, iterates, "items spent")
-    assert found.points() == ((4.0,), (4.0,), (6.0,))[::2]
-    assert Walk(looks[:3], iterates[:5], "").points() == ((4.0,), (3.0,))
+    assert Walk(looks, iterates, DRIFTED).points() == ((4.0,),)
+    # From half the way to the best, as far beyond it: here as far as it was walked.
+    assert Walk(looks, (*iterates[:5], (9.0,), (9.0,)), DRIFTED).points() == ((4.0,), ((2 + 3 + 4 + 9 + 9) / 5,))
+
+
+def test_a_walk_that_was_cut_short_gives_its_best_alone():
+    looks = (Look(0, None, 0.1, 0, 0.0, (0.0,)), Look(2, None, 0.3, 0, 0.0, (2.0,)), Look(3, None, 0.2, 0, 0.0, (3.0,)))
+    assert Walk(looks, ((0.0,), (1.0,), (2.0,), (3.0,)), SPENT).points() == ((2.0,),)
 
 
 def test_a_walk_that_found_nothing_better_than_its_start_does_not_return_it():
     looks = (Look(0, None, 0.9, 0, 0.0, (0.0,)), Look(1, 1.0, 0.1, 0, 0.0, (1.0,)))
-    assert (0.0,) not in Walk(looks, ((0.0,), (1.0,)), "").points()
+    assert (0.0,) not in Walk(looks, ((0.0,), (1.0,)), SPENT).points()

@@ -8,7 +8,7 @@ from core.states import StepState
 from store import events, steps
 from tests.workers.phases.test_refining import WANTED
 from workers.runner import refine
-from workers.runner.descent import Look, Walk
+from workers.runner.descent import DRIFTED, Look, Walk
 
 CALM = SimpleNamespace(cancelled=False)
 
@@ -46,18 +46,18 @@ def test_one_that_begins_anew_gives_the_same_findings(service, claimed):
     job, step, bench = claimed
     ground = refine.ground_of(bench, service.job(job.id), step.payload, CALM)
     pace = refine.pace_of(job.request, step.payload)
-    again = refine.findings(ground, refine.walk(ground.bounds, pace, loss=ground.loss, score=ground.score), fine=False)
+    again = refine.findings(ground, refine.walk(ground.bounds, pace, loss=ground.loss, score=ground.score), fine=True)
     refine.run(bench, step, CALM)
     with service.database.reading() as session:
         done = steps.get(session, step.id)
     assert done.state is StepState.DONE
-    assert done.result["values"] == again["values"]
+    assert done.result["recipes"] == again["recipes"] != []
     assert [look["score"] for look in done.result["trajectory"]] == [look["score"] for look in again["trajectory"]]
 
 
 def test_findings_name_each_point_once():
     looks = tuple(Look(step, None, score, 10 * step, 0.0, (0.1 * step,)) for step, score in ((0, 0.1), (3, 0.4)))
-    found = Walk(looks, tuple((0.1 * step,) for step in range(4)), "items spent")
+    found = Walk(looks, tuple((0.1 * step,) for step in range(4)), DRIFTED)
     ground = SimpleNamespace(
         bounds=[refine_bounds()], axes=[None], values_at=lambda point: {"x": point[0]}, recipe_at=lambda point: None
     )
