@@ -1,222 +1,92 @@
-"""Gradient refinement against mergekit-evolve's search, on real merges of grown nurseries.
+"""Gradient refinement against mergekit-evolve's search, live, on real merges of grown nurseries.
 
-    python -m benchmarks.search_refine [--quick] [--json FILE]
+    python -m benchmarks.search_refine [--json FILE]
 
-Both search the weights of three task vectors on the same search items, and what they return is scored on held-out
-items that neither saw. The baseline is CMA-ES as the tool runs it: 100 candidates, every one on every search item, and
-the best score ever seen is returned. Ours is a search's own policy, step by step: parents and reference in full, known
-good starts on the first rung, a refinement of the best of them by hole and by tensor, and a race of what it found.
-Every item is counted, a forward and backward pass as three.
+Both search the weights of three task vectors on the same search items; what they return answers held-out items that
+neither saw. The baseline is CMA-ES as the tool runs it: 100 candidates, every one on every search item, and the best
+score ever seen is returned. Every item is counted, a forward and backward pass as three, and the confirmation too.
+
+Equal means non-inferior: the mean difference on held-out items is above -0.5 points by its lower 95 % bound (a
+bootstrap over families, searches, and items within tasks) and above -0.1 as it stands. The baseline is held against
+itself by the same rule, and searches under a shuffled answer key must not end in a gain.
 
 Families are grown under HUARIZO_BENCHMARK_NURSERIES (a temporary folder without it). The rules of the refinement were
-chosen on family 7; claims are made on others.
+chosen on families 7 and 41; claims are made on others. Finished searches are kept under HUARIZO_BENCHMARK_RUNS.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import gettempdir
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import Report, run
+from benchmarks.search_evolved import CHECKPOINTS, STRATEGY, Found, evolved
+from benchmarks.search_kept import kept
 from benchmarks.search_nursery import SPECIALISTS, Nursery
-from core.jobs import Budget
-from core.params import Scalar
-from core.recipe import Recipe
+from benchmarks.search_refined import Search, refined
 from core.refinement import Refine
-from core.space import SearchSpace
+from core.tasks import Side
 from examples.nursery.grow import grow
-from search.plan import seeds
-from search.refining import Candidate, Start, around, starts
-from search.scores import paired, smooth
-from search.study import Proposer
-from workers.runner.descent import Pace, walk
-from workers.runner.refining import Ground, divide, rounded
 
 Floats = NDArray[np.float64]
-Values = dict[str, Scalar]
+Picks = NDArray[np.int64]
 
-ITEMS = {"search": 300, "heldout": 1000}
-FULL = 3 * ITEMS["search"]
-RUNGS = (50, 200, ITEMS["search"])
-EVALUATIONS = 100
+ITEMS: dict[Side, int] = {"search": 300, "heldout": 1000}
 FAMILIES = (11, 23, 31)
-SEARCHES = 10
-GAIN = "held-out macro, search by refinement minus mergekit-evolve"
-FEWER = "items, mergekit-evolve / search by refinement"
-SHARES = (1 / 3, 1 / 3, 1 / 3)
+#: Of each family. The protocol asks for ten.
+SEARCHES = 5
+#: Searches of each family under a shuffled answer key.
+SHUFFLED = 3
+#: Points that count as equal, and the least the estimate itself may be off.
+MARGIN, SLACK = 0.5, 0.1
+DRAWS = 2000
+GAIN = f"held-out macro, search by refinement minus {STRATEGY}"
+FEWER = f"items, {STRATEGY} / search by refinement"
+#: What decides the results of either arm.
+THEIRS = ("benchmarks/search_evolved.py", "search/strategies/mergekit_evolve.py", "search/evolution.py")
+OURS = (
+    "benchmarks/search_refined.py",
+    "core/refinement.py",
+    "search/plan.py",
+    "search/racing.py",
+    "search/refining.py",
+    "search/scores.py",
+    "workers/runner/descent.py",
+    "workers/runner/refining.py",
+)
 
 
-class Found(NamedTuple):
-    """What a search would return if it ended here.
-
-    Attributes:
-        held_out: macro accuracy of that on held-out items, in %.
-        items: item evaluations up to here.
-        seconds: of the device up to here.
-    """
-
-    held_out: float
-    items: int
-    seconds: float
-
-    @property
-    def told(self) -> str:
-        """In words."""
-        return f"{self.held_out:.2f} % ({self.items} items, {self.seconds:.0f} s)"
-
-
-@dataclass
-class Raced:
-    """A candidate in the race: its recipe, and its margins as far as it was scored."""
-
-    recipe: Recipe
-    margins: Floats
-    items: int = 0
-    score: float = 0.0
-
-
-class Trial:
-    """One search by refinement on one family.
-
-    Args:
-        nursery: the family.
-        space: what is searched.
-        seed: of the study.
-    """
-
-    def __init__(self, nursery: Nursery, space: SearchSpace, seed: int) -> None:
-        self.nursery, self.space, self.seed = nursery, space, seed
-        self.items, self._begun, self._away = 0, time.perf_counter(), 0.0
-        self._reference: list[Floats] = []
-
-    def parents_and_reference(self) -> None:
-        """Score them in full, as every search does before it hears of others."""
-        for name in self.nursery.models:
-            self.nursery.parent(name, "search")
-            self.items += FULL
-        uniform = self.nursery.margins(self.space.uniform()[0], "search")
-        self._reference = [smooth(task) for task in uniform]
-        self.items += FULL
-
-    def raise_to(self, candidate: Raced, rung: int) -> None:
-        """Score a candidate up to a rung: all its margins are known, but what lies beyond is not looked at."""
-        self.items += 3 * (rung - candidate.items)
-        candidate.items = rung
-        own = [smooth(task[:rung]) for task in candidate.margins]
-        candidate.score = paired(own, self._reference, SHARES).score
-
-    def raced(self, recipe: Recipe) -> Raced:
-        """A new candidate, on the first rung."""
-        candidate = Raced(recipe, self.nursery.margins(recipe, "search"))
-        self.raise_to(candidate, RUNGS[0])
-        return candidate
-
-    def found(self, recipe: Recipe) -> Found:
-        """Look at the held-out items; neither they nor the time they take count."""
-        items, seconds = self.items, time.perf_counter() - self._begun - self._away
-        score = held_out(self.nursery, recipe)
-        self._away += time.perf_counter() - self._begun - self._away - seconds
-        return Found(score, items, seconds)
-
-
-def held_out(nursery: Nursery, recipe: Recipe) -> float:
-    """Macro accuracy on held-out items, in %."""
-    return 100.0 * float((nursery.margins(recipe, "heldout") > 0).mean())
-
-
-def refined(nursery: Nursery, seed: int, rules: Refine) -> dict[str, Found]:
-    """A search by refinement: what it would return after its first refinement, after all of them, and in the end."""
-    space = nursery.space("task_arithmetic")
-    trial = Trial(nursery, space, seed)
-    trial.parents_and_reference()
-    before = trial.items
-    known = {f"s{place}": values for place, values in enumerate(seeds(space))}
-    race = {name: trial.raced(space.fill(values)) for name, values in known.items()}
-    candidates = [Candidate(name, known[name], race[name].score) for name in known]
-    ways = starts(space, candidates, set(), rules, Budget(trials=40))
-    told: dict[str, Found] = {}
-    inside: list[tuple[float, Values]] = []
-    for way in ways:
-        for recipe, values in _walked(trial, way, rules):
-            candidate = trial.raced(recipe)
-            race[f"r{len(race)}"] = candidate
-            if values is not None:
-                inside.append((candidate.score, values))
-        told[f"after {len(told) + 1}"] = trial.found(_leader(race.values()).recipe)
-    best = max(inside, key=lambda pair: pair[0])[1] if inside else None
-    for values in around(space, best, rules.polish, seed) if best is not None else []:
-        race[f"p{len(race)}"] = trial.raced(space.fill(values))
-    for rung, count in zip(RUNGS[1:], (4, 2), strict=True):
-        for candidate in sorted(race.values(), key=lambda each: -each.score)[:count]:
-            trial.raise_to(candidate, rung)
-    end = trial.found(_leader([each for each in race.values() if each.items == RUNGS[-1]]).recipe)
-    return {**told, "end": end, "alone": end._replace(items=end.items - before)}
-
-
-def _leader(race: Iterable[Raced]) -> Raced:
-    return max(race, key=lambda each: each.score)
-
-
-def _walked(trial: Trial, way: Start, rules: Refine) -> list[tuple[Recipe, Values | None]]:
-    nursery = trial.nursery
-    fine = way.granularity == "tensor"
-    items = divide(
-        nursery.objective,
-        nursery.scorer,
-        nursery.seed,
-        kept_share=rules.kept_share,
-        kept_most=rules.kept_most,
-        stream=f"{trial.seed}:{way.granularity}",
-        most=ITEMS["search"],
-    )
-    ground = Ground(
-        trial.space,
-        way.candidate.values,
-        nursery.models,
-        nursery.resident,
-        nursery.scorer,
-        items,
-        fine=fine,
-        batch=rules.batch,
-        temperature=rules.temperature,
-    )
-    found = walk(ground.bounds, Pace(rate=rules.rate, max_items=way.max_items), loss=ground.loss, score=ground.score)
-    trial.items += found.items
-    points = list(dict.fromkeys(rounded(point, ground.bounds) for point in found.points()))
-    return [(ground.recipe_at(point), None if fine else ground.values_at(point)) for point in points]
-
-
-def evolved(nursery: Nursery, seed: int, evaluations: int) -> Found:
-    """mergekit-evolve's search on the same items: the best score ever seen is returned."""
-    space = nursery.space("task_arithmetic")
-    proposer = Proposer(space, "mergekit-evolve", study_name="evolve", seed=seed)
-    begun = time.perf_counter()
-    best: tuple[float, Values] = (-1.0, {})
-    for _ in range(evaluations):
-        proposal = proposer.ask()
-        score = float((nursery.of_values(space, proposal.values, "search") > 0).mean())
-        proposer.tell_scored(proposal.number, score, items=ITEMS["search"])
-        if score > best[0]:
-            best = (score, dict(proposal.values))
-    seconds = time.perf_counter() - begun
-    return Found(held_out(nursery, space.fill(best[1])), evaluations * FULL, seconds)
-
-
-def nursery_of(family: int) -> Nursery:
+def nursery_of(family: int, shuffled: int | None = None) -> Nursery:
     """A family, grown where it is not there yet."""
     root = Path(os.environ.get("HUARIZO_BENCHMARK_NURSERIES", f"{gettempdir()}/huarizo-nurseries"))
     grow(root / str(family), seed=family)
-    return Nursery(root / str(family), family, {"search": ITEMS["search"], "heldout": ITEMS["heldout"]})
+    return Nursery(root / str(family), family, ITEMS, shuffled)
+
+
+def theirs(nursery: Nursery, seed: int) -> list[Found]:
+    """The baseline at each of its checkpoints."""
+    found = kept(f"evolved-{nursery.seed}-{seed}", THEIRS, lambda: [asdict(each) for each in evolved(nursery, seed)])
+    return [Found(**each) for each in found]
+
+
+def ours(nursery: Nursery, seed: int, shuffled: str = "") -> Search:
+    """The search by refinement."""
+
+    def compute() -> dict[str, Any]:
+        search = refined(nursery, seed, Refine())
+        return {**search._asdict(), "found": asdict(search.found)}
+
+    found = kept(f"refined{shuffled}-{nursery.seed}-{seed}", OURS, compute)
+    return Search(**{**found, "found": Found(**found["found"])})
 
 
 def measure(report: Report) -> None:
@@ -227,43 +97,155 @@ def measure(report: Report) -> None:
         report.skip(FEWER, 15.0, reason)
         return
     torch.set_num_threads(1)
-    pairs = [pair for family in FAMILIES for pair in _compared(report, family)]
-    _claim(report, [found for found, _ in pairs], [found for _, found in pairs])
+    mine, baseline, controls = [], [], []
+    for family in FAMILIES:
+        nursery = nursery_of(family)
+        mine.append([ours(nursery, seed) for seed in range(SEARCHES)])
+        baseline.append([theirs(nursery, seed) for seed in range(SEARCHES)])
+        for seed in range(SHUFFLED):
+            controls.append(ours(nursery_of(family, shuffled=seed), seed, "-shuffled"))
+        _tell(report, family, nursery, mine[-1], baseline[-1])
+    claim(report, mine, baseline, controls)
 
 
-def _compared(report: Report, family: int) -> Iterator[tuple[dict[str, Found], Found]]:
-    """Every search of a family, ours and the baseline's."""
-    nursery = nursery_of(family)
-    report.note(f"family {family}: best parent {max(held_out_parent(nursery, n) for n in SPECIALISTS):.1f} % held out")
-    for seed in range(SEARCHES):
-        mine, theirs = refined(nursery, seed, Refine()), evolved(nursery, seed, EVALUATIONS)
-        told = [f"{name} {found.told}" for name, found in (*mine.items(), ("mergekit-evolve", theirs))]
-        report.note(f"family {family} seed {seed}: " + ", ".join(told))
-        yield mine, theirs
+def _tell(report: Report, family: int, nursery: Nursery, mine: Sequence[Search], them: Sequence[list[Found]]) -> None:
+    best = max(100.0 * float((nursery.parent(name, "heldout") > 0).mean()) for name in SPECIALISTS)
+    report.note(
+        f"family {family}: best parent {best:.1f} % held out; by refinement "
+        f"{', '.join(f'{search.found.held_out:.2f}' for search in mine)} after "
+        f"{', '.join(f'{search.found.items:,}' for search in mine)} items; {STRATEGY} "
+        f"{', '.join(f'{found[-1].held_out:.2f}' for found in them)} after {them[0][-1].items:,}"
+    )
 
 
-def held_out_parent(nursery: Nursery, name: str) -> float:
-    """A parent's macro accuracy on held-out items, in %."""
-    return 100.0 * float((nursery.parent(name, "heldout") > 0).mean())
+def claim(
+    report: Report,
+    mine: Sequence[Sequence[Search]],
+    baseline: Sequence[Sequence[list[Found]]],
+    controls: Sequence[Search],
+) -> None:
+    """What the searches of every family show.
 
-
-def _claim(report: Report, ours: Sequence[dict[str, Found]], theirs: Sequence[Found]) -> None:
-    ends = [found["end"] for found in ours]
-    differences = np.array([a.held_out - b.held_out for a, b in zip(ends, theirs, strict=True)])
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / len(differences) ** 0.5
-    report.claim("held-out macro, search by refinement", _mean(found.held_out for found in ends), "%")
-    report.claim("held-out macro, mergekit-evolve after 100", _mean(found.held_out for found in theirs), "%")
+    Args:
+        report: takes the claims.
+        mine: by family and seed.
+        baseline: likewise, at every checkpoint.
+        controls: searches under shuffled answer keys.
+    """
+    flat = [search for family in mine for search in family]
+    last = [found[-1] for family in baseline for found in family]
+    report.claim("held-out macro, search by refinement", _mean(flat, lambda each: each.found.held_out), "%")
+    report.claim(f"held-out macro, {STRATEGY} after 100", _mean(last, lambda each: each.held_out), "%")
+    differences = _answers([[s.found for s in f] for f in mine]) - _answers([[b[-1] for b in f] for f in baseline])
+    mean, low = non_inferior(differences)
     report.claim(GAIN, mean, "points", 0.0)
-    report.claim("the same, lower 95 % bound over searches", mean - 1.96 * error, "points")
-    spent = _mean(found.items for found in theirs)
-    report.claim(FEWER, spent / _mean(found.items for found in ends), "x", 15.0)
-    report.claim("the same without parents and reference", spent / _mean(f["alone"].items for f in ours), "x")
-    seconds = _mean(found.seconds for found in theirs) / _mean(found.seconds for found in ends)
-    report.claim("device seconds, mergekit-evolve / search by refinement", seconds, "x")
+    report.claim("the same, lower 95 % bound", low, "points", -MARGIN)
+    _ratios(report, mine, baseline)
+    seconds = _mean(last, lambda each: each.seconds) / _mean(flat, lambda each: each.found.seconds)
+    report.claim(f"processor seconds, {STRATEGY} / search by refinement, without confirmation", seconds, "x")
+    _curse(report, flat, last)
+    _against_itself(report, baseline)
+    gains = sum(search.verdict == "gain" for search in flat)
+    report.claim("searches by refinement whose gain over the best parent is proved", gains / len(flat), "of 1")
+    false = sum(search.verdict == "gain" for search in controls)
+    report.claim(
+        "shuffled answers: searches by refinement that end in gain", false / len(controls), "of 1", 0.0, "lower"
+    )
+    spent = {what: _mean(flat, lambda each, what=what: each.spent[what]) for what in flat[0].spent}  # type: ignore[misc]
+    told = ", ".join(f"{what} {items:,.0f}" for what, items in spent.items())
+    report.note(
+        f"{len(flat)} searches on {len(mine)} families (the protocol asks for ten on each), {len(controls)} under "
+        f"shuffled answers; items of a search: {told}; of its confirmation {_mean(flat, _confirmation):,.0f}"
+    )
 
 
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
+def _confirmation(search: Search) -> float:
+    return search.confirmation
+
+
+def _ratios(report: Report, mine: Sequence[Sequence[Search]], baseline: Sequence[Sequence[list[Found]]]) -> None:
+    """Times fewer items with and without the confirmation, at the baseline's end and earlier."""
+    alone = np.array([[search.found.items for search in family] for family in mine], float)
+    paid = alone + np.array([[search.confirmation for search in family] for family in mine], float)
+    whole = float(baseline[0][0][-1].items)
+    for name, cost, goal in ((FEWER, paid, 15.0), (f"{FEWER}, without confirmation", alone, None)):
+        report.claim(name, whole / float(cost.mean()), "x", goal)
+        low, high = np.quantile([whole / mean for mean in _resampled(cost)], (0.025, 0.975))
+        report.note(f"{name}: {whole / float(cost.mean()):.1f} [{low:.1f}, {high:.1f}]")
+    for place, evaluations in enumerate(CHECKPOINTS[:-1]):
+        found = [searches[place] for family in baseline for searches in family]
+        report.note(
+            f"{STRATEGY} after {evaluations}: {_mean(found, lambda each: each.held_out):.2f} % held out, "
+            f"{found[0].items / float(paid.mean()):.1f} times the items of a search by refinement, "
+            f"{found[0].items / float(alone.mean()):.1f} times without its confirmation"
+        )
+
+
+def _curse(report: Report, flat: Sequence[Search], last: Sequence[Found]) -> None:
+    """What searches believe of what they return, beyond what held-out items say."""
+    own = _mean(flat, lambda each: each.found.claimed - each.found.held_out)
+    other = _mean(last, lambda each: each.claimed - each.held_out)
+    report.note(f"score on search items minus held-out score: {own:+.2f} by refinement, {other:+.2f} {STRATEGY}")
+
+
+def _against_itself(report: Report, baseline: Sequence[Sequence[list[Found]]]) -> None:
+    """Searches of the baseline against others of its own: the same rule must find that neither is cheaper."""
+    pairs = len(baseline[0]) // 2
+    first = [family[:pairs] for family in baseline]
+    other = _answers([[found[-1] for found in family[pairs : 2 * pairs]] for family in baseline])
+    equal = []
+    for place in range(len(CHECKPOINTS)):
+        own = _answers([[found[place] for found in family] for family in first])
+        mean, low = non_inferior(own - other)
+        equal.append(mean > -SLACK and low > -MARGIN)
+        if place == len(CHECKPOINTS) - 1:
+            report.claim(f"{STRATEGY} against itself, held-out macro", mean, "points")
+    lasting = [place for place in range(len(equal)) if all(equal[place:])]
+    told = (
+        f"equal from {CHECKPOINTS[lasting[0]]} evaluations on" if lasting else "not shown to be equal at any checkpoint"
+    )
+    report.note(f"{STRATEGY} against itself, {pairs} pairs of searches a family: {told}")
+
+
+def non_inferior(differences: Floats) -> tuple[float, float]:
+    """The mean difference in points and its one-sided lower 95 % bound.
+
+    Args:
+        differences: (families, searches, tasks, items) of -1, 0 and 1. Items are common to the searches of a family.
+    """
+    families, searches, tasks, items = differences.shape
+    rng, means = np.random.default_rng(2026), []
+    for _ in range(DRAWS):
+        total = 0.0
+        for family in rng.integers(families, size=families):
+            chosen = differences[family][rng.integers(searches, size=searches)].mean(axis=0)
+            total += float(np.take_along_axis(chosen, rng.integers(items, size=(tasks, items)), axis=1).mean())
+        means.append(total / families)
+    return 100 * float(differences.mean()), 100 * float(np.quantile(means, 0.05))
+
+
+def _resampled(values: Floats) -> list[float]:
+    """Means of (families, searches) values over resampled families and searches."""
+    rng, (families, searches) = np.random.default_rng(7), values.shape
+    return [
+        float(
+            np.mean(
+                [values[f][rng.integers(searches, size=searches)].mean() for f in rng.integers(families, size=families)]
+            )
+        )
+        for _ in range(DRAWS)
+    ]
+
+
+def _answers(found: Sequence[Sequence[Found]]) -> Floats:
+    """(families, searches, tasks, items) of 0 and 1."""
+    bits = [[np.unpackbits(np.frombuffer(bytes.fromhex(each.answers), np.uint8)) for each in f] for f in found]
+    tasks = len(SPECIALISTS)
+    return np.array(bits, float)[..., : tasks * ITEMS["heldout"]].reshape(len(found), len(found[0]), tasks, -1)
+
+
+def _mean(found: Sequence[Any], of: Callable[[Any], float]) -> float:
+    return float(np.mean([of(each) for each in found]))
 
 
 if __name__ == "__main__":

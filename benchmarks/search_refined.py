@@ -128,8 +128,8 @@ class Race:
                 found = [self.enter(*one) for one in self._walked(start)]
                 begun[start.structure, start.granularity] = found
         every = [candidate for found in begun.values() for candidate in found]
-        best = max(every, key=lambda each: (each.margins.shape[1], each.score))
-        if best.values is not None:
+        best = max(every, key=lambda each: (each.margins.shape[1], each.score), default=None)
+        if best is not None and best.values is not None:
             for values in around(self.space, best.values, self.rules.polish, self.seed):
                 self.enter(self.space.fill(values), values)
 
