@@ -3,18 +3,20 @@
 import json
 import random
 
+import lm_eval
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-import lm_eval
 from core.errors import TaskError
 from core.objective import TaskSpec
-from evaluation.catalog import FileTask, TaskFolders
+from evaluation import catalog
+from evaluation.catalog import LOCAL_TASKS, FileTask, TaskFolders, load_task
 from evaluation.lm import HuarizoLM
-from evaluation.prepare import prepare
+from evaluation.prepare import build_requests, prepare, requests_of
 from evaluation.randomness import Randomness
 from evaluation.scorer import Scorer
 from evaluation.units import load_unit
@@ -288,3 +290,24 @@ def test_a_choice_without_a_request_of_its_own_is_a_task_error(own, tokenizer_fo
     monkeypatch.setattr(FileTask, "construct_requests", lambda *args, **kwargs: real(*args, **kwargs)[:-1])
     with pytest.raises(TaskError, match=r"one request, but document 0 of task 'columns' has \d choices and"):
         prepare([TaskSpec(task="columns")], tokenizer_folder, TaskFolders(None, (own,)), max_length=None)
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("name", LOCAL_TASKS)
+def test_a_stock_task_over_local_files_is_what_the_harness_s_own_manager_makes_of_them(
+    name, shots, folders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    files = {file.stem: str(file) for file in (folders.datasets / name).glob("*.parquet")}
+    data = f"dataset_path: parquet\ndataset_name: null\ndataset_kwargs: {json.dumps({'data_files': files})}\n"
+    (tmp_path / "own.yaml").write_text(f"include: {catalog._stock()[name]}\ntask: {name}\n{data}")
+    manager = TaskManager("ERROR", include_path=str(tmp_path), include_defaults=False)
+    theirs = manager.load_task_or_group([name])[name]
+    assert type(theirs) is ConfigurableTask
+    theirs.set_config("num_fewshot", shots)
+    theirs.set_fewshot_seed(1234)
+    theirs.build_all_requests()
+    ours = load_task(name, folders, num_fewshot=shots)
+    assert list(ours.task_docs) == list(theirs.task_docs)
+    assert build_requests(ours) == requests_of(theirs)
+    assert ours.aggregation() == theirs.aggregation() and ours.VERSION == theirs.VERSION
