@@ -114,7 +114,8 @@ class FileTask(ConfigurableTask):  # type: ignore[misc]
     randomness: Randomness | None = None
 
     def __init__(self, config: dict[str, Any], *, drawn: bool = False) -> None:
-        self.drawn, self._processed, self._pool = drawn, {}, None
+        self.drawn, self._pool = drawn, None
+        self._processed: dict[str, Any] = {}
         super().__init__(config=config)
         self._ready = True
         if self._reads_examples_singly(self._pool):
@@ -162,7 +163,7 @@ class FileTask(ConfigurableTask):  # type: ignore[misc]
         """
         files = (dataset_kwargs or {}).get("data_files")
         local = self.DATASET_PATH in FILE_BUILDERS and isinstance(files, Mapping)
-        if local and not self.drawn:
+        if local and files and not self.drawn:
             self.dataset = {split: read_files(self.DATASET_PATH, names) for split, names in files.items()}
             return
         if local:

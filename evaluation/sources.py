@@ -25,7 +25,7 @@ _INSTALLED = tuple(
 _CHANCE = re.compile(rb"rand|shuffl|sampl|permut|train_test_split|secrets|uuid")
 
 
-class _Plain(yaml.SafeLoader):
+class _Plain(yaml.SafeLoader):  # type: ignore[misc]
     """Reads a YAML file without running what its tags name."""
 
 
@@ -111,8 +111,9 @@ def _home(function: Any) -> str | None:
     parts = [function, *vars(function).values()] if isinstance(function, type) else [function]
     known = next((part.__globals__ for part in parts if hasattr(part, "__globals__")), None)
     if known is None:
-        return getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__file__", None)
-    return known.get("__file__")
+        known = getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__dict__", {})
+    found: str | None = known.get("__file__")
+    return found
 
 
 def needed(files: set[Path]) -> set[Path]:
