@@ -16,6 +16,7 @@ from benchmarks.generation_cost import on_gpu, paper
 from benchmarks.generation_exact import exact
 from benchmarks.generation_mixed import mixed
 from benchmarks.generation_norms import block, norms, seconds
+from benchmarks.generation_real import real
 from benchmarks.generation_rivals import matched, rivals, visible
 from benchmarks.generation_samples import ITEMS
 from benchmarks.generation_selection import best_of
@@ -33,8 +34,8 @@ PARTS: dict[str, Callable[[Report, Setting], None]] = {
     "selection": best_of,
     "mixed": mixed,
 }
-#: Parts about no model at hand.
-ELSEWHERE: dict[str, Callable[[Report], None]] = {"cost": paper, "gpu": on_gpu}
+#: Parts about other models.
+ELSEWHERE: dict[str, Callable[[Report], None]] = {"real": real, "cost": paper, "gpu": on_gpu}
 
 
 def measure(report: Report) -> None:

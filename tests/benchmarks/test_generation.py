@@ -1,16 +1,18 @@
 """The figures of generated weights, on cases that can be worked out by hand; nothing is trained on a nursery here."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks import generation_cost, generation_selection
+from benchmarks import generation_cost, generation_mixed, generation_selection
 from benchmarks.claims import Report
 from benchmarks.generation_cost import JOBS, Paper, header, measured, on_gpu
 from benchmarks.generation_exact import _changed_by_packing, distance
+from benchmarks.generation_mixed import MERGE, MERGES, Continued, Margins, Place
 from benchmarks.generation_rivals import _mixed, _normal, interval
 from benchmarks.generation_samples import POOLS, RADII, Pool
 from benchmarks.generation_selection import replay
@@ -160,3 +162,52 @@ def test_a_training_and_a_sample_of_random_weights_are_timed():
     training_seconds, sample, peak = measured(settings, known, torch.device("cpu"), 40)
     assert training_seconds > sample > 0.0
     assert peak == 0
+
+
+class Scored:
+    """A nursery without models: a candidate's margin on every item is what `worth` says, and looks are counted."""
+
+    def __init__(self, worth=lambda recipe: 0.0, items=20):
+        self.items, self.looked = {"search": items}, []
+        names = ("base", *generation_mixed.SPECIALISTS)
+        self.nursery = SimpleNamespace(
+            models={name: SimpleNamespace(header=SimpleNamespace(layers=2)) for name in names},
+            objective=SimpleNamespace(tasks=[SimpleNamespace(task=f"t{k}") for k in range(3)]),
+            numbers=lambda task, side: tuple(range(100, 100 + items)),
+            scorer=SimpleNamespace(score=self.score),
+        )
+        self._worth = worth
+
+    def build(self, recipe):
+        return SimpleNamespace(model=recipe)
+
+    def score(self, model, task, numbers):
+        self.looked.append((task, *numbers))
+        return SimpleNamespace(numbers=tuple(reversed(numbers)), margins=tuple(self._worth(model) for _ in numbers))
+
+
+def test_margins_are_scored_no_further_than_somebody_looks_and_never_twice():
+    setting = Scored()
+    margins = Margins(setting, None)
+    assert margins.shape == (3, 20)
+    assert margins[:, :2].shape == (3, 2)
+    assert margins[:, :2].shape == (3, 2)
+    assert setting.looked == [("t0", 100, 101), ("t1", 100, 101), ("t2", 100, 101)]
+    assert (margins > -1.0).all()
+    assert setting.looked[3] == ("t0", *range(102, 120))
+    assert len(setting.looked) == 6
+
+
+def test_a_search_that_goes_on_begins_with_what_it_was_told_and_ranks_what_it_scored_in_full():
+    def worth(recipe):
+        weights = recipe.merge.params["weight"]
+        return 1.0 - sum((weights[name] - 0.8) ** 2 for name in generation_mixed.SPECIALISTS)
+
+    told = [dict.fromkeys(generation_mixed.SPECIALISTS, weight) for weight in (0.8, 0.3)]
+    place = Place(Scored(worth), [MERGES], seed=3)
+    search = Continued(place, 3, told)
+    search.run([10.0])
+    assert [float(c.values[f"merge.{MERGE}.weight.arc"]) for c in search.ended[:1]] == [0.8]
+    assert search.ranked[0].values == place.weights(told[0])
+    scores = [candidate.last_heard.score for candidate in search.ranked]
+    assert scores == sorted(scores, reverse=True)
