@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -160,11 +160,7 @@ class Architecture(Noun):
 
     def locate(self, tensor: str) -> tuple[int, str] | None:
         """(layer index, suffix) of a layer's tensor, or None for embedding, head and families that are not known."""
-        before, _, after = self.layer.partition("{}")
-        if not self.known or not tensor.startswith(before):
-            return None
-        index, dot, suffix = tensor[len(before) :].partition(after)
-        return (int(index), suffix) if dot and _LAYER_INDEX.match(index) else None
+        return _located(self.layer, tensor) if self.known else None
 
     def canonical(self, name: str) -> str | None:
         """The name under which a tensor of a checkpoint, or of a transformers model, is known here.
@@ -182,6 +178,16 @@ class Architecture(Noun):
         """Whether the config says that the output matrix is the embedding."""
         said = config.get("tie_word_embeddings")
         return self.tied if said is None else bool(said)
+
+
+@lru_cache(maxsize=1 << 16)
+def _located(layer: str, tensor: str) -> tuple[int, str] | None:
+    """As `Architecture.locate`. Asked for every tensor of every model of every recipe, and so remembered."""
+    before, _, after = layer.partition("{}")
+    if not tensor.startswith(before):
+        return None
+    index, dot, suffix = tensor[len(before) :].partition(after)
+    return (int(index), suffix) if dot and _LAYER_INDEX.match(index) else None
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +50,7 @@ def widened(model: PreTrainedModel) -> PreTrainedModel:
 def agreement(
     model: PreTrainedModel,
     prepared: Prepared,
-    found: dict[str, tuple[Sequence[int], Outcomes]],
+    found: Mapping[str, tuple[Sequence[int], Outcomes]],
     *,
     cancelled: Callable[[], bool] = never,
 ) -> dict[str, Agreement]:

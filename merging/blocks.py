@@ -16,8 +16,9 @@ from merging.randomness import WORD, mix, signed
 from merging.sources import is_finite
 
 #: Elements handled at once, by device; must divide 2^32. Bounds the memory, does not change the bytes.
-#: On a CPU what a formula makes of a block stays in a core's own cache; a GPU wants enough to keep it busy.
-SIZES = {"cpu": 1 << 17}
+#: On a CPU what a formula makes of a block stays in the cache while Python's own time between two operations does not
+#: count for much; a GPU wants enough to keep it busy.
+SIZES = {"cpu": 1 << 18}
 ELSEWHERE = 1 << 22
 
 
@@ -26,12 +27,12 @@ class Note:
     """What is known of results while they are still being computed.
 
     Attributes:
-        witness: a scalar that is finite only if every element of the results is. The other way round it may fail where
-            elements are huge.
+        witness: a number that is finite only if every element of the results is. The other way round it may fail where
+            elements are huge. A scalar tensor on devices that are not to be waited for.
         outs: the results.
     """
 
-    witness: Tensor
+    witness: float | Tensor
     outs: Sequence[Tensor]
 
 
@@ -41,7 +42,7 @@ def run(task: Task) -> list[Note]:
     size, lanes = block_size(inputs.device), None if inputs.device.type == "cpu" else 1
     cut = Cutter(step, inputs)
 
-    def piece(start: int) -> Tensor:
+    def piece(start: int) -> float | Tensor:
         stop = min(start + size, inputs.elements)
         result = step.formula(cut.block(start, stop), **step.flags)
         target = task.out[start:stop]
@@ -56,19 +57,29 @@ def block_size(device: torch.device) -> int:
     return SIZES.get(device.type, ELSEWHERE)
 
 
-def witness(tensor: Tensor) -> Tensor:
-    """A scalar that is finite only if every element is."""
+def witness(tensor: Tensor) -> float | Tensor:
+    """A number that is finite only if every element is; see `Note`."""
     # Cheaper than looking for the largest magnitude. Sums of float16 are wanted in a range they do not leave so soon.
-    return tensor.sum(dtype=torch.float32) if tensor.dtype == torch.float16 else tensor.sum()
+    told = tensor.sum(dtype=torch.float32) if tensor.dtype == torch.float16 else tensor.sum()
+    # A small tensor that outlives the blocks around it breaks up the memory they are freed to: every later block would
+    # take fresh pages from the system, which costs more than the arithmetic.
+    return float(told) if tensor.device.type == "cpu" else told
 
 
 def unsound(notes: Sequence[Note]) -> list[Tensor]:
     """The results that hold NaN or infinity."""
     if not notes:
         return []
-    told = torch.stack([note.witness.float() for note in notes]).tolist()
+    told = _values([note.witness for note in notes])
     doubtful = [out for note, value in zip(notes, told, strict=True) if not math.isfinite(value) for out in note.outs]
     return [out for out in doubtful if not is_finite(out)]
+
+
+def _values(witnesses: Sequence[float | Tensor]) -> list[float]:
+    """All of them as floats; what lies on a device is waited for once."""
+    waited = [told.float() for told in witnesses if isinstance(told, Tensor)]
+    values = iter(torch.stack(waited).tolist() if waited else ())
+    return [next(values) if isinstance(told, Tensor) else told for told in witnesses]
 
 
 class Cutter:

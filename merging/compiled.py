@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -128,8 +128,11 @@ class Compiler:
         """Run the formula itself; what has taken long enough so is compiled in the background."""
         started = time.perf_counter()
         lanes = None if variant.device.type == "cpu" and not _small(tasks) else 1
-        pieces = tables(tasks, block_size(variant.device))
-        notes = [note for found in spread(partial(_invoke, self._plain[variant]), pieces, lanes) for note in found]
+        notes: list[Note] = []
+        for checked, members in _kinds(tasks):
+            invoke = partial(_invoke, self._plain[variant], checked=checked)
+            for found in spread(invoke, tables(members, block_size(variant.device)), lanes):
+                notes += found
         total = self._seconds[variant] = self._seconds.get(variant, 0.0) + time.perf_counter() - started
         idle = self._busy is None or not self._busy.is_alive()
         if self.mode == "auto" and total >= WORTH_SECONDS and idle and self._may_try(variant):
@@ -228,15 +231,20 @@ def _small(tasks: Sequence[Task]) -> bool:
     return sum(task.inputs.elements for task in tasks) < SMALL
 
 
-def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task], layouts: Layouts) -> list[Note]:
-    """Run a compiled kernel, over rows that it suits, and look results through that need it."""
-    notes: list[Note] = []
+def _kinds(tasks: Sequence[Task]) -> Iterator[tuple[bool, list[Task]]]:
+    """The tasks whose results are to be looked through, and those whose results are not; whichever there are."""
     kinds: tuple[list[Task], list[Task]] = [], []
     for task in tasks:
         kinds[task.safe].append(task)
-    for checked, members in zip((True, False), kinds, strict=True):
+    return ((checked, members) for checked, members in zip((True, False), kinds, strict=True) if members)
+
+
+def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task], layouts: Layouts) -> list[Note]:
+    """Run a compiled kernel, over rows that it suits, and look results through that need it."""
+    notes: list[Note] = []
+    for checked, members in _kinds(tasks):
         # All of them first: a kernel leaves nothing in the caches for the code between its calls.
-        for table in list(layouts.tables(members, CACHED if checked else LARGEST)) if members else ():
+        for table in list(layouts.tables(members, CACHED if checked else LARGEST)):
             suits = table.columns >= SHORTEST and (table.even or not variant.pairs)
             with single_threaded() if table.elements < SMALL else nullcontext():
                 notes += _invoke(

@@ -151,18 +151,17 @@ def _write_weights(
     by_name = {planned.name: planned for planned in plans}
     shards = cut(tensors, max_shard_bytes)
     ordered = [info for shard in shards for info in shard]
-    entries: list[tuple[str, str, tuple[int, ...], str]] = []
     with ShardStream(folder, shards, waiting_bytes) as stream:
-        for info in ordered:
+        for number, info in enumerate(ordered, 1):
             with fits(f"tensor {info.name!r}", parents.device):
                 data = tensor_bytes(compute(by_name[info.name], parents, keep=False))
-            entries.append((info.name, info.dtype, info.shape, hashlib.sha256(data).hexdigest()))
             stream.put(data)
             del data
             if progress is not None:
-                progress(len(entries), len(tensors))
+                progress(number, len(tensors))
     if len(shards) > 1:
         (folder / INDEX).write_text(index_text(shards), encoding="utf-8")
+    entries = [(info.name, info.dtype, info.shape, sha) for info, sha in zip(ordered, stream.digests, strict=True)]
     return stream.files, combine_digests(entries)
 
 

@@ -6,6 +6,7 @@ does not stall when another program takes one of the cores.
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,6 +15,11 @@ from functools import cache
 from typing import TypeVar
 
 import torch
+
+#: glibc's names of what `mallopt` sets, and the values: bytes from which on a piece of memory is asked from the system
+#: by itself (the largest value allowed), and bytes of freed memory from which on it is given back.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+HELD_BYTES, PIECE_BYTES = 64 << 20, 32 << 20
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,6 +36,7 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
     Raises:
         The first error of the work, once every thread has stopped.
     """
+    _hold_freed_memory()
     waiting = deque(items)
     lanes = min(lanes or torch.get_num_threads(), len(waiting))
     if lanes <= 1:
@@ -70,6 +77,19 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def _hold_freed_memory() -> None:
+    """What blocks free stays with the process for the blocks after them, where the C library is glibc.
+
+    By itself it gives memory back to the system after every block and asks for it again; the system hands it over
+    zeroed, page by page, which takes longer than the arithmetic.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, PIECE_BYTES)
+        mallopt(M_TRIM_THRESHOLD, HELD_BYTES)
 
 
 @cache

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,10 @@ from typing import BinaryIO
 from core.checkpoint import SINGLE
 from core.model import DTYPE_BYTES, TensorInfo
 
-#: Bytes written and hashed at a time: small enough to be in the cache for the second of the two.
-PIECE = 1 << 22
+#: Bytes from which on the disk is told to begin: left to itself the system waits for gigabytes, then for all of them.
+BEHIND = 1 << 26
+#: macOS has no call that leaves the times of a file alone.
+_sync = getattr(os, "fdatasync", os.fsync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ def index_text(shards: Sequence[Sequence[TensorInfo]]) -> str:
 class ShardWriter:
     """One safetensors file, its tensors written in the order given. Use it as a context manager.
 
+    What is written is hashed meanwhile, and the disk takes it meanwhile.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -73,26 +78,43 @@ class ShardWriter:
         self._path = path
         self._header = _header(tensors)
         self._sha = hashlib.sha256()
-        self._size = 0
+        self._size = self._sent = 0
+        self._hashing = ThreadPoolExecutor(2, thread_name_prefix="shard-hash")
+        self._sending = ThreadPoolExecutor(1, thread_name_prefix="shard-sync")
+        self._sync: Future[None] | None = None
+        #: The sha256 of every tensor so far.
+        self.digests: list[str] = []
 
     def __enter__(self) -> ShardWriter:
         self._file: BinaryIO = self._path.open("wb")
-        self.write(memoryview(self._header))
+        self._sha.update(self._header)
+        self._append(memoryview(self._header))
         return self
 
     def write(self, data: memoryview) -> None:
         """Append the bytes of the next tensor."""
-        for start in range(0, data.nbytes, PIECE):
-            piece = data[start : start + PIECE]
-            self._file.write(piece)
-            self._sha.update(piece)
+        whole, own = self._hashing.submit(self._sha.update, data), self._hashing.submit(hashlib.sha256, data)
+        self._append(data)
+        whole.result()
+        self.digests.append(own.result().hexdigest())
+
+    def _append(self, data: memoryview) -> None:
+        self._file.write(data)
         self._size += data.nbytes
+        if self._size - self._sent >= BEHIND and (self._sync is None or self._sync.done()):
+            self._sent = self._size
+            self._file.flush()
+            self._sync = self._sending.submit(_sync, self._file.fileno())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hashing.shutdown()
+        self._sending.shutdown()
         with self._file:
             if error is None:
+                if self._sync is not None:
+                    self._sync.result()
                 # A checkpoint that is said to be complete must survive a power cut.
                 self._file.flush()
                 os.fsync(self._file.fileno())

@@ -38,6 +38,8 @@ class ShardStream:
         self._thread = threading.Thread(target=self._write, name="shard-writer", daemon=True)
         #: What has been written; complete once the block is left.
         self.files: list[ExportedFile] = []
+        #: The sha256 of every tensor, in order; complete once the block is left.
+        self.digests: list[str] = []
 
     def put(self, data: memoryview) -> None:
         """Hand over the next tensor; waits until there is room for it. Do not change the bytes afterwards."""
@@ -74,6 +76,7 @@ class ShardStream:
                     for _ in shard:
                         self._write_next(writer)
                 self.files.append(writer.written)
+                self.digests += writer.digests
         except BaseException as error:  # whatever it is, the thread that computes has to hear of it
             with self._changed:
                 self._error = error

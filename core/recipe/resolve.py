@@ -21,7 +21,7 @@ from core.recipe.output import stack_kinds
 from core.recipe.resolved import Entry, Group, ResolvedRecipe, ResolvedSource, resolved_source
 from core.recipe.short import Recipe, Slice, Source
 from core.recipe.tokenizers import aligned_vocabulary, joint_digest
-from core.recipe.values import Place, check_values, pick, reached
+from core.recipe.values import Place, check_values, has_filters, pick, reached
 
 SCALE = FloatParam(name="scale", default=1.0, search_low=0.5, search_high=1.5, about="factor on the result")
 #: Weights whose sum is a smaller share of their sizes cancel: divided by it, float32's rounding would be seen.
@@ -243,9 +243,11 @@ def _entry(part: Slice, sources: list[tuple[int, int]], places: Mapping[str, tup
     info = catalog().method(part.method)
     base = [s.source for s in part.sources].index(part.base) if part.base is not None else None
     groups: dict[str, tuple[list[str], Group]] = {}
-    for tensor in sorted(places):
-        group = _group(info, part, base, tensor, places[tensor])
-        groups.setdefault(canonical_json(group.model_dump(exclude={"tensors"})), ([], group))[0].append(tensor)
+    # Without filters all of them get the same values: asked for once, for this is done for every layer of a candidate.
+    alike = places and not any(map(has_filters, part.params.values()))
+    for members in [sorted(places)] if alike else [[tensor] for tensor in sorted(places)]:
+        group = _group(info, part, base, members[0], places[members[0]])
+        groups.setdefault(canonical_json(group.model_dump(exclude={"tensors"})), ([], group))[0].extend(members)
     return Entry(
         sources=tuple(sources),
         base=base,

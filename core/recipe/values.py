@@ -144,6 +144,13 @@ def _entries(value: Any, where: str) -> list[Any]:
     return found
 
 
+def has_filters(value: Any) -> bool:
+    """Whether a value, in any of the forms above, may give two tensors of one layer different numbers."""
+    if isinstance(value, dict):
+        return any(map(has_filters, value.values()))
+    return isinstance(value, list | tuple) and any(isinstance(entry, dict) or has_filters(entry) for entry in value)
+
+
 def _is_filter(entry: Any) -> bool:
     return isinstance(entry, dict) and set(entry) <= {"filter", "value"}
 
