@@ -43,9 +43,9 @@ Picks = NDArray[np.int64]
 ITEMS: dict[Side, int] = {"search": 300, "heldout": 1000}
 FAMILIES = (11, 23, 31)
 #: Of each family. The protocol asks for ten.
-SEARCHES = 5
+SEARCHES = 3
 #: Searches of each family under a shuffled answer key.
-SHUFFLED = 3
+SHUFFLED = 2
 #: Points that count as equal, and the least the estimate itself may be off.
 MARGIN, SLACK = 0.5, 0.1
 DRAWS = 2000
