@@ -5,13 +5,18 @@ the gradient of the log marginal likelihood (eq. 5.9). Hyperparameters are those
 signal and nugget are log-normal a priori, the lengths' median grows with the square root of the dimension (Hvarfner et
 al., Vanilla Bayesian Optimization Performs Great in High Dimensions, ICML 2024).
 
+Several processes of one study may have a prior in common that is estimated from all of them (empirical Bayes; ch. 5.4.3
+on multi-task learning): one factor of all lengths, one signal, one nugget. Each then departs from it as its data ask.
+
 Scores are centred and scaled by the caller; what is left of a constant is part of the prior (`LEVEL`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +32,26 @@ LENGTH, LENGTH_SPREAD = 0.6, 0.8
 #: Median and log-spread of the signal's variance, and of the nugget's.
 SIGNAL, SIGNAL_SPREAD = 1.0, 1.0
 NUGGET, NUGGET_SPREAD = 3e-4, 1.5
+#: What is left of these spreads where the medians were learnt from the study's processes.
+LEARNT = 0.6
 #: Hyperparameters stay within so many spreads of their medians.
 REACH = 3.5
 _ROOT5 = math.sqrt(5.0)
+
+
+class Prior(NamedTuple):
+    """Medians of the hyperparameters' logarithms, and how far processes depart from them.
+
+    Attributes:
+        length: of the factor by which lengths differ from what the dimension says.
+        signal, nugget: of the variances.
+        share: of the usual spreads.
+    """
+
+    length: float = 0.0
+    signal: float = math.log(SIGNAL)
+    nugget: float = math.log(NUGGET)
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +144,35 @@ class Process:
         return self._signal * _matern(_distances(one, other)) + LEVEL
 
 
-def fit(data: Data, *, steps: int = 30) -> Process:
+def common(every: Sequence[Data], *, steps: int = 15) -> Prior:
+    """The prior that several processes have in common, learnt from those with three scores or more.
+
+    Its medians have the highest posterior density over all of them together, each having just these hyperparameters.
+    """
+    told = [data for data in every if len(data.scores) >= 3]
+    if not told:
+        return Prior()
+    centre = np.array(Prior()[:3])
+    spread = np.array([LENGTH_SPREAD, SIGNAL_SPREAD, NUGGET_SPREAD])
+    bounds = list(zip(centre - REACH * spread, centre + REACH * spread, strict=True))
+    options = {"maxiter": steps}
+    found = minimize(_joint, centre, (told, centre, spread), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+    length, signal, nugget = map(float, found.x)
+    return Prior(length, signal, nugget, LEARNT)
+
+
+def fit(data: Data, prior: Prior | None = None, *, steps: int = 30) -> Process:
     """The process under the hyperparameters of highest posterior density found.
 
     A pure function of the data: it starts from the priors' medians, and from shorter lengths too where data are few
     and the density may well have two modes.
+
+    Args:
+        data: see `Data`.
+        prior: of the hyperparameters; by default the usual one.
+        steps: of the optimiser, at most.
     """
-    centre, spread = _prior_of_theta(data.size)
+    centre, spread = _prior_of_theta(data.size, prior or Prior())
     if len(data.scores) < 3:
         return Process(data, centre)
     bounds = list(zip(centre - REACH * spread, centre + REACH * spread, strict=True))
@@ -142,15 +186,33 @@ def fit(data: Data, *, steps: int = 30) -> Process:
     return Process(data, min(found, key=lambda result: float(result.fun)).x)
 
 
-def _prior_of_theta(size: int) -> tuple[Floats, Floats]:
+def _prior_of_theta(size: int, prior: Prior) -> tuple[Floats, Floats]:
     """Medians and spreads of theta."""
-    length = math.log(LENGTH * math.sqrt(max(size, 1)))
-    centre = np.array([length] * size + [math.log(SIGNAL), math.log(NUGGET)])
-    return centre, np.array([LENGTH_SPREAD] * size + [SIGNAL_SPREAD, NUGGET_SPREAD])
+    length = math.log(LENGTH * math.sqrt(max(size, 1))) + prior.length
+    centre = np.array([length] * size + [prior.signal, prior.nugget])
+    return centre, prior.share * np.array([LENGTH_SPREAD] * size + [SIGNAL_SPREAD, NUGGET_SPREAD])
+
+
+def _joint(shared: Floats, every: Sequence[Data], centre: Floats, spread: Floats) -> tuple[float, Floats]:
+    """Negative log posterior density of what processes share, and its gradient."""
+    away = (shared - centre) / spread
+    cost, gradient = 0.5 * float(away @ away), away / spread
+    for data in every:
+        part, slope = _misfit(_prior_of_theta(data.size, Prior(*shared))[0], data)
+        cost += part
+        gradient = gradient + np.array([slope[:-2].sum(), slope[-2], slope[-1]])
+    return cost, gradient
 
 
 def _cost(theta: Floats, data: Data, centre: Floats, spread: Floats) -> tuple[float, Floats]:
     """Negative log posterior density of theta, and its gradient."""
+    away = (theta - centre) / spread
+    cost, gradient = _misfit(theta, data)
+    return cost + 0.5 * float(away @ away), gradient + away / spread
+
+
+def _misfit(theta: Floats, data: Data) -> tuple[float, Floats]:
+    """Negative log marginal likelihood of theta (less a constant), and its gradient."""
     inverse = np.exp(-theta[:-2])[data.owners]
     signal, nugget = math.exp(theta[-2]), math.exp(theta[-1])
     scaled = data.points * inverse
@@ -160,15 +222,13 @@ def _cost(theta: Floats, data: Data, centre: Floats, spread: Floats) -> tuple[fl
     covariance[np.diag_indices(len(covariance))] += data.noise + nugget
     root = _cholesky(covariance)
     weights = _solve(root, data.scores)
-    away = (theta - centre) / spread
-    cost = 0.5 * data.scores @ weights + np.log(np.diag(root)).sum() + 0.5 * away @ away
+    cost = 0.5 * data.scores @ weights + np.log(np.diag(root)).sum()
     # d cost / d covariance, times what the lengths change: (5/3)(1 + sqrt5 r) exp(-sqrt5 r) per squared distance.
     inner = 0.5 * (_inverse(root) - np.outer(weights, weights))
     pull = inner * (signal * 5 / 3) * (1 + _ROOT5 * distance) * decay
     by_column = 2 * (pull.sum(0) @ scaled**2 - np.einsum("ij,ij->j", scaled, pull @ scaled))
     by_length = np.bincount(data.owners, by_column, minlength=data.size) if data.size else np.empty(0)
-    gradient = np.concatenate([by_length, [signal * np.sum(inner * shape), nugget * np.trace(inner)]])
-    return float(cost), gradient + away / spread
+    return float(cost), np.concatenate([by_length, [signal * np.sum(inner * shape), nugget * np.trace(inner)]])
 
 
 def _distances(one: Floats, other: Floats) -> Floats:

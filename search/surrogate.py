@@ -1,7 +1,10 @@
 """What the scores so far say about every candidate: one Gaussian process per structure, on one scale of scores.
 
-The structures race: each has its own level, spread and lengths, all are compared in points of the score, and one of
-which nothing is known has the level and spread of all others as its prior.
+The structures race: each has its own level and hyperparameters, all are compared in points of the score. What one of
+them shows of landscapes in this study holds for the others too: the spread of scores is common, and so is the prior of
+lengths, signal and nugget, which is learnt from all of them (`search.gaussian.common`). So a structure with few
+results is believed to have as much room to improve as the others had, and is not dropped for having started low; one
+of which nothing is known has the level of all others as its prior.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from core.space import SearchSpace
-from search.gaussian import Data, fit
+from search.gaussian import Data, Prior, common, fit
 from search.past import Past
 from search.sobol import cover
 from search.unit import Cubes, Structure
@@ -28,7 +32,7 @@ CLIP = 0.15
 KEPT = 240
 #: Standard deviation of the score that a failure stands for, in spreads of all scores.
 DOUBT = 0.3
-#: Pseudo-results with which a structure's level and spread are drawn towards those of all.
+#: Pseudo-results with which a structure's level, and the spread within structures, are drawn towards those of all.
 SHRINK = 2.0
 #: Spread of scores (as shares) where none is to be seen.
 NARROWEST = 0.002
@@ -56,29 +60,37 @@ class Seen:
     known: list[Floats] = field(default_factory=list)
 
 
+class Scale(NamedTuple):
+    """What a structure's process is fitted to.
+
+    Attributes:
+        level, spread: of the scores, around which and in units of which they are told.
+        kept: which results are told.
+        data: these.
+    """
+
+    level: float
+    spread: float
+    kept: list[int]
+    data: Data
+
+
 class Belief:
     """The posterior over one structure, in units of the score.
 
     Args:
         structure: the cube.
         seen: what is known of it.
-        level, spread: of the scores, around which and in which the process is fitted.
+        scale: see `Scale`.
+        prior: of the hyperparameters.
     """
 
-    def __init__(self, structure: Structure, seen: Seen, level: float, spread: float) -> None:
-        self.structure, self.seen, self.level, self.spread = structure, seen, level, spread
-        kept = _telling(structure, seen)
-        points = np.array([seen.points[k] for k in kept]).reshape(len(kept), structure.size)
-        data = Data(
-            structure.features(points),
-            (np.array([seen.scores[k] for k in kept]) - level) / spread,
-            np.array([seen.noise[k] for k in kept]) / spread**2,
-            structure.owners,
-        )
-        self.told = np.array([k for k in kept if seen.told[k]], dtype=int)
-        self.process = fit(data)
+    def __init__(self, structure: Structure, seen: Seen, scale: Scale, prior: Prior | None) -> None:
+        self.structure, self.seen, self.level, self.spread = structure, seen, scale.level, scale.spread
+        self.told = np.array([k for k in scale.kept if seen.told[k]], dtype=int)
+        self.process = fit(scale.data, prior)
         if seen.running:
-            typical = float(np.median(data.noise)) if len(kept) else 0.0
+            typical = float(np.median(scale.data.noise)) if len(scale.kept) else 0.0
             self.process = self.process.believing(structure.features(np.array(seen.running)), typical)
 
     def mean(self, points: Floats) -> Floats:
@@ -111,10 +123,11 @@ class Surrogate:
 
     def __init__(self, cubes: Cubes, pasts: Sequence[Past]) -> None:
         self.seen = gather(cubes, pasts)
-        levels = _levels(self.seen)
+        scales = _scales(cubes.structures, self.seen)
+        prior = common([scale.data for scale in scales]) if len(scales) > 1 else None
         self.beliefs = [
-            Belief(structure, seen, level, spread)
-            for structure, seen, (level, spread) in zip(cubes.structures, self.seen, levels, strict=True)
+            Belief(structure, seen, scale, prior)
+            for structure, seen, scale in zip(cubes.structures, self.seen, scales, strict=True)
         ]
 
     def incumbent(self) -> float:
@@ -215,17 +228,28 @@ def _floor(scores: list[float]) -> tuple[float, float] | None:
     return worst, max(float(np.std(np.maximum(scores, worst))), NARROWEST)
 
 
-def _levels(every: Sequence[Seen]) -> list[tuple[float, float]]:
-    """Level and spread of each structure's scores, those with few results drawn towards all."""
+def _scales(structures: Sequence[Structure], every: Sequence[Seen]) -> list[Scale]:
+    """Every structure's results around its own level, with few results drawn towards that of all, in a common spread.
+
+    The spread is that within structures, drawn towards that of all scores.
+    """
     joint = np.array([score for seen in every for score in seen.scores])
     level, spread = (float(joint.mean()), max(float(joint.std()), NARROWEST)) if len(joint) else (0.0, 1.0)
+    within = sum(float(((np.array(seen.scores) - np.mean(seen.scores)) ** 2).sum()) for seen in every if seen.scores)
+    shared = max(math.sqrt((SHRINK * spread**2 + within) / (SHRINK + len(joint))), NARROWEST)
     found = []
-    for seen in every:
-        scores, weight = np.array(seen.scores), SHRINK + len(seen.scores)
-        own = (SHRINK * level + scores.sum()) / weight
-        within = ((scores - scores.mean()) ** 2).sum() if len(scores) else 0.0
-        found.append((float(own), max(math.sqrt((SHRINK * spread**2 + within) / weight), NARROWEST)))
+    for structure, seen in zip(structures, every, strict=True):
+        own = float((SHRINK * level + np.sum(seen.scores)) / (SHRINK + len(seen.scores)))
+        found.append(_scaled(structure, seen, own, shared))
     return found
+
+
+def _scaled(structure: Structure, seen: Seen, level: float, spread: float) -> Scale:
+    kept = _telling(structure, seen)
+    points = np.array([seen.points[k] for k in kept]).reshape(len(kept), structure.size)
+    scores, noise = np.array([seen.scores[k] for k in kept]), np.array([seen.noise[k] for k in kept])
+    data = Data(structure.features(points), (scores - level) / spread, noise / spread**2, structure.owners)
+    return Scale(level, spread, kept, data)
 
 
 def _telling(structure: Structure, seen: Seen) -> list[int]:

@@ -12,8 +12,11 @@ Differs from the paper:
 - The incumbent is the highest posterior mean of a scored candidate: the highest score is too lucky to be beaten.
 - Whole numbers and choices are rounded inside the process (Garrido-Merchan & Hernandez-Lobato, arXiv 1805.03463).
 - Candidates under way are believed to score their posterior mean (Ginsbourger et al.'s kriging believer).
-- Each combination of deciding choices (method, layout) has its own process, all in units of the score: the structure
-  with the highest improvement, or the highest draw, wins the candidate.
+- Each combination of deciding choices (method, layout) has its own process, all in units of the score and with a prior
+  in common that is learnt from all (`search.surrogate`): the structure with the highest improvement, or the highest
+  draw, wins the candidate. Of two draws one is drawn again until another structure wins (top-two Thompson sampling,
+  Russo, Simple Bayesian Algorithms for Best-Arm Identification, 2020), so that the leader's rivals are tried as long
+  as any of them may be better.
 
 The start is d + 3 scrambled Sobol points, shared out where there are several structures; known starts count. They fill
 the middle half of every interval around the uniform merge, where there is one: a merge far from it rarely does well,
@@ -50,6 +53,8 @@ Floats = NDArray[np.float64]
 LOOKS = 256
 #: Width of the start around a uniform merge, as a share of every interval.
 CLOSE = 0.5
+#: Share of the draws that the first winner keeps, and how often a draw is repeated to find another winner.
+LEADING, REDRAWS = 0.5, 8
 #: How many of them are climbed from, and by how many steps.
 CLIMBS, STEPS = 2, 12
 
@@ -100,7 +105,7 @@ class ProcessSampler(VectorSampler):
             belief = surrogate.beliefs[number % len(surrogate.beliefs)]
             return belief.structure.decode(rng.random(belief.structure.size))
         if number % 2:
-            values = [belief.draw(points, rng) for belief, points in open_]
+            values = _drawn(open_, rng)
             belief, points = open_[_highest(values)]
             return belief.structure.decode(points[int(values[_highest(values)].argmax())])
         incumbent = surrogate.incumbent()
@@ -119,6 +124,18 @@ def _start(structure: Structure, structures: int, start: int) -> int:
 def _highest(values: list[Floats]) -> int:
     """Which array has the highest value."""
     return max(range(len(values)), key=lambda k: float(values[k].max()))
+
+
+def _drawn(open_: list[tuple[Belief, Floats]], rng: np.random.Generator) -> list[Floats]:
+    """A posterior draw of every structure's field; every other time one in which the first one's winner loses."""
+    values = [belief.draw(points, rng) for belief, points in open_]
+    if len(open_) == 1 or rng.random() < LEADING:
+        return values
+    for _ in range(REDRAWS):
+        others = [belief.draw(points, rng) for belief, points in open_]
+        if _highest(others) != _highest(values):
+            return others
+    return values
 
 
 def _unseen(belief: Belief, points: Floats) -> Floats:

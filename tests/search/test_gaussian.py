@@ -2,7 +2,20 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from search.gaussian import LEVEL, Data, Process, _cholesky, _cost, _prior_of_theta, fit
+from search.gaussian import (
+    LEARNT,
+    LENGTH,
+    LEVEL,
+    Data,
+    Prior,
+    Process,
+    _cholesky,
+    _cost,
+    _joint,
+    _prior_of_theta,
+    common,
+    fit,
+)
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.random((25, 4))
@@ -38,7 +51,7 @@ def test_draws_have_the_posteriors_mean_and_spread():
 
 
 def test_gradients_are_those_of_finite_differences():
-    centre, spread = _prior_of_theta(3)
+    centre, spread = _prior_of_theta(3, Prior())
     gradient = _cost(THETA, DATA, centre, spread)[1]
     assert gradient == pytest.approx(
         approx_fprime(THETA, lambda theta: _cost(theta, DATA, centre, spread)[0], 1e-7), rel=1e-4, abs=1e-4
@@ -84,3 +97,30 @@ def test_equal_points_without_noise_do_not_break_it():
 def test_what_is_no_covariance_is_refused():
     with pytest.raises(ValueError, match="no root"):
         _cholesky(np.array([[0.0, 1.0], [1.0, 0.0]]))
+
+
+SHARED = np.array([0.3, -0.4, -6.5])
+
+
+def test_the_gradient_of_what_processes_share_is_that_of_finite_differences():
+    other = Data(POINTS[:9, :2], SCORES[:9], np.full(9, 0.02), np.array([0, 1]))
+    rest = ([DATA, other], np.array(Prior()[:3]), np.array([0.8, 1.0, 1.5]))
+    slope = approx_fprime(SHARED, lambda theta: _joint(theta, *rest)[0], 1e-7)
+    assert _joint(SHARED, *rest)[1] == pytest.approx(slope, rel=1e-4, abs=1e-4)
+
+
+def test_processes_learn_their_prior_from_one_another():
+    """Rough landscapes teach short lengths, smooth ones long lengths; two scores teach nothing."""
+    rng, learnt = np.random.default_rng(1), {}
+    for name, waves in (("rough", 25.0), ("smooth", 1.5)):
+        points = [rng.random((30, 1)) for _ in range(3)]
+        every = [Data(x, np.sin(waves * x[:, 0]), np.full(30, 1e-4), np.zeros(1, dtype=int)) for x in points]
+        learnt[name] = common(every)
+    assert learnt["rough"].length < -1.0 < learnt["smooth"].length
+    assert learnt["rough"].share == LEARNT
+    few = Data(np.array([[0.1], [0.9]]), np.array([-1.0, 1.0]), np.full(2, 1e-4), np.zeros(1, dtype=int))
+    assert common([few, few]) == Prior()
+    # Under the learnt prior a process with these two scores alone has short lengths, under the usual one long ones.
+    taught, alone = fit(few, learnt["rough"]), fit(few)
+    assert np.exp(taught.theta[0]) == pytest.approx(LENGTH * np.exp(learnt["rough"].length))
+    assert np.exp(alone.theta[0]) == pytest.approx(LENGTH)

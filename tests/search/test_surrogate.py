@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from studies import merges, space
 
+from search.gaussian import Data, fit
 from search.past import Past
 from search.surrogate import CLIP, KEPT, Surrogate, expected_improvement, gather, improvement, posterior_of
 from search.unit import Cubes
 
 COMPILED = merges("task_arithmetic")
 CUBES = Cubes(COMPILED)
+OWN = CUBES.structures[0].owners
 
 
 def truth(point) -> float:
@@ -99,6 +101,30 @@ def test_an_unseen_structure_has_the_level_and_at_least_the_spread_of_all():
     scores = [past.score for past in pasts]
     assert mean[0] == pytest.approx(np.mean(scores), abs=0.01)
     assert sd[0] > np.std(scores)
+
+
+def test_a_structure_that_began_low_is_believed_to_have_room_as_others_had():
+    """Where one structure rose by ten points from its start, three equal scores of another do not settle it."""
+    cubes = Cubes(space())
+    rng, (one, other) = np.random.default_rng(6), cubes.structures[2:4]
+
+    def promise(wide: bool) -> float:
+        rows = [(one, u, truth(u) if wide else 0.6) for u in rng.random((20, 3))]
+        rows += [(other, u, 0.59) for u in rng.random((3, other.size))]
+        pasts = [Past(k, "complete", s.decode(u), score, 1e-5) for k, (s, u, score) in enumerate(rows)]
+        return float(Surrogate(cubes, pasts).beliefs[3].mean_and_sd(rng.random((200, other.size)))[1].max())
+
+    assert promise(wide=True) > 4 * promise(wide=False)
+
+
+def test_one_structure_alone_has_the_usual_prior():
+    pasts = trials(12)
+    belief, seen = Surrogate(CUBES, pasts).beliefs[0], gather(CUBES, pasts)[0]
+    scores = np.array(seen.scores)
+    data = Data(
+        np.array(seen.points), (scores - scores.mean()) / scores.std(), np.array(seen.noise) / scores.var(), OWN
+    )
+    assert belief.process.theta == pytest.approx(fit(data).theta, rel=1e-6)
 
 
 def test_of_many_results_the_best_the_latest_and_the_remote_are_kept():

@@ -6,6 +6,7 @@ import pytest
 from studies import PEAK, merges, space, toy
 
 from search.sobol import sobol_point
+from search.strategies.gp import _drawn, _highest
 from search.study import Proposer
 from search.unit import Cubes
 
@@ -55,6 +56,25 @@ def test_in_a_mixed_space_most_candidates_go_to_the_best_structure():
         score = 0.6 + 0.02 * (methods[-1] == "ties") + 0.02 * toy(proposal.values)
         proposer.tell_scored(proposal.number, score, items=900, variance=1e-6)
     assert methods[-30:].count("ties") > 15
+
+
+def test_every_other_draw_goes_to_the_best_rival_of_the_structure_that_leads():
+    class Field:
+        """Draws that the first of two structures wins nine times of ten."""
+
+        def __init__(self, chance: float) -> None:
+            self.chance = chance
+
+        def draw(self, points, rng):
+            return np.array([float(rng.random() < self.chance)])
+
+    rng, fields = np.random.default_rng(0), [(Field(1.0), None), (Field(0.1), None)]
+    fields[0][0].draw = lambda points, rng: np.array([0.5])
+    won = [int(_highest(_drawn(fields, rng))) for _ in range(2000)]
+    # By itself one of ten; of the half that is drawn again all those where eight draws were enough.
+    again = 0.9 * (1 - 0.9**8) + 0.1 * 0.0
+    assert mean(won) == pytest.approx(0.5 * 0.1 + 0.5 * again, abs=0.035)
+    assert _highest(_drawn(fields[:1], rng)) == 0
 
 
 def test_a_region_that_fails_is_left():
