@@ -19,6 +19,7 @@ from core.params import Scalar
 from core.rungs import adapted, items_of, rung_sizes
 from core.space import SearchSpace
 from search import plan
+from search.finalists import optimism
 from search.history import Known
 from search.past import Past
 from search.racing import Decision, Standing, decide
@@ -315,14 +316,22 @@ class Search:
         )
 
     def _recommended(self) -> tuple[Candidate, float]:
-        """The best of those scored in full, by posterior mean or by score; and what it is held to be worth."""
+        """The best of those scored in full, by posterior mean or by score; and what it is claimed to be worth."""
         complete = {c.number: c for c in self.ended if c.complete and c.number is not None}
         worths = {number: candidate.last_heard.score for number, candidate in complete.items()}
         if self.info.recommends == "posterior":
             estimates = posterior_of(self.world.space, [_past(c) for c in self.ended])
             worths |= {number: estimates[number][0] for number in worths if number in estimates}
         best = max(worths, key=lambda number: (worths[number], -number))
-        return complete[best], worths[best]
+        return complete[best], worths[best] - self._overrated(complete[best], worths[best])
+
+    def _overrated(self, candidate: Candidate, worth: float) -> float:
+        """As the product takes it off what it claims."""
+        if self.info.recommends != "posterior":
+            return 0.0
+        base = sum(float(task.mean()) for task in self.reference) / TASKS
+        numbers = sum(isinstance(value, float) for value in candidate.values.values())
+        return optimism(worth - base, candidate.last_heard.variance, numbers)
 
 
 def _gain(score: Callable[[Values], float], values: Values, against: Values | None) -> float:

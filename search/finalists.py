@@ -105,6 +105,27 @@ def shrunk(trials: Sequence[TrialRecord]) -> dict[int, Estimate]:
     return {number: _posterior(score, noise, centre, spread) for number, (score, noise) in found.items()}
 
 
+def optimism(gain: float, variance: float, parameters: int) -> float:
+    """By how much a gain over the reference is overrated for having been searched for on the items that tell it.
+
+    A search on N items climbs f + e: the true score, and what these items make of each candidate beside it. Both are
+    smooth, so neighbours share e, and averaging over them does not take it away. Where f falls off with curvature H
+    from its top, the top of f + e lies H^-1 grad e beside it and e there is tr(H^-1 Cov(grad e)) on average, twice what
+    the fit gains (Takeuchi's information criterion, 1976, has the same trace). Were H and Cov(grad e) the same in all
+    of d directions, a gain G = H r^2 / 2 at the distance r of the reference, whose difference has the variance
+    v = Cov(grad e) r^2, would be overrated by d v / (2 G).
+
+    Args:
+        gain: G, of the difference to the reference, as a share.
+        variance: v, of that difference's mean over all items.
+        parameters: d, real numbers that were searched.
+
+    Returns:
+        That; no more than the gain, and 0 where there is none.
+    """
+    return min(gain, parameters * variance / (2 * gain)) if gain > 0.0 else 0.0
+
+
 def told(trial: TrialRecord) -> tuple[float, float]:
     """A trial's score as the sampler heard it, with its variance; its macro where nothing else was kept."""
     heard = trial.last_heard

@@ -58,10 +58,11 @@ def _claim(verdict: Mapping[str, Any]) -> list[str]:
     if not claimed:
         return []
     spread = f" ± {claimed['sd']:.1f}" if claimed["sd"] else ""
+    less = f" less {claimed['optimism']:.1f} for the search" if claimed.get("optimism", 0.0) >= 0.05 else ""
     raw = f", scored {100 * winner['macro_search']:.1f} %" if winner.get("macro_search") is not None else ""
     return [
-        f"Before the proof it was believed to be worth {claimed['points']:.1f}{spread} % ({claimed['by']}{raw} on "
-        "search items; optimistic)."
+        f"Before the proof it was believed to be worth {claimed['points']:.1f}{spread} % ({claimed['by']}{less}{raw} "
+        "on search items; optimistic)."
     ]
 
 

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 from studies import merges, record
 
 from core.objective import TaskSpec
 from core.records import HeardScore, Score
 from core.states import TrialState
-from search.finalists import Estimate, below_floors, best_parent, finalists, posterior, shrunk
+from search.finalists import Estimate, below_floors, best_parent, finalists, optimism, posterior, shrunk
 
 
 def numbers(trials) -> list[int]:
@@ -113,3 +114,21 @@ def test_a_task_on_which_more_is_lost_than_its_floor_is_named():
     parent = record(0, macro=0.5, origin="parent", scores=scores(0.5, 0.5, 0.5))
     found = below_floors(record(1, macro=0.5, scores=scores(0.48, 0.47, 0.1)), parent, specs)
     assert found == [("y", pytest.approx(-3.0), 2.0)]
+
+
+def test_optimism_is_what_climbing_on_a_sample_of_items_adds():
+    """A bowl in ten directions and a smooth error whose slope is drawn anew: the error at the top of their sum."""
+    rng, dimensions, curvature, distance = np.random.default_rng(0), 10, 20.0, 0.5
+    slope_sd = 0.1
+    slopes = slope_sd * rng.standard_normal((4000, dimensions))
+    found = slopes / curvature  # where -curvature x^2 / 2 + slope x is highest
+    added = (slopes * found).sum(1).mean()
+    gain, variance = curvature * distance**2 / 2, slope_sd**2 * distance**2
+    assert optimism(gain, variance, dimensions) == pytest.approx(added, rel=0.03)
+
+
+def test_optimism_takes_no_more_than_the_gain():
+    assert optimism(0.02, 4e-6, 10) == pytest.approx(0.001)
+    assert optimism(0.001, 4e-6, 10) == 0.001
+    assert optimism(0.0, 4e-6, 10) == optimism(-0.02, 4e-6, 10) == 0.0
+    assert optimism(0.02, 4e-6, 0) == 0.0

@@ -11,7 +11,7 @@ from core.outcomes import Outcomes
 from core.records import TrialBrief, TrialRecord
 from core.selection import selection
 from core.statistics import floor_test, macro_difference, paired_difference
-from search.finalists import Estimate, below_floors, candidates
+from search.finalists import Estimate, below_floors, candidates, optimism
 
 #: Candidates below a floor that are named; more of them say nothing new.
 NAMED = 10
@@ -25,7 +25,8 @@ def claims(
     """What each finalist is said to be worth before it is proved, in points of accuracy, by trial.
 
     Estimates are of smoothed scores. A difference of two of them stands for one of accuracies, so the claim is the
-    reference's accuracy and the estimated difference to it. Without estimates the best score ever seen is claimed.
+    reference's accuracy and the estimated difference to it, less what such a search overrates (`optimism`, told
+    beside). Without estimates the best score ever seen is claimed.
     """
     shift = 0.0
     if estimates and reference is not None and reference.macro is not None and reference.heard:
@@ -33,12 +34,23 @@ def claims(
     found = {}
     for trial in ranked:
         worth = (estimates or {}).get(trial.number, Estimate((trial.macro or 0.0) - shift, 0.0))
+        overrated = _overrated(trial, worth, reference) if estimates else 0.0
         found[trial.id] = {
-            "points": 100 * (worth.mean + shift),
+            "points": 100 * (worth.mean + shift - overrated),
             "sd": 100 * worth.sd,
+            "optimism": 100 * overrated,
             "by": "posterior mean" if estimates else "best score",
         }
     return found
+
+
+def _overrated(trial: TrialRecord, worth: Estimate, reference: TrialBrief | None) -> float:
+    """The optimism of a candidate of the space; values by tensor are not reckoned."""
+    if reference is None or not reference.heard or not trial.values:
+        return 0.0
+    numbers = sum(isinstance(value, float) for value in trial.values.values())
+    variance = trial.last_heard.variance if trial.last_heard else 0.0
+    return optimism(worth.mean - reference.heard[-1].score, variance, numbers)
 
 
 def split_by_floors(

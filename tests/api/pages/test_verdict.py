@@ -62,7 +62,7 @@ def test_small_p_values_are_bounds():
 def test_what_stands_beside_a_verdict_is_told_in_a_sentence_each():
     full = {
         **verdict("gain", 3.1, 0.003, macro_search=0.652),
-        "claimed": {"points": 64.04, "sd": 0.52, "by": "posterior mean"},
+        "claimed": {"points": 64.04, "sd": 0.52, "optimism": 0.31, "by": "posterior mean"},
         "floors": [{"task": "arc_easy", "floor": 2.0, "points": -0.5, "low": -1.9, "p": 0.02, "kept": "proven"}],
         "below_floor": [{"trial_id": "t9", "number": 9, "tasks": []}],
         "final": {"points": 2.5, "low": 0.4, "high": 4.6, "p": 0.01, "items": 900},
@@ -72,8 +72,8 @@ def test_what_stands_beside_a_verdict_is_told_in_a_sentence_each():
         ],
     }
     assert beside(full) == [
-        "Before the proof it was believed to be worth 64.0 ± 0.5 % (posterior mean, scored 65.2 % on search items; "
-        "optimistic).",
+        "Before the proof it was believed to be worth 64.0 ± 0.5 % (posterior mean less 0.3 for the search, scored "
+        "65.2 % on search items; optimistic).",
         "Floor of 2 points on arc_easy: kept, proven (−0.5 points, at least −1.9).",
         "Candidates skipped as they lost more than a floor allows on search items: 1.",
         "On 900 items kept back and read once: +2.5 points, 95 % interval +0.4 to +4.6.",

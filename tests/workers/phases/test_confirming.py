@@ -7,7 +7,7 @@ from core.records import StepKind
 from core.states import JobState, StepState, TrialState
 from core.statistics import confirm, floor_test, paired_difference
 from core.tasks import part_of
-from search.finalists import posterior
+from search.finalists import optimism, posterior
 from store import events, tasks
 from tests.store.makers import put
 from tests.workers.phases.conftest import CONTENT, HELDOUT, heldout_outcomes
@@ -192,7 +192,10 @@ def test_what_is_claimed_is_the_posterior_mean_as_accuracy_beside_the_raw_macro(
         space = Search.of(session, search.job).space
     mean, sd = posterior(space, search.trials)[winner.number]
     claimed = verdict["claimed"]
-    assert claimed["points"] == pytest.approx(100 * (mean + reference.macro - reference.last_heard.score))
+    base = reference.last_heard.score
+    overrated = optimism(mean - base, winner.last_heard.variance, 2)
+    assert claimed["optimism"] == pytest.approx(100 * overrated)
+    assert claimed["points"] == pytest.approx(100 * (mean + reference.macro - base - overrated))
     assert claimed["sd"] == pytest.approx(100 * sd) and claimed["by"] == "posterior mean"
     assert verdict["winner"]["macro_search"] == winner.macro
 
@@ -202,7 +205,8 @@ def test_a_baseline_recommends_and_claims_the_best_score_ever_seen(new_search):
     verdict = search.go().verdict
     best = max(search.candidates, key=lambda trial: trial.macro)
     assert verdict["winner"]["trial_id"] == best.id
-    assert verdict["claimed"] == {"points": pytest.approx(100 * best.macro), "sd": 0.0, "by": "best score"}
+    claimed = {"points": pytest.approx(100 * best.macro), "sd": 0.0, "optimism": 0.0, "by": "best score"}
+    assert verdict["claimed"] == claimed
 
 
 def test_a_candidate_below_a_floor_is_no_finalist_and_the_verdict_says_who_was_skipped(new_search):
