@@ -12,7 +12,6 @@ from core.catalog import catalog
 from core.errors import (
     BudgetError,
     InvalidInputError,
-    RecipeError,
     SpaceError,
     UnknownModelError,
     UnknownNameError,
@@ -24,8 +23,8 @@ from core.objective import Objective, TaskSpec
 from core.recipe.ingredients import names_in
 from core.recipe.short import Dtype, Name, Recipe
 from core.refinement import Refine
-from core.space import SearchSpace
-from core.space_spec import GenerationFamily, Interval, MergeFamily, SpaceSpec
+from core.space import SearchSpace, check_weights
+from core.space_spec import GenerationFamily, MergeFamily, SpaceSpec
 
 LOCAL_REF = re.compile(r"^local:(?P<path>[^\x00]+)$")
 #: Models of one job at most.
@@ -401,7 +400,7 @@ def check_job(job: SearchJob, *, tasks: frozenset[str] | set[str] | None = None)
     _check_own_generator(job)
     for family in job.space.families:
         if isinstance(family, MergeFamily):
-            _check_weights(family)
+            check_weights(family)
 
 
 def _check_own_generator(job: SearchJob) -> None:
@@ -426,22 +425,6 @@ def _check_own_generator(job: SearchJob) -> None:
             "`delta` codes differences of sources and needs two, but there is one: take `gain`, or set `parents`",
             where="generator",
         )
-
-
-def _check_weights(family: MergeFamily) -> None:
-    """Weights that every candidate gets, and that are 0, leave nothing to normalise by; needs no header."""
-    weight = family.params.get("weight")
-    fixed = weight.high if isinstance(weight, Interval) and weight.low == weight.high else weight
-    if isinstance(fixed, Interval) or fixed != 0:
-        return
-    for method in map(catalog().method, family.methods):
-        rule = method.divides
-        if rule is not None and family.params.get(rule.name, rule.default) is True:
-            raise RecipeError(
-                f"weights must not sum to 0 under {rule.name}, but {method.name!r} gets {fixed!r} for every source: "
-                f"change the weight or set {rule.name} to false",
-                where="weight",
-            )
 
 
 def check_names(job: SearchJob | GeneratorJob, known: frozenset[str] | set[str]) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 
 from core import space_generation
 from core.catalog import Catalog, MethodInfo, catalog
-from core.errors import SpaceError, UnknownModelError
+from core.errors import RecipeError, SpaceError, UnknownModelError
 from core.holes import Hole, Values, check_used, searched_spec
 from core.params import ChoiceParam, IntParam, Scalar
 from core.recipe.ingredients import names_in
 from core.recipe.short import Dtype, Layout, Merge, Recipe, Repeated, Source
-from core.space_spec import REPEATED, REST, Family, GenerationFamily, LayoutFamily, MergeFamily, SpaceSpec
+from core.space_spec import REPEATED, REST, Family, GenerationFamily, Interval, LayoutFamily, MergeFamily, SpaceSpec
 
-__all__ = ["Hole", "SearchSpace", "Values"]
+__all__ = ["Hole", "SearchSpace", "Values", "check_weights"]
 
 
 class SearchSpace:
@@ -362,6 +362,26 @@ class SearchSpace:
     def _known_model(self, name: str) -> None:
         if name not in self.models:
             raise UnknownModelError.suggest(name, self.models, where="space")
+
+
+def check_weights(family: MergeFamily) -> None:
+    """Check that candidates get weights to normalise by; needs no header.
+
+    Raises:
+        RecipeError: every candidate gets the weight 0, under a method that divides by their sum.
+    """
+    weight = family.params.get("weight")
+    fixed = weight.high if isinstance(weight, Interval) and weight.low == weight.high else weight
+    if isinstance(fixed, Interval) or fixed != 0:
+        return
+    for method in map(catalog().method, family.methods):
+        rule = method.divides
+        if rule is not None and family.params.get(rule.name, rule.default) is True:
+            raise RecipeError(
+                f"weights must not sum to 0 under {rule.name}, but {method.name!r} gets {fixed!r} for every source: "
+                f"change the weight or set {rule.name} to false",
+                where="weight",
+            )
 
 
 def _by_name(factors: Mapping[Any, Any] | None) -> dict[str, Any]:
