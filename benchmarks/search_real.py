@@ -5,17 +5,15 @@ from __future__ import annotations
 from benchmarks.claims import ROOT, Report
 from benchmarks.search_matrix import Matrix
 from benchmarks.search_null import report_null
-from benchmarks.search_replay import SEEDS, report_replays
+from benchmarks.search_replay import report_replays
 
 #: Written by `python -m benchmarks.search_matrix` from the nursery of seed 7.
 MATRIX = ROOT / "benchmarks" / "results" / "nursery-7-matrix.npz"
-#: Searches of a quick run.
-FEW = 4
 
 
 def replays(report: Report) -> None:
     """Claim what searches replayed on the matrix cost."""
-    report_replays(report, Matrix.load(MATRIX), SEEDS[:FEW] if report.quick else SEEDS)
+    report_replays(report, Matrix.load(MATRIX))
 
 
 def null(report: Report) -> None:
