@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from api.reuse import reused_items
 from api.submission import ready_models
 from core.checkpoint import read_header
 from core.costs import Pace, task_size
@@ -42,6 +43,7 @@ def estimate_of(
         paces=observed,
         workers=workers,
         reuse_bytes=settings.reuse_bytes,
+        reused=reused_items(s, job, _registered(s, job)),
     )
 
 
@@ -51,10 +53,13 @@ def _usual(observed: list[Pace], settings: Settings) -> str:
     return common[0][0] if common else "cpu" if wish in ("auto", "cpu") else wish
 
 
+def _registered(s: ReadSession, job: SearchJob) -> dict[str, Model]:
+    return job_parents(job.models, ready_models(s, {model.name: model.ref for model in job.models}))
+
+
 def _headers(s: ReadSession, job: SearchJob, settings: Settings) -> dict[str, Header]:
     """Headers of the job's models: registered ones, and checkpoints on this machine."""
-    ready = ready_models(s, {model.name: model.ref for model in job.models})
-    found = {name: model.header for name, model in job_parents(job.models, ready).items()}
+    found = {name: model.header for name, model in _registered(s, job).items()}
     for model in job.models:
         if model.name not in found and LOCAL_REF.match(model.ref):
             header = _local_header(model.ref, settings)

@@ -11,14 +11,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from core.catalog import catalog
 from core.costs import Costs, Input, Memory, Pace, Range, TaskSize, costs_of, memory_of
 from core.jobs import SearchJob
 from core.model import Header
 from core.noun import Noun
-from core.rungs import items_of, rung_sizes
+from core.rungs import adapted, items_of, rung_sizes
+from core.walks import Walks, walks_of
 
 #: More candidates than this are not reckoned with.
 _MOST = 5_000
+#: Position of the dear course.
+_DEAR = 2
 
 
 class RungEstimate(Noun):
@@ -42,6 +46,8 @@ class Estimate(Noun):
         ends_by: the limit that is reached first in the likely course.
         rungs: of the race.
         item_evaluations: scored in the search, parents included.
+        refined_items: of these, by gradient refinement; forward and backward over an item count as three.
+        reused_items: of these, what is stored already of parents and of the first uniform merge: it costs nothing.
         heldout_items: scored in the confirmation, at most.
         builds: candidates written into a worker's memory.
         device_seconds, seconds: of all devices, and of wall time with `workers` of them; None where a parent's size
@@ -58,6 +64,8 @@ class Estimate(Noun):
     ends_by: str
     rungs: tuple[RungEstimate, ...]
     item_evaluations: Range
+    refined_items: Range
+    reused_items: int
     heldout_items: int
     builds: Range
     device_seconds: Range | None
@@ -69,6 +77,28 @@ class Estimate(Noun):
     observed: int
     inputs: tuple[Input, ...]
     assumptions: tuple[str, ...]
+
+
+class Race(NamedTuple):
+    """What a course goes by.
+
+    Attributes:
+        job: the job.
+        rungs: items per task, rising.
+        sizes: search items of each task.
+        hands: devices at once.
+        share: how much likelier than by symmetry a promotion is.
+        walks: gradient refinements.
+        reused: outcomes that need not be scored.
+    """
+
+    job: SearchJob
+    rungs: Sequence[int]
+    sizes: Sequence[int]
+    hands: int
+    share: float
+    walks: Walks
+    reused: int
 
 
 class _Course(NamedTuple):
@@ -91,6 +121,7 @@ def estimate(
     paces: Sequence[Pace] = (),
     workers: int | None = None,
     reuse_bytes: int = 0,
+    reused: int = 0,
 ) -> Estimate:
     """What a job will cost.
 
@@ -102,14 +133,19 @@ def estimate(
         paces: what earlier jobs took on such devices.
         workers: how many devices work for it; `parallel` at most, and by default.
         reuse_bytes: memory that a worker keeps for hidden states.
+        reused: outcomes on search items that earlier jobs have left of the parents and of the first uniform merge.
     """
     hands = max(1, min(workers or job.parallel, job.parallel))
     sizes = [task.search_items for task in tasks]
-    rungs = rung_sizes(job.racing, sizes)
     known = all(model.name in headers for model in job.models)
     costs, inputs = costs_of(job, headers, tasks, device, paces) if known else (None, [])
+    kappa = costs[1].build / costs[1].item if costs else None
+    rungs, walks = rungs_of(job, sizes, kappa), walks_of(job)
     courses = [
-        _run(job, rungs, sizes, costs[course] if costs else None, hands, share)
+        _run(
+            Race(job, rungs, sizes, hands, share, walks[course], 0 if course == _DEAR else reused),
+            costs[course] if costs else None,
+        )
         for course, share in enumerate((1.0, 1.3, 2.0))
     ]
     memory = memory_of(job, headers, device, reuse_bytes) if known else None
@@ -126,6 +162,8 @@ def estimate(
             for rung, size in enumerate(rungs)
         ),
         item_evaluations=_span(course.items for course in courses),
+        refined_items=Range(*(walk.items for walk in walks)),
+        reused_items=reused,
         heldout_items=finalists * sum(task.heldout_items for task in tasks),
         builds=_span(course.builds for course in courses),
         device_seconds=_span(course.device_seconds or 0.0 for course in courses) if costs else None,
@@ -135,8 +173,8 @@ def estimate(
         device=device,
         workers=hands,
         observed=len([pace for pace in paces if pace.device == device]),
-        inputs=(*_given(job, headers, tasks), *inputs),
-        assumptions=_assumptions(job, tasks, known),
+        inputs=(*_given(job, headers, tasks), *inputs, *_reckoned(kappa, walks)),
+        assumptions=_assumptions(job, tasks, known, reused),
     )
 
 
@@ -168,14 +206,27 @@ def reaching(candidates: int, rungs: int, rivals: int, eta: int, share: float = 
     return tuple(found)
 
 
-def _run(
-    job: SearchJob, rungs: Sequence[int], sizes: Sequence[int], costs: Costs | None, hands: int, share: float
-) -> _Course:
+def rungs_of(job: SearchJob, sizes: Sequence[int], kappa: float | None) -> tuple[int, ...]:
+    """The rungs that the job will race on: one where its strategy does not race, fewer where a build is dear.
+
+    Args:
+        job: the job.
+        sizes: search items of each task.
+        kappa: what a build costs, in items; None where that is not known.
+    """
+    rungs = rung_sizes(job.racing, sizes)
+    if job.strategy.name != "auto" and not catalog().strategy(job.strategy.name).races:
+        return rungs[-1:]
+    return rungs if kappa is None or job.racing.rungs is not None else adapted(rungs, sizes, kappa)
+
+
+def _run(race: Race, costs: Costs | None) -> _Course:
     """A course with as many candidates as its limits allow."""
+    job = race.job
     limits = {name: value for name, value in job.budget.amounts.items() if value is not None and name != "trials"}
 
     def course(candidates: int) -> _Course:
-        return _course(job, rungs, sizes, costs, hands, share, candidates)
+        return _course(race, costs, candidates)
 
     def over(candidates: int) -> str | None:
         found = course(candidates)
@@ -199,30 +250,23 @@ def _run(
     return course(high)._replace(ends_by=ends_by)
 
 
-def _course(
-    job: SearchJob,
-    rungs: Sequence[int],
-    sizes: Sequence[int],
-    costs: Costs | None,
-    hands: int,
-    share: float,
-    candidates: int,
-) -> _Course:
-    parents = len(job.models)
-    reached = reaching(candidates, len(rungs), parents, job.racing.eta, share)
-    steps = [items_of(size, sizes) for size in rungs]
+def _course(race: Race, costs: Costs | None, candidates: int) -> _Course:
+    parents = len(race.job.models)
+    reached = reaching(candidates, len(race.rungs), parents, race.job.racing.eta, race.share)
+    steps = [items_of(size, race.sizes) for size in race.rungs]
     fresh = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
-    items = parents * steps[-1] + math.fsum(count * more for count, more in zip(reached, fresh, strict=True))
+    scored = parents * steps[-1] + math.fsum(count * more for count, more in zip(reached, fresh, strict=True))
+    items = max(0.0, scored - race.reused) + race.walks.items
     # A promotion is built again unless its weights are still in place: never in the cheap course, always in the dear.
-    again = {1.0: 0.0, 1.3: 0.5}.get(share, 1.0)
-    builds = parents + candidates + again * math.fsum(reached[1:])
+    again = {1.0: 0.0, 1.3: 0.5}.get(race.share, 1.0)
+    builds = parents + candidates + race.walks.number + again * math.fsum(reached[1:])
     device = wall = None
     if costs is not None:
-        family = job.sampled
+        family = race.job.sampled
         trained = family is not None and family.own is not None and candidates > family.own.train_after
         work = items * costs.item + builds * costs.build + (costs.training if trained else 0.0)
         device = work
-        wall = costs.start + max(work / hands, steps[-1] * costs.item)
+        wall = costs.start + max(work / race.hands, steps[-1] * costs.item)
     return _Course(reached, items, builds, device, wall, "")
 
 
@@ -243,12 +287,25 @@ def _given(job: SearchJob, headers: Mapping[str, Header], tasks: Sequence[TaskSi
     return [*found, Input(name="eta", value=job.racing.eta, source="the job")]
 
 
-def _assumptions(job: SearchJob, tasks: Sequence[TaskSize], known: bool) -> tuple[str, ...]:
+def _reckoned(kappa: float | None, walks: Sequence[Walks]) -> list[Input]:
+    """Numbers that were reckoned on the way."""
+    found = [
+        Input(
+            name="refinements", value=walks[1].number, source="the job's rules and its methods with smooth parameters"
+        )
+    ]
+    if kappa is not None:
+        source = "seconds_per_build / seconds_per_item; the first rung is raised to a third of it"
+        found.append(Input(name="build_cost", value=round(kappa, 1), unit="items", source=source))
+    return found
+
+
+def _assumptions(job: SearchJob, tasks: Sequence[TaskSize], known: bool, reused: int) -> tuple[str, ...]:
     said = [
         f"a promotion is 1 (cheap), 1.3 (likely) or 2 (dear) times as likely as 1 in {job.racing.eta}",
-        "rungs are those of the job; where building is dear beside scoring the first ones may be left out",
-        "no outcome is reused from earlier jobs; what is reused costs nothing",
-        "gradient refinement, where the strategy uses it, is not reckoned",
+        f"{reused} outcomes of parents and the first uniform merge are reused, none in the dear course; others share "
+        "none with earlier jobs",
+        "a gradient refinement ends after three tenths (cheap), nine tenths (likely) or all (dear) of its items",
     ]
     if job.sampled is not None:
         said.append(
@@ -257,6 +314,8 @@ def _assumptions(job: SearchJob, tasks: Sequence[TaskSize], known: bool) -> tupl
         )
     if job.confirmation.also:
         said.append("what only the confirmation reads is not reckoned")
+    if job.racing.rungs is None and not known:
+        said.append("rungs are the usual ones; where building is dear beside scoring the first is raised")
     if job.budget.expected_improvement is not None:
         said.append("the search does not end early for lack of expected improvement")
     if any(not task.known for task in tasks):

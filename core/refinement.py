@@ -43,3 +43,41 @@ class Refine(Noun):
     kept_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     kept_most: Annotated[int, Field(ge=1, le=100_000)] = 30
     polish: Annotated[int, Field(ge=0, le=64)] = 4
+
+
+#: Trials that a budget must have room for before `auto` refines: with fewer there is no search to shorten.
+LEAST_TRIALS = 12
+#: So many trials of a budget pay for one refinement, where items are not limited.
+TRIALS_EACH = 8
+#: Item evaluations below which a refinement is not worth beginning.
+LEAST_ITEMS = 300
+
+
+def applies(refine: Refine, trials: int | None, *, named: bool) -> bool:
+    """Whether a job refines at all, where its space has anything smooth.
+
+    Args:
+        refine: its rules.
+        trials: its budget's.
+        named: whether it names a strategy: those are taken as they are unless it asks for more.
+    """
+    if isinstance(refine.enabled, bool):
+        return refine.enabled
+    return not named and (trials is None or trials >= LEAST_TRIALS)
+
+
+def asked(refine: Refine, structures: int) -> int:
+    """Refinements of so many structures at most: the best may be refined twice."""
+    return structures + (1 if refine.granularity == "both" else 0)
+
+
+def allowance(refine: Refine, trials: int | None, item_evaluations: int | None, wanted: int) -> tuple[int, int]:
+    """Item evaluations of each of the `wanted` refinements, and how many there may be, within a budget."""
+    most = wanted
+    if trials is not None:
+        most = max(1, trials // TRIALS_EACH)
+    if item_evaluations is None:
+        return refine.max_items, most
+    together = int(refine.share * item_evaluations)
+    most = min(most, together // min(LEAST_ITEMS, refine.max_items))
+    return min(refine.max_items, together // max(1, min(wanted, most))), most

@@ -12,22 +12,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from core.jobs import Budget, SearchJob
+from core.jobs import Budget
 from core.noun import canonical_json
 from core.params import FloatParam, Scalar
-from core.refinement import Refine
+from core.refinement import Refine, allowance, asked
 from core.smooth import smooth_holes
 from core.space import SearchSpace
 from search.seeding import entropy
 
 Granularity = Literal["holes", "tensor"]
 
-#: Trials that a budget must have room for before `auto` refines: with fewer there is no search to shorten.
-LEAST_TRIALS = 12
-#: So many trials of a budget pay for one refinement, where items are not limited.
-TRIALS_EACH = 8
-#: Item evaluations below which a refinement is not worth beginning.
-LEAST_ITEMS = 300
 #: Spread of the candidates around a refined one, as a share of each interval.
 SPREAD = 0.04
 
@@ -54,18 +48,6 @@ class Start(NamedTuple):
     structure: str
     granularity: Granularity
     max_items: int
-
-
-def applies(job: SearchJob, strategy_named: bool) -> bool:
-    """Whether a job refines at all, where its space has anything smooth.
-
-    Args:
-        job: the job.
-        strategy_named: whether it names a strategy: those are taken as they are unless it asks for more.
-    """
-    if isinstance(job.refine.enabled, bool):
-        return job.refine.enabled
-    return not strategy_named and (job.budget.trials is None or job.budget.trials >= LEAST_TRIALS)
 
 
 def structure_of(space: SearchSpace, values: Mapping[str, Scalar]) -> str:
@@ -101,8 +83,9 @@ def starts(
             best.setdefault(structure_of(space, candidate.values), candidate)
     ranked = list(best)[: refine.structures]
     wanted = _wanted(ranked, begun, refine.granularity, again=fine_leads is False)
-    each, most = _allowance(refine, budget, max(1, _asked(refine, len(ranked))))
-    left = max(0, min(most, _asked(refine, refine.structures)) - len(begun))
+    wished = max(1, asked(refine, len(ranked)))
+    each, most = allowance(refine, budget.trials, budget.item_evaluations, wished)
+    left = max(0, min(most, asked(refine, refine.structures)) - len(begun))
     new = [way for way in wanted if way not in begun]
     return [Start(best[name], name, grain, each) for name, grain in new[:left]]
 
@@ -141,20 +124,3 @@ def around(space: SearchSpace, values: Mapping[str, Scalar], count: int, seed: i
             space.check(near)
             found.append(near)
     return found
-
-
-def _asked(refine: Refine, structures: int) -> int:
-    """Refinements of so many structures at most: the best may be refined twice."""
-    return structures + (1 if refine.granularity == "both" else 0)
-
-
-def _allowance(refine: Refine, budget: Budget, wanted: int) -> tuple[int, int]:
-    """Item evaluations of each refinement, and how many there may be."""
-    most = wanted
-    if budget.trials is not None:
-        most = max(1, budget.trials // TRIALS_EACH)
-    if budget.item_evaluations is None:
-        return refine.max_items, most
-    together = int(refine.share * budget.item_evaluations)
-    most = min(most, together // min(LEAST_ITEMS, refine.max_items))
-    return min(refine.max_items, together // max(1, min(wanted, most))), most

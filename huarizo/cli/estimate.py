@@ -41,6 +41,8 @@ def table(found: Json) -> Table:
     for rung in found["rungs"]:
         _row(grid, f"  that reach {rung['items_per_task']:,} items per task", rung["candidates"], tenth)
     _row(grid, "items scored", found["item_evaluations"], whole)
+    if found["refined_items"][-1]:
+        _row(grid, "  by gradient refinement", found["refined_items"], whole)
     _row(grid, "builds", found["builds"], whole)
     _row(grid, f"seconds of {found['device']}", found["device_seconds"], time)
     _row(grid, f"wall time with {found['workers']} at once", found["seconds"], time)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from core.outcomes import Outcomes
 from core.records import StepKind
-from store import steps, trials
+from store import jobs, outcomes, steps, trials
 from store.session import Database
 from tests.api import seeds
 from tests.store.makers import put
@@ -67,3 +68,25 @@ def test_the_pace_of_earlier_jobs_on_the_usual_device_is_taken(client: httpx.Cli
     asked = {"device": "cpu", "workers": 1}
     other = client.post("/v1/jobs:estimate", json=seeds.body(parallel=2), params=asked).json()
     assert (other["device"], other["observed"], other["workers"]) == ("cpu", 0, 1)
+
+
+def test_what_earlier_jobs_scored_of_the_parents_is_reused(client: httpx.Client, database: Database):
+    with database.transaction() as s:
+        job, _known = seeds.running_job(s)
+        jobs.pin_fingerprints(s, job.id, {name: f"{name} like then" for name in seeds.TASKS})
+        for trial in trials.of_job(s, job.id)[:2]:
+            # Documents 0 to 199 are on the search side.
+            outcomes.commit(
+                s,
+                recipe_digest=trial.recipe_digest,
+                fingerprint=f"{seeds.TASKS[0]} like then",
+                task=seeds.TASKS[0],
+                documents=400,
+                outcomes=Outcomes.of((number, 1, 0.5) for number in range(190, 215)),
+            )
+    found = client.post("/v1/jobs:estimate", json=seeds.body()).json()
+    assert found["reused_items"] == 20
+    shots = {"tasks": [{"task": name, "num_fewshot": 3} for name in seeds.TASKS]}
+    assert client.post("/v1/jobs:estimate", json=seeds.body(objective=shots)).json()["reused_items"] == 0
+    rounded = seeds.body(export={"save_dtype": "float16"})
+    assert client.post("/v1/jobs:estimate", json=rounded).json()["reused_items"] == 0

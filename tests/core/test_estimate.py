@@ -20,6 +20,7 @@ def job(**changes):
             "objective": {"tasks": [{"task": "one"}, {"task": "two"}]},
             "budget": {"trials": 12},
             "racing": {"rungs": [10, 30], "finalists": 2},
+            "refine": {"enabled": False},
             **changes,
         }
     )
@@ -76,6 +77,50 @@ def test_the_limit_that_is_reached_first_ends_it(budget, ends_by):
     assert found.candidates.likely < 1000
     if ends_by == "item_evaluations":
         assert 900 <= found.item_evaluations.likely < 900 + 120
+
+
+def test_what_is_stored_already_costs_nothing_but_in_the_dear_course():
+    fresh, known = estimate(job(), HEADERS, SIZES), estimate(job(), HEADERS, SIZES, reused=200)
+    assert known.item_evaluations.low == pytest.approx(fresh.item_evaluations.low - 200)
+    assert known.item_evaluations.likely == pytest.approx(fresh.item_evaluations.likely - 200)
+    assert known.item_evaluations.high == fresh.item_evaluations.high
+    assert (fresh.reused_items, known.reused_items) == (0, 200)
+    assert estimate(job(), HEADERS, SIZES, reused=10**6).item_evaluations.low == 0
+
+
+def test_the_first_rung_is_raised_to_a_third_of_a_build_where_the_job_names_none():
+    # An item takes a second and a build 300: the first rung is to hold 100 items over tasks of 20 and 400.
+    sizes, racing = [size("one", 20), size("two", 400)], {"finalists": 2}
+    paces = [pace(100.0, build=300.0)]
+    found = estimate(job(racing=racing), HEADERS, sizes, device="cpu (x)", paces=paces)
+    assert [rung.items_per_task for rung in found.rungs] == [80, 200, 400]
+    assert next(one.value for one in found.inputs if one.name == "build_cost") == 300.0
+    named = estimate(job(racing={"rungs": [50, 200]}), HEADERS, sizes, device="cpu (x)", paces=paces)
+    assert [rung.items_per_task for rung in named.rungs] == [50, 200, 400]
+
+
+def test_a_strategy_that_does_not_race_scores_every_candidate_in_full():
+    found = estimate(job(strategy={"name": "mergekit-evolve"}), HEADERS, SIZES)
+    assert [rung.items_per_task for rung in found.rungs] == [100]
+    assert found.item_evaluations == Range(14 * 120, 14 * 120, 14 * 120)
+
+
+def test_gradient_refinement_is_reckoned_by_the_rules_of_the_job():
+    plain = estimate(job(), HEADERS, SIZES)
+    found = estimate(job(refine={}, budget={"trials": 48}), HEADERS, SIZES)
+    # One structure: a walk of 1,500 items, and in the dear course a second one.
+    assert found.refined_items == Range(450, 1350, 3000)
+    assert plain.refined_items == Range(0, 0, 0)
+    same = estimate(job(budget={"trials": 48}), HEADERS, SIZES)
+    assert found.item_evaluations.likely == pytest.approx(same.item_evaluations.likely + 1350)
+    assert found.builds.low == same.builds.low + 1
+    # A budget of items lets refinements have three tenths of it.
+    short = estimate(job(refine={}, budget={"item_evaluations": 3000}), HEADERS, SIZES)
+    assert short.refined_items == Range(0.3 * 450, 0.9 * 450, 900)
+    for changes in ({"budget": {"trials": 11}}, {"strategy": {"name": "random"}}):
+        assert estimate(job(refine={}, **changes), HEADERS, SIZES).refined_items.high == 0
+    fixed = {"families": [{"family": "merge", "methods": ["linear"], "params": {"weight": 0.5}}]}
+    assert estimate(job(refine={}, space=fixed), HEADERS, SIZES).refined_items.high == 0
 
 
 def test_what_was_measured_on_the_device_gives_the_time():

@@ -1,10 +1,10 @@
 import pytest
 
-from core.jobs import Budget, SearchJob
+from core.jobs import Budget
 from core.refinement import Refine
 from core.space import SearchSpace
 from core.space_spec import SpaceSpec
-from search.refining import SPREAD, Candidate, applies, around, starts, structure_of
+from search.refining import SPREAD, Candidate, around, starts, structure_of
 
 MODELS = ("base", "a", "b", "c")
 
@@ -29,28 +29,6 @@ def merges(scores):
 
 def begin(candidates, begun=(), budget=None, **rules):
     return starts(SPACE, candidates, set(begun), Refine(**rules), budget or Budget(trials=100))
-
-
-def job(**changes):
-    text = {
-        "models": [{"name": name, "ref": f"local:{name}"} for name in MODELS],
-        "space": {"families": [{"family": "merge", "methods": ["linear"]}]},
-        "objective": {"tasks": [{"task": "x", "metric": "acc"}]},
-        "budget": {"trials": 40},
-    }
-    return SearchJob.model_validate(text | changes)
-
-
-def test_auto_refines_searches_that_name_no_strategy_and_are_long_enough():
-    assert applies(job(), strategy_named=False)
-    assert not applies(job(), strategy_named=True)
-    assert not applies(job(budget={"trials": 11}), strategy_named=False)
-    assert applies(job(budget={"item_evaluations": 9000}), strategy_named=False)
-
-
-def test_whoever_asks_for_it_or_against_it_is_heard():
-    assert applies(job(refine={"enabled": True}, budget={"trials": 2}), strategy_named=True)
-    assert not applies(job(refine={"enabled": False}), strategy_named=False)
 
 
 def test_the_best_of_each_structure_is_started_from_the_best_structure_first():

@@ -11,9 +11,10 @@ from core.noun import canonical_json
 from core.params import Scalar
 from core.recipe import Recipe, resolve
 from core.records import StepKind, StepRecord, TrialBrief
+from core.refinement import applies
 from core.states import StepState
 from search.finalists import PARENT
-from search.refining import Candidate, Granularity, applies, around, starts
+from search.refining import Candidate, Granularity, around, starts
 from store import events, steps, trials
 from store.session import ReadSession, Session
 from workers.phases.study import Search
@@ -36,7 +37,8 @@ PRIORITY = 50
 def refine(look: Look) -> None:
     """Take in what refinements found, begin those that are due, and polish around the best finding."""
     job = look.search.job
-    if not applies(job.request, job.request.strategy.name != "auto"):
+    named = job.request.strategy.name != "auto"
+    if not applies(job.request.refine, job.request.budget.trials, named=named):
         return
     every = steps.of_job(look.session, job.id, kinds=(StepKind.REFINE,))
     _take_in(look, every)
