@@ -373,17 +373,13 @@ def evaluate(
     num_fewshot: Annotated[
         int | None, typer.Option(min=0, max=64, help="Examples before each question; without, each task's own number.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first documents of each task: not a full score.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first documents of tasks: no full score.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Of the forward pass; auto is float32 on a CPU, the stored one on a GPU."),
     ] = "auto",
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of one forward pass; without, it is found out.")
-    ] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Of one forward pass; without, found out.")] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="The whole report, as JSON.")
     ] = None,
