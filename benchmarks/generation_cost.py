@@ -78,7 +78,7 @@ class Paper:
         latent = chunk if settings.latent is None else min(settings.latent, chunk)
         # Full batches of one shape, tensor by tensor: the padded rows are computed, too.
         rows = min(256, max(count(length, chunk) for length in lengths))
-        self.sampled = sum(-(-count(length, chunk) // rows) * rows for length in lengths)
+        batches = sum(-(-count(length, chunk) // rows) for length in lengths)
         #: Values and codes (mu, log variance) of all chunks, in float32.
         self.data_bytes = 4 * self.chunks * (chunk + 2 * latent)
         kinds = len({target.kind for target in targets})
@@ -93,8 +93,9 @@ class Paper:
         self.training_flops = 6.0 * settings.batch * steps
         self.training_seconds = max(self.training_flops / RATE, LAUNCHES * settings.steps)
         each = _products(autoencoder) + 25 * _products(denoiser)
-        self.sample_flops = 2.0 * self.sampled * each
-        self.sample_seconds = self.sample_flops / RATE
+        self.sample_flops = 2.0 * batches * rows * each
+        # Forward alone is a third of a step's launches.
+        self.sample_seconds = max(self.sample_flops / RATE, LAUNCHES / 3 * 26 * batches)
 
 
 def _numbers(network: nn.Module) -> int:
@@ -123,8 +124,8 @@ def paper(report: Report) -> None:
         report.claim(f"{label}: one sample, estimated", found.sample_seconds, "s")
         report.claim(f"{label}: a kept sample in bfloat16", 2 * found.parameters / 1e6, "MB")
     report.note(
-        f"cost at 8 B: seconds are for {RATE / 1e12:g} TFLOP/s, and at least {1000 * LAUNCHES:g} ms a step; estimated "
-        "from shapes, not measured"
+        f"cost at 8 B: seconds are for {RATE / 1e12:g} TFLOP/s, and at least {1000 * LAUNCHES:g} ms a step, a third "
+        "of it a forward pass; estimated from shapes, not measured"
     )
 
 

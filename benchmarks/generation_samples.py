@@ -62,6 +62,13 @@ class Pool:
             return cls(kept[f"{name} search"], kept[f"{name} heldout"], radii)
 
 
+def complete(file: Path = FILE) -> list[str]:
+    """The pools that were scored to the end."""
+    with np.load(file) as kept:
+        sides = {name: [len(kept[key]) for side in SIDES if (key := f"{name} {side}") in kept] for name in POOLS}
+    return [name for name, lengths in sides.items() if lengths == [COUNT + 1] * len(SIDES)]
+
+
 def recipes(setting: Setting, name: str) -> list[Recipe]:
     """What a pool scores, in order: what is sampled around, then its samples."""
     place, arm = name.split(" ")

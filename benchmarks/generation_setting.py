@@ -159,9 +159,9 @@ class Setting:
     @cached_property
     def practice(self) -> tuple[Tensor, ...]:
         """As `skills`, of the split that searches may look at."""
-        lessons = self._lessons("search")
+        lessons = self._lessons("validation")
         told = [lessons.specialist_texts(self.family + 2, skill, TEXTS // len(SKILLS)) for skill in SKILLS]
-        return self._rows("search", [text for part in told for text in part])
+        return self._rows("validation", [text for part in told for text in part])
 
     def loss(self, recipe: Recipe, rows: Sequence[Tensor]) -> float:
         """Mean negative log-likelihood of a candidate, in nats per token."""

@@ -14,7 +14,7 @@ from benchmarks.generation_cost import JOBS, Paper, header, measured, on_gpu
 from benchmarks.generation_exact import _changed_by_packing, distance
 from benchmarks.generation_mixed import MERGE, MERGES, Continued, Margins, Place
 from benchmarks.generation_rivals import _mixed, _normal, interval
-from benchmarks.generation_samples import POOLS, RADII, Pool
+from benchmarks.generation_samples import POOLS, RADII, Pool, complete
 from benchmarks.generation_selection import replay
 from benchmarks.generation_setting import loss_of
 from core.generators import training
@@ -112,13 +112,21 @@ def test_every_pool_is_told_with_its_promotions_and_the_bound(monkeypatch):
     monkeypatch.setattr(generation_selection, "REPLAYS", 40)
     monkeypatch.setattr(generation_selection, "again", lambda *arguments: None)
     monkeypatch.setattr(Pool, "load", classmethod(lambda cls, name: pools[name]))
+    monkeypatch.setattr(generation_selection, "complete", lambda: list(POOLS)[:3])
     report = Report(quick=True)
     generation_selection.best_of(report, None)
     told = claims_of(report)
     assert told["10: least gain of the best on search items, the base among the candidates"] >= 0.0
     # No hits in 40: 1 - 0.05^(1/40).
     assert told["12: null, promotions, upper 95 % bound"] >= 0.0721
-    assert all(f"11: {name}: its true gain on held-out items" in told for name in POOLS)
+    assert all(f"11: {name}: its true gain on held-out items" in told for name in POOLS[:3])
+    assert [entry["name"] for entry in report.not_run] == [f"11: {POOLS[3]}: its true gain on held-out items"]
+
+
+def test_a_pool_is_complete_with_all_its_candidates_on_both_sides(tmp_path):
+    kept = {f"{POOLS[0]} {side}": np.zeros((25, 3, 2), bool) for side in ("search", "heldout")}
+    np.savez(tmp_path / "samples.npz", **kept, **{f"{POOLS[1]} search": np.zeros((25, 3, 2), bool)})
+    assert complete(tmp_path / "samples.npz") == [POOLS[0]]
 
 
 def test_the_cost_on_paper_has_the_parameters_of_an_eight_billion_llama():
