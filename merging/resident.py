@@ -30,7 +30,7 @@ from merging.vocabulary import Vocabularies
 #: Structures (one per depth and dtype) kept for the next candidate that has them.
 KEPT_SKELETONS = 8
 #: Share of the memory free at the start that statistics of the parents may fill.
-KEPT_SHARE = 0.25
+KEPT_SHARE = 0.2
 #: Elements whose sources are gathered before they are merged: bounds what is held of parents that are not kept.
 AT_ONCE = 1 << 26
 

@@ -18,7 +18,7 @@ from merging.generation.opened import Generators
 from merging.memory import free_bytes, in_rows, natural
 
 #: Share of the memory free at the start that kept tensors may fill.
-KEPT_SHARE = 0.6
+KEPT_SHARE = 0.5
 
 
 class Derived(Protocol):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from core.errors import OutOfMemoryError
-from merging.memory import fits, in_rows, lacks_memory, natural
+from merging.memory import fits, free_bytes, in_rows, lacks_memory, natural
 
 CPU = torch.device("cpu")
 
@@ -12,6 +14,12 @@ CPU = torch.device("cpu")
 def test_a_tensor_larger_than_all_memory_is_a_typed_failure():
     with pytest.raises(OutOfMemoryError, match="a giant must fit on cpu"), fits("a giant", CPU):
         torch.empty(2**55, dtype=torch.uint8)
+
+
+def test_memory_that_only_caches_files_counts_as_free(monkeypatch):
+    asked = SimpleNamespace(free=1 << 30, available=7 << 30)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: asked)
+    assert free_bytes(CPU) == 7 << 30
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
