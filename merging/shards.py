@@ -102,6 +102,7 @@ class ShardWriter:
         self._file.write(data)
         self._size += data.nbytes
         if self._size - self._sent >= BEHIND and (self._sync is None or self._sync.done()):
+            self._check_sync()
             self._sent = self._size
             self._file.flush()
             self._sync = self._sending.submit(_sync, self._file.fileno())
@@ -113,11 +114,15 @@ class ShardWriter:
         self._sending.shutdown()
         with self._file:
             if error is None:
-                if self._sync is not None:
-                    self._sync.result()
+                self._check_sync()
                 # A checkpoint that is said to be complete must survive a power cut.
                 self._file.flush()
                 os.fsync(self._file.fileno())
+
+    def _check_sync(self) -> None:
+        """Raise what the disk said of an earlier stretch: the system tells it only once."""
+        if self._sync is not None:
+            self._sync.result()
 
     @property
     def written(self) -> ExportedFile:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from merging.lanes import spread
+from merging.lanes import M_TRIM_THRESHOLD, _hold_freed_memory, spread
 
 
 def test_every_item_is_worked_on_once_whatever_the_number_of_lanes():
@@ -43,3 +45,20 @@ def test_the_first_error_stops_the_others_and_is_raised():
 def test_no_graph_is_kept():
     leaf = torch.ones(3, requires_grad=True)
     assert all(not found.requires_grad for found in spread(lambda _: leaf * 2, range(4), 2))
+
+
+@pytest.mark.parametrize("said", [None, "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_freed_memory_is_held_unless_the_environment_has_its_own_say(monkeypatch, said):
+    asked: dict[int, int] = {}
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=asked.__setitem__))
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    if said is not None:
+        monkeypatch.setenv(said, "1")
+    _hold_freed_memory.__wrapped__()
+    assert (M_TRIM_THRESHOLD in asked) == (said is None)
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    assert _hold_freed_memory.__wrapped__() is None

@@ -4,7 +4,7 @@ import pytest
 
 from core.errors import RecipeError
 from core.params import ChoiceParam, FloatParam, IntParam
-from core.recipe.values import MAX_NESTING, MAX_POINTS, Place, check_form, group_of, pick, reached
+from core.recipe.values import MAX_NESTING, MAX_POINTS, Place, check_form, group_of, has_filters, pick, reached
 
 WEIGHT = FloatParam(name="weight", default=1.0, low=-2.0, high=2.0, search_low=0.0, search_high=1.0, scope="source")
 
@@ -177,3 +177,16 @@ def test_a_share_of_the_stack_reaches_from_the_embedding_to_the_nearest_layer(sh
     assert reached(share, Place(tensor="embed", part="embed")) == embed
     assert [reached(share, layer(index, 4)) for index in range(4)] == layers
     assert reached(share, Place(tensor="norm", part="head")) == head
+
+
+FILTERS = [{"filter": "mlp", "value": 0.5}, {"value": 1.0}]
+
+
+@pytest.mark.parametrize("value", [FILTERS, {"a": FILTERS, "b": 1.0}, [{"value": [0.1, 0.2]}], {"a": {"b": FILTERS}}])
+def test_filters_are_seen_wherever_they_stand(value):
+    assert has_filters(value)
+
+
+@pytest.mark.parametrize("value", [None, 1.0, "sum", [0.1, 0.2], {"a": [0.1, 0.2], "b": 1.0}, {"groups": [0.1, 0.2]}])
+def test_values_that_go_by_place_alone_have_none(value):
+    assert not has_filters(value)

@@ -3,7 +3,7 @@
 import json
 
 from benchmarks import search
-from benchmarks.search_parts import update
+from benchmarks.parts import update
 
 ORDER = ("first", "second")
 
