@@ -18,7 +18,8 @@
     │   └── PathNotAllowedError      a local path outside the configured roots
     ├── GeneratorError               a generator of weights that cannot be used
     │   ├── MissingGeneratorError    none of that digest is at hand, or a part of it is absent
-    │   └── GeneratorMisfitError     it was not trained for this base, or not for these tensors
+    │   ├── GeneratorMisfitError     it was not trained for this base, or not for these tensors
+    │   └── TrainingDivergedError    its training came to a loss that is no number
     ├── TaskError                    a benchmark that cannot be loaded or scored
     ├── TrialError                   one candidate failed; the search goes on
     │   ├── NonFiniteWeightsError / OutOfMemoryError / TrialTimeoutError
@@ -221,6 +222,12 @@ class GeneratorMisfitError(GeneratorError):
     """A generator that was not trained for this base, or not for these tensors."""
 
     code = "generator_misfit"
+
+
+class TrainingDivergedError(GeneratorError):
+    """A generator's training whose loss is no finite number any more."""
+
+    code = "training_diverged"
 
 
 class TaskError(HuarizoError):

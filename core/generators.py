@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from core.errors import HuarizoError, UnknownNameError
 from core.noun import Noun
@@ -12,6 +12,16 @@ from core.selectors import Selectors
 
 Parameterisation = Literal["gain", "full", "delta"]
 _Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+#: Sources that a generator learns from at most: models and candidates together, the base among them.
+MOST_SOURCES = 63
+
+
+def _even(width: int) -> int:
+    if width % 2:
+        raise ValueError(
+            f"half of it are sines and half cosines, so it must be even, but is {width!r}: take {width + 1!r}"
+        )
+    return width
 
 
 class Training(Noun):
@@ -23,7 +33,7 @@ class Training(Noun):
             vector; `full` takes all values; `delta` takes all values less the mean of the sources.
         chunk: numbers that are encoded together; fewer where no selected tensor has so many.
         latent: numbers of a chunk's code; None is as many as the chunk has, so that nothing is lost.
-        width, blocks: of the autoencoder and of the denoiser.
+        width, blocks: of the autoencoder and of the denoiser; the width is even.
         posterior_std: noise of the code, at least; in units of the normalised weights' spread where nothing is
             compressed.
         fixed_std: whether the noise of the code stays at that.
@@ -33,7 +43,8 @@ class Training(Noun):
         batch: chunks per step.
         rate: the optimiser's, at its highest; it falls to zero along a cosine.
         ema: decay of the average of the denoiser's and the autoencoder's weights, which is what is kept.
-        drop: share of examples that are trained without their condition, which `guidance` needs.
+        drop: share of examples that are trained without their condition, which `guidance` needs. With several sources
+            a tenth at least is trained without its source, because samples name none.
         freeze: share of each tensor's values that stay as they are: those furthest from the median.
         seed: of everything random in it.
     """
@@ -42,7 +53,7 @@ class Training(Noun):
     parameterisation: Parameterisation = "gain"
     chunk: Annotated[int, Field(ge=8, le=16384)] = 1024
     latent: Annotated[int, Field(ge=2, le=16384)] | None = None
-    width: Annotated[int, Field(ge=8, le=8192)] = 256
+    width: Annotated[int, Field(ge=8, le=8192), AfterValidator(_even)] = 256
     blocks: Annotated[int, Field(ge=1, le=24)] = 3
     posterior_std: Annotated[float, Field(gt=0, le=1)] = 0.1
     fixed_std: bool = False
@@ -65,8 +76,9 @@ class Training(Noun):
 
 
 #: Fields that differ from the defaults, by name. `explore-llama` follows what is known of the model card that weights
-#: from diffusion became known by: one checkpoint, whole values in codes of 1024 numbers, next to no KL divergence and
-#: no dropout of the condition. `explore-llama-layers` is its second half: the last block and the FFN of two more.
+#: from diffusion became known by: one checkpoint, a norm of 4096 numbers in a code of 1024, next to no KL divergence
+#: and no dropout of the condition. `explore-llama-layers` is its second half, the last block and the FFN of two more,
+#: whose codes lose nothing here: the values of a matrix are not to be had from fewer numbers.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "blocks": {
@@ -79,6 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "explore-llama": {
         "selectors": ("norms",),
         "parameterisation": "full",
+        "chunk": 4096,
         "latent": 1024,
         "beta": 1e-6,
         "free_bits": 0.0,
@@ -90,6 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS["explore-llama-layers"] = PRESETS["explore-llama"] | {
     "selectors": ("block:-1", "ffn:30", "ffn:24"),
+    "chunk": 1024,
     "width": 2048,
     "batch": 1024,
     "autoencoder_steps": 20_000,

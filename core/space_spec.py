@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from core.draws import ARMS, Arm, Mode
-from core.generators import PRESETS, Training, checked
+from core.generators import MOST_SOURCES, PRESETS, Training, checked
 from core.noun import Noun
 from core.params import FloatParam, Scalar
 from core.recipe.limits import MAX_PARAMS, MAX_SOURCES
@@ -106,14 +106,15 @@ class OwnGenerator(Noun):
     Attributes:
         train_after: candidates that must have ended with a score, whole or stopped; 0 trains before anything is
             proposed, on models alone.
-        top: how many of them it learns from, those scored on most items first, the best of these first.
+        top: how many of them it learns from, those scored on most items first, the best of these first; with the
+            models at most as many as a generator learns from.
         parents: whether it learns from all of the job's models, and not from the base alone.
         preset: of the settings, by name.
         training: settings that differ from the preset's, by name; `selectors` are the family's.
     """
 
     train_after: Annotated[int, Field(ge=0, le=100_000)]
-    top: Annotated[int, Field(ge=1, le=256)] = 8
+    top: Annotated[int, Field(ge=1, lt=MOST_SOURCES)] = 8
     parents: bool = False
     preset: str = "default"
     training: dict[str, Any] = Field(default_factory=dict)

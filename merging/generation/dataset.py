@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from core.errors import InvalidInputError
+from core.errors import InvalidInputError, NonFiniteCheckpointError
 from core.generators import Training
 from core.model import Header
 from core.selectors import Target, select
@@ -73,6 +74,7 @@ def dataset_of(header: Header, sources: Sequence[Source], settings: Training, de
     Raises:
         SelectorError: a selector that finds nothing.
         InvalidInputError: no source, too many, or a single one with nothing to tell it from.
+        NonFiniteCheckpointError: a selected tensor of a source with NaN or infinity in it.
     """
     _check(sources, settings)
     shapes = header.shapes()
@@ -84,7 +86,7 @@ def dataset_of(header: Header, sources: Sequence[Source], settings: Training, de
     kept: dict[str, Tensor] = {}
     reference: dict[str, Tensor] = {}
     for target, length in zip(targets, numels, strict=True):
-        found = [values_of(source.tensor(target.name), settings.parameterisation).to(device) for source in sources]
+        found = [_finite(source, target.name, settings).to(device) for source in sources]
         if len(found) > 1:
             reference[target.name] = _mean(found)
         kept[target.name] = frozen(found[0], scaling_of(found[0]), settings.freeze)
@@ -110,11 +112,18 @@ def dataset_of(header: Header, sources: Sequence[Source], settings: Training, de
 
 
 def deciles(scores: Sequence[float | None]) -> list[int]:
-    """1 for the worst tenth of what is scored to 10 for the best; 0 for what is not."""
+    """1 for the worst tenth of what is scored to 10 for the best; 0 for what is not.
+
+    Equals count as the best of them, and a lone one is the best: sampling asks for 10, which must have been seen.
+    """
     known = sorted(score for score in scores if score is not None)
-    last = max(1, len(known) - 1)
-    best = DECILES - 1
-    return [0 if score is None else 1 + (known.index(score) * (best - 1) + last // 2) // last for score in scores]
+    best, last = DECILES - 1, len(known) - 1
+
+    def rank(score: float) -> int:
+        place = bisect_right(known, score) - 1
+        return best if last == 0 else 1 + (place * (best - 1) + last // 2) // last
+
+    return [0 if score is None else rank(score) for score in scores]
 
 
 def labels_of(entry: TensorEntry, first: int, rows: int, device: torch.device, decile: int = 0) -> Labels:
@@ -142,6 +151,18 @@ def _check(sources: Sequence[Source], settings: Training) -> None:
             "choose `gain` or `full`",
             where="parameterisation",
         )
+
+
+def _finite(source: Source, name: str, settings: Training) -> Tensor:
+    values = values_of(source.tensor(name), settings.parameterisation)
+    if not bool(values.isfinite().all()):
+        odd = int((~values.isfinite()).sum())
+        raise NonFiniteCheckpointError(
+            f"a generator learns from finite weights, but {odd!r} values of tensor {name!r} of source "
+            f"{source.digest!r} are not: leave that source out, or mend it",
+            where=name,
+        )
+    return values
 
 
 def _mean(found: Sequence[Tensor]) -> Tensor:
@@ -175,7 +196,8 @@ def _labels(entries: Sequence[TensorEntry], size: int, sources: Sequence[Source]
         kind=column([entries[row.tensor].kind for row in rows] * many),
         layer=column([entries[row.tensor].layer + 1 for row in rows] * many),
         number=column([row.number for row in rows] * many),
-        source=column([place for place in range(1, many + 1) for _ in rows]),
+        # A single one is told from nobody, and samples name no source.
+        source=column([place if many > 1 else 0 for place in range(1, many + 1) for _ in rows]),
         decile=column([rank for rank in ranks for _ in rows]),
         told=torch.ones((many * len(rows), 1), device=device),
     )

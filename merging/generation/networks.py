@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from core.generators import MOST_SOURCES
+
 #: Wavelengths of positions and times run up to this.
 LONGEST = 10_000.0
 #: Sizes of the embedding tables of sources and of score deciles; 0 of both is `not told`.
-SOURCES, DECILES = 64, 11
+SOURCES, DECILES = MOST_SOURCES + 1, 11
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from core.errors import TrainingDivergedError
 
 #: Called with steps done, steps in all, the last loss and the seconds since this process began; may raise to stop.
 Progress = Callable[[int, int, float, float], None]
@@ -81,6 +84,19 @@ class Watch:
         self._began = time.monotonic()
 
     def tell(self, done: int, loss: Tensor) -> None:
-        """After a step; the loss is waited for only when somebody is told."""
-        if self._progress is not None and (done % self._every == 0 or done == self._total):
-            self._progress(done, self._total, float(loss), time.monotonic() - self._began)
+        """After a step; the loss is waited for, and looked at, only now and then.
+
+        Raises:
+            TrainingDivergedError: it is no finite number.
+        """
+        if done % self._every and done != self._total:
+            return
+        found = float(loss)
+        if not math.isfinite(found):
+            raise TrainingDivergedError(
+                f"a training goes on while its loss is finite, but after {done!r} of {self._total!r} steps it is "
+                f"{found!r}: lower `rate`, or raise `posterior_std`",
+                where="training.rate",
+            )
+        if self._progress is not None:
+            self._progress(done, self._total, found, time.monotonic() - self._began)

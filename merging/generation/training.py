@@ -40,6 +40,8 @@ SMALL = 1 << 24
 HEARD = 0.25
 #: The least factor on noise: sources nearer than that are one.
 QUIETEST = 0.01
+#: Share of examples whose source is held back where there are several, at least: samples name none.
+UNNAMED = 0.1
 #: The stages, in order.
 AUTOENCODER, DENOISER = "autoencoder", "denoiser"
 
@@ -70,6 +72,8 @@ def train(
     Raises:
         SelectorError: a selector that finds nothing.
         InvalidInputError: sources that nothing can be learned from.
+        NonFiniteCheckpointError: a source with NaN or infinity in what is selected.
+        TrainingDivergedError: a loss that is no finite number, noticed at the next report.
     """
     device = torch.device(device)
     small = device.type == "cpu" and settings.batch * settings.width**2 <= SMALL
@@ -212,15 +216,17 @@ class _Run:
     def _batch(self, draws: torch.Generator) -> tuple[Tensor, Labels, Tensor]:
         """Rows among all sources' chunks, their labels with some held back, and what they show."""
         device, share = self._flat.device, self._settings.drop
+        unnamed = max(share, UNNAMED)
         picked = torch.empty(self._settings.batch, dtype=torch.int64, device=device)
         rows = self._seen[picked.random_(0, len(self._seen), generator=draws)]
         labels = self._data.labels.take(rows)
-        hold = torch.empty((3, len(rows)), device=device).uniform_(generator=draws) >= share
+        drawn = torch.empty((3, len(rows)), device=device).uniform_(generator=draws)
+        hold = drawn >= share
         labels = Labels(
             kind=labels.kind,
             layer=labels.layer,
             number=labels.number,
-            source=labels.source * hold[0],
+            source=labels.source * (drawn[0] >= unnamed),
             decile=labels.decile * hold[1],
             told=labels.told * hold[2].unsqueeze(-1),
         )

@@ -39,6 +39,7 @@ EXPECTED = {
     "GeneratorError": 422,
     "MissingGeneratorError": 422,
     "GeneratorMisfitError": 422,
+    "TrainingDivergedError": 422,
     "TaskError": 422,
     "TrialError": 500,
     "SampleError": 500,

@@ -28,3 +28,14 @@ def test_what_is_wrong_with_settings_is_a_plain_sentence_for_validators():
         with pytest.raises(ValueError, match=why) as found:
             checked(preset, changes)
         assert "\n" not in str(found.value)
+
+
+def test_an_odd_width_is_refused_before_anything_is_trained_because_half_of_it_are_sines():
+    with pytest.raises(ValueError, match=r"training\.width: .* is 33: take 34"):
+        checked("default", {"width": 33})
+    assert all(training(preset).width % 2 == 0 for preset in PRESETS)
+
+
+def test_the_card_s_preset_compresses_a_norm_of_4096_numbers_to_1024():
+    settings = training("explore-llama")
+    assert (settings.chunk, settings.latent) == (4096, 1024)

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.errors import BudgetError, RecipeError, SpaceError, UnknownTaskError
-from core.jobs import Budget, ModelRef, Opening, SearchJob, check_job
+from core.jobs import Budget, ModelRef, Opening, SearchJob, check_job, read_job
 
 MERGE = {"family": "merge", "methods": ["linear"]}
 
@@ -135,6 +135,20 @@ def test_differences_cannot_be_coded_of_a_single_source():
     with pytest.raises(SpaceError, match="needs two"):
         check_job(sampling(family={"generator": alone}))
     check_job(sampling(family={"generator": {**alone, "parents": True}}))
+
+
+def test_a_generator_learns_from_at_most_63_models_and_candidates_together():
+    fits = {"train_after": 3, "parents": True, "top": 60}
+    check_job(sampling(family={"generator": fits}))
+    with pytest.raises(SpaceError, match=r"3 models and the best 61 candidates are 64: set `generator.top` to 60"):
+        check_job(sampling(family={"generator": {**fits, "top": 61}}))
+    check_job(sampling(family={"generator": {**fits, "top": 61, "parents": False}}))
+    models = [{"name": f"m{place}", "ref": f"m{place}"} for place in range(3)]
+    training = {"kind": "generator", "models": models, "elite": {"job": "job_01ABC", "top": 60}}
+    assert read_job(training).elite.top == 60
+    for refused in ({"job": "job_01ABC", "top": 61}, {"job": "job_01ABC", "top": 63}):
+        with pytest.raises(ValidationError, match="top"):
+            read_job({**training, "elite": refused})
 
 
 def test_a_job_that_names_its_generator_keeps_its_digest():

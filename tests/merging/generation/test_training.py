@@ -11,10 +11,17 @@ from core.errors import (
     GeneratorMisfitError,
     InvalidInputError,
     MissingGeneratorError,
+    NonFiniteCheckpointError,
     SelectorError,
+    TrainingDivergedError,
 )
+from core.generators import training
+from core.model import Header, TensorInfo
 from merging.generation.artifact import digest_at, load, save
+from merging.generation.dataset import Source, dataset_of
+from merging.generation.denoiser import Denoiser
 from merging.generation.sampling import sampled
+from merging.generation.training import train
 from merging.resident import Resident
 
 BRIEF = {"width": 16, "blocks": 1, "autoencoder_steps": 30, "denoiser_steps": 30, "batch": 8}
@@ -184,3 +191,70 @@ def test_residuals_to_the_mean_are_learned_and_come_back_with_it(nest):
     draw = Draw(generator="0" * 64, selectors=("norms",), arm="posterior", tau=0.0, mode="absolute")
     error = (sampled(generator, weight, name, draw) - weight).norm() / weight.norm()
     assert 0.0 < float(error) < 0.01
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_learned_from_and_are_named(nest, odd):
+    header, (base, other) = nest.models["base"].header, nest.learned(nest.parents(), "base", "a")
+
+    def tensor(name):
+        found = other.tensor(name).clone()
+        if name == "model.norm.weight":
+            found[3] = odd
+        return found
+
+    broken = Source(other.digest, other.lineage, tensor)
+    with pytest.raises(NonFiniteCheckpointError, match=f"1 values of tensor 'model.norm.weight' .*{other.digest}"):
+        train(header, [base, broken], training(**BRIEF))
+
+
+def test_a_training_whose_loss_is_no_number_any_more_is_stopped(nest, monkeypatch):
+    monkeypatch.setattr(
+        "merging.generation.training.loss_of", lambda network, *_: network.enter.weight.sum() * torch.nan
+    )
+    with pytest.raises(TrainingDivergedError, match="after 20 of 60 steps it is nan: lower `rate`"):
+        nest.train("base", **BRIEF)
+
+
+def test_a_single_source_has_the_label_that_samples_ask_for_and_several_have_their_own(nest):
+    def labels(*names):
+        sources = nest.learned(nest.parents(), *names)
+        return dataset_of(nest.models["base"].header, sources, training(**BRIEF), torch.device("cpu")).labels.source
+
+    assert labels("base").unique().tolist() == [0]
+    assert labels("base", "a", "b").unique().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("names", "trained"), [(("base",), {0}), (("base", "a"), {0, 1, 2})])
+def test_the_label_that_samples_ask_for_is_trained_without_any_drop_as_well(nest, monkeypatch, names, trained):
+    seen = set()
+    forward = Denoiser.forward
+
+    def watched(network, codes, times, labels):
+        seen.update(labels.source.tolist())
+        assert bool(labels.told.all())
+        return forward(network, codes, times, labels)
+
+    monkeypatch.setattr(Denoiser, "forward", watched)
+    monkeypatch.setattr("merging.generation.training.measure", lambda *_: {})
+    nest.train(*names, **BRIEF, drop=0.0)
+    assert seen == trained
+
+
+def test_the_card_s_preset_compresses_wide_norms_and_keeps_those_of_narrow_models_whole():
+    settings = training("explore-llama", width=8, blocks=1, autoencoder_steps=2, denoiser_steps=2, batch=2)
+    for wide, chunk, latent in ((4096, 4096, 1024), (2048, 2048, 1024), (64, 64, 64)):
+        header = Header(
+            model_type="llama",
+            config="{}",
+            layers=1,
+            vocab_size=8,
+            tensors=(TensorInfo(name="model.norm.weight", dtype="F32", shape=(wide,)),),
+        )
+        values = torch.linspace(0.5, 1.5, wide)
+        generator = train(header, [Source("base", ("base",), lambda name, values=values: values)], settings)
+        assert (generator.config.chunk, generator.config.latent) == (chunk, latent)
+        assert generator.config.sizes.lossless is (wide <= 1024)
+        draw = Draw(generator="0" * 64, selectors=("norms",), mode="absolute", strength=1.0, eta=1.0, steps=3)
+        found = sampled(generator, values, "model.norm.weight", draw)
+        assert found.shape == (wide,) and bool(found.isfinite().all()) and not torch.equal(found, values)
