@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoint import check_inside
+from core.errors import CheckpointError
 
 #: Everything a tokenizer of the supported families may consist of.
 TOKENIZER_FILES = (
@@ -40,6 +41,7 @@ def copy_tokenizer(
 
     Raises:
         PathNotAllowedError: a file of the donor links to elsewhere.
+        CheckpointError: its `tokenizer_config.json` is no JSON object.
         OSError: a file cannot be read or written.
     """
     check_inside(donor, roots)
@@ -50,12 +52,32 @@ def copy_tokenizer(
     if extended is not None:
         _write_json(out / "tokenizer.json", extended)
     if (donor / CONFIG).is_file():
-        config = portable_config(json.loads((donor / CONFIG).read_text(encoding="utf-8")))
+        config = portable_config(read_object(donor / CONFIG))
         if extended is not None and "added_tokens_decoder" in config:
             config["added_tokens_decoder"] = _decoder(extended)
         _write_json(out / CONFIG, config)
         names.append(CONFIG)
     return tuple(names)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a donor's file.
+
+    Raises:
+        CheckpointError: it holds something else.
+        OSError: it cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(_not_an_object(path, str(error)), where=path.name) from error
+    if not isinstance(found, dict):
+        raise CheckpointError(_not_an_object(path, f"it holds {found!r:.50}"), where=path.name)
+    return found
+
+
+def _not_an_object(path: Path, found: str) -> str:
+    return f"{path.name} of {path.parent.name!r} must be a JSON object, but is not ({found}): mend or delete it"
 
 
 def _decoder(tokenizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
+import shutil
 from collections import namedtuple
 
 import pytest
@@ -13,8 +15,10 @@ from core.checkpoint import read_header
 from core.checkpoint import weights_digest as folder_digest
 from core.errors import (
     CancelledError,
+    CheckpointError,
     ConflictError,
     DiskFullError,
+    InvalidInputError,
     NonFiniteWeightsError,
     OutOfMemoryError,
     PathNotAllowedError,
@@ -204,13 +208,126 @@ def test_an_existing_folder_is_left_alone(family, send, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_half_written_folder_of_an_earlier_try_is_replaced(family, send, tmp_path):
-    stale = tmp_path / "out.partial"
-    stale.mkdir()
-    (stale / "model-00001-of-00009.safetensors").write_bytes(b"half")
+@pytest.mark.parametrize("name", ["out.partial", ".out.partial-0123456789abcdef"])
+def test_a_folder_of_somebody_else_is_left_alone_whatever_its_name(family, send, tmp_path, name):
+    foreign = tmp_path / name
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_bytes(b"mine")
     send(recipes(family)["linear"])
-    assert not stale.exists()
-    assert [p.name for p in (tmp_path / "out").glob("*.safetensors")] == ["model.safetensors"]
+    assert (foreign / "thesis.txt").read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out"])
+
+
+def test_of_two_exports_into_one_folder_the_later_is_refused_and_the_first_is_whole(family, send, tmp_path):
+    first = []
+
+    def meanwhile(done, _of):
+        if done == 3:
+            first.append(send(recipes(family)["slerp"]))
+
+    with pytest.raises(ConflictError, match="out"):
+        send(recipes(family)["linear"], progress=meanwhile)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert folder_digest(tmp_path / "out") == first[0].weights_digest
+    assert [file.name for file in first[0].files] == sorted(path.name for path in (tmp_path / "out").iterdir())
+
+
+def test_a_link_to_nowhere_is_not_replaced(family, send, tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConflictError):
+        send(recipes(family)["linear"])
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_an_exported_folder_may_be_entered_by_whom_others_may(family, send, tmp_path):
+    (tmp_path / "plain").mkdir()
+    send(recipes(family)["linear"])
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_what_is_added_last_appears_with_the_folder_or_neither_does(family, send, tmp_path):
+    def finish(folder, info):
+        assert not (tmp_path / "out").exists()
+        assert [file.name for file in info.files] == sorted(path.name for path in folder.iterdir())
+        (folder / "manifest").write_text(info.weights_digest)
+
+    info = send(recipes(family)["linear"], finish=finish)
+    assert (tmp_path / "out" / "manifest").read_text() == info.weights_digest
+    shutil.rmtree(tmp_path / "out")
+
+    def full(folder, _info):
+        (folder / "manifest").write_text("half")
+        raise OSError(errno.ENOSPC, "the disk")
+
+    with pytest.raises(DiskFullError):
+        send(recipes(family)["linear"], finish=full)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["file/out", "file/deeper/out", "x" * 300])
+def test_a_target_that_cannot_be_made_is_refused_before_the_first_weight(family, tmp_path, below):
+    (tmp_path / "file").touch()
+    seen = []
+    with pytest.raises(InvalidInputError, match=r"cannot be made .*choose another place"):
+        export(
+            recipes(family)["linear"],
+            family.parents(),
+            tmp_path / below,
+            tokenizer_folder=family.folder / "base",
+            progress=lambda *done: seen.append(done),
+        )
+    assert not seen and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.EACCES, InvalidInputError),
+        (errno.EROFS, InvalidInputError),
+        (errno.ENOENT, InvalidInputError),
+        (errno.ENOSPC, DiskFullError),
+        (errno.EIO, OSError),
+    ],
+)
+def test_what_the_system_answers_to_a_new_folder_is_told_in_our_words(family, send, monkeypatch, number, error):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(error):
+        send(recipes(family)["linear"])
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", [b"{", b"[1]", b"null", b"\xff\xfe"])
+def test_a_donor_whose_config_is_no_object_is_refused_before_the_first_weight(family, send, tmp_path, name, text):
+    donor = tmp_path / "donor"
+    shutil.copytree(family.folder / "base", donor)
+    (donor / name).write_bytes(text)
+    seen = []
+    with pytest.raises(CheckpointError, match=f"{name} of 'donor' must be a JSON object"):
+        send(recipes(family)["linear"], tokenizer_folder=donor, progress=lambda *done: seen.append(done))
+    assert not seen and [path.name for path in tmp_path.iterdir()] == ["donor"]
+
+
+def test_every_file_and_both_folders_are_on_the_disk_in_their_order(family, send, tmp_path, monkeypatch):
+    synced, real, rename = [], os.fsync, os.rename
+
+    def record(handle):
+        synced.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    def renamed(*paths):
+        synced.append("renamed")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(os, "rename", renamed)
+    send(recipes(family)["linear"], max_shard_bytes=30_000)
+    out = tmp_path / "out"
+    assert synced[-3:] == [out.stat().st_ino, "renamed", tmp_path.stat().st_ino]
+    assert {path.stat().st_ino for path in out.iterdir()} <= set(synced[:-3])
+    assert (out / "model.safetensors.index.json").is_file()
 
 
 @pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, DiskFullError), (errno.EIO, OSError)])
@@ -290,7 +407,7 @@ def test_a_donor_that_links_outside_is_refused_before_anything_is_written(family
     (donor / name).symlink_to(tmp_path / "secret")
     with pytest.raises(PathNotAllowedError, match=name):
         send(recipes(family)["linear"], tokenizer_folder=donor)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["donor", "secret"]
     assert name in {
         file.name for file in send(recipes(family)["linear"], tokenizer_folder=donor, roots=[tmp_path]).files
     }

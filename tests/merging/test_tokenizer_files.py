@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.errors import PathNotAllowedError
+from core.errors import CheckpointError, PathNotAllowedError
 from merging.tokenizer_files import copy_tokenizer, portable_config
 
 
@@ -45,6 +45,17 @@ def test_a_donor_without_tokenizer_gives_none(tmp_path):
 )
 def test_the_config_is_put_in_words_both_transformers_share(given, expected):
     assert portable_config(given) == expected
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "[" * 100_000])
+def test_a_config_that_is_no_object_is_refused_by_name(tmp_path, text):
+    donor, out = tmp_path / "donor", tmp_path / "out"
+    donor.mkdir()
+    out.mkdir()
+    (donor / "tokenizer_config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"tokenizer_config.json of 'donor' .* mend or delete it") as caught:
+        copy_tokenizer(donor, out)
+    assert caught.value.where == "tokenizer_config.json"
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "tokenizer_config.json"])

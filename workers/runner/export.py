@@ -12,7 +12,7 @@ from typing import Any
 from core.errors import CancelledError, ServiceUnavailableError, TrialError
 from core.records import ArtifactRecord, JobRecord, StepRecord, TrialRecord, utc
 from core.states import StepState
-from merging.export import ExportInfo, export
+from merging.export import ExportInfo, Finish, export
 from store import artifacts, jobs, steps, trials
 from workers.card import model_card
 from workers.heart import Heart
@@ -38,15 +38,24 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     root = bench.settings.artifact_root()
     root.mkdir(parents=True, exist_ok=True)
     with claimed_folder(bench, step, root, "checkpoint") as folder:
-        info = _write(bench, step, trial, job, folder, heart)
-        if trial.weights_digest is not None and info.weights_digest != trial.weights_digest:
-            raise TrialError(
-                f"exported weights must be the scored ones, but {info.weights_digest!r} != {trial.weights_digest!r}: "
-                "export on a worker of the kind that scored them, with its library versions"
-            )
-        (folder / "README.md").write_text(model_card(job, trial, rivals), encoding="utf-8")
-        manifest = write_manifest(folder, _about(bench, job, trial, info))
+        manifest: dict[str, Any] = {}
+
+        def finish(unnamed: Path, info: ExportInfo) -> None:
+            _check_scored(trial, info)
+            (unnamed / "README.md").write_text(model_card(job, trial, rivals), encoding="utf-8")
+            hashes = {file.name: file.sha256 for file in info.files}
+            manifest.update(write_manifest(unnamed, _about(bench, job, trial, info), hashes))
+
+        info = _write(bench, step, trial, job, folder, heart, finish)
         _record(bench, step, job, trial, folder, manifest, info)
+
+
+def _check_scored(trial: TrialRecord, info: ExportInfo) -> None:
+    if trial.weights_digest is not None and info.weights_digest != trial.weights_digest:
+        raise TrialError(
+            f"exported weights must be the scored ones, but {info.weights_digest!r} != {trial.weights_digest!r}: "
+            "export on a worker of the kind that scored them, with its library versions"
+        )
 
 
 @contextmanager
@@ -57,7 +66,8 @@ def claimed_folder(bench: Bench, step: StepRecord, root: Path, kind: str) -> Ite
     """
     name = step.id.replace("step_", f"{kind}_")
     for claim in range(step.fence + 1):
-        for left in (root / f"{name}_{claim}", root / f"{name}_{claim}.partial"):
+        claimed = f"{name}_{claim}"
+        for left in (root / claimed, root / f"{claimed}.partial", *root.glob(f".{claimed}.partial-*")):
             shutil.rmtree(left, ignore_errors=True)
     folder = root / f"{name}_{step.fence}"
     try:
@@ -80,7 +90,7 @@ def _recorded(bench: Bench, step: StepRecord) -> bool:
 
 
 def _write(
-    bench: Bench, step: StepRecord, trial: TrialRecord, job: JobRecord, folder: Path, heart: Heart
+    bench: Bench, step: StepRecord, trial: TrialRecord, job: JobRecord, folder: Path, heart: Heart, finish: Finish
 ) -> ExportInfo:
     known = bench.models_of(job)
 
@@ -96,6 +106,7 @@ def _write(
         tokenizer_folder=bench.tokenizer_folder(trial.resolved, known),
         roots=link_roots(bench.settings),
         progress=progress,
+        finish=finish,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.adapters import Adapter
-from core.errors import CheckpointError
+from core.errors import CheckpointError, InvalidInputError
 from core.mergekit import to_mergekit
 from core.model import Model, TensorInfo
 from core.recipe import ResolvedRecipe
@@ -25,7 +25,7 @@ from core.recipe.output import output_tensors
 from merging.activations import Activations
 from merging.adapters import open_parents
 from merging.compute import peak_bytes
-from merging.export import ExportInfo, export
+from merging.export import ExportInfo, Finish, export
 from merging.plan import plan
 from merging.shards import cut, tensor_size
 from merging.sources import Parents
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(options: argparse.Namespace) -> dict[str, Any]:
     tell = say if options.json_progress else None
+    _check_seed(options.seed)
     looking = options.dry_run or options.to_mergekit or options.out is None
     measured = None if options.statistics is None else Activations(options.statistics)
     wanted = Wanted(options.format, options.save_dtype, options.seed, None if measured is None else measured.digest)
@@ -74,6 +75,11 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
         return outlook(prepared, options.shard_size)
     limits = {"shard_bytes": options.shard_size, "max_memory": options.max_memory}
     return merge(prepared, options.out, tell, measured=measured, generators=options.generator, **limits)
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InvalidInputError(f"a seed must be at least 0 and below 2**63, but is {seed!r}: choose one", where="seed")
 
 
 def _check_named(measured: Activations, prepared: Prepared, file: Path) -> None:
@@ -107,19 +113,34 @@ def merge(
         HuarizoError: the recipe cannot be resolved, or a tensor of it cannot be made or written.
     """
     recipe = resolved(prepared.recipe, prepared.registered, prepared.folders)
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()  # An export makes its own folder.
+    _clear_empty(out)
     parents = _parents(prepared, generators)
     if measured is not None:
         parents.derive(measured.digest, measured)
-    info = _export(prepared, recipe, parents, out, tell, shard_bytes, max_memory)
-    files = write_manifest(out, _about(prepared, recipe, info))["files"]
+    files: list[dict[str, Any]] = []
+
+    def finish(folder: Path, info: ExportInfo) -> None:
+        hashes = {file.name: file.sha256 for file in info.files}
+        files.extend(write_manifest(folder, _about(prepared, recipe, info), hashes)["files"])
+
+    info = _export(prepared, recipe, parents, out, tell, finish, shard_bytes, max_memory)
     return {
         "weights_digest": info.weights_digest,
         "recipe_digest": recipe.digest(),
         "files": files,
         "notes": notes_of(prepared, recipe),
     }
+
+
+def _clear_empty(out: Path) -> None:
+    """An export makes its own folder: an empty one gives way."""
+    try:
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+    except OSError as error:
+        raise InvalidInputError(
+            f"a merge makes its own folder, but {str(out)!r} cannot give way ({error.strerror}): choose another place"
+        ) from error
 
 
 def outlook(prepared: Prepared, shard_bytes: int = SHARD_BYTES) -> dict[str, Any]:
@@ -164,6 +185,7 @@ def _export(
     parents: Parents,
     out: Path,
     tell: Any,
+    finish: Finish,
     shard_bytes: int,
     max_memory: int | None,
 ) -> ExportInfo:
@@ -183,6 +205,7 @@ def _export(
         roots=prepared.roots,
         progress=progress,
         max_memory=max_memory,
+        finish=finish,
     )
 
 

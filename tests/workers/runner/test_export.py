@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from core.states import JobState, StepState
 from store import artifacts, exports, jobs, steps, trials
 from tests.store.makers import age, claim, put
 from tests.workers.conftest import ALWAYS, SMALL
-from workers.runner import export
+from workers.runner import export, manifest
 from workers.runner.manifest import MANIFEST
 from workers.runner.work import run_next
 
@@ -39,7 +40,8 @@ def folder_of(service, step):
 
 def left_of(service, step):
     """Everything that lies there of a step, by whichever claim."""
-    return sorted(service.settings.artifacts.glob(f"{step.id.replace('step_', 'checkpoint_')}*"))
+    name = step.id.replace("step_", "checkpoint_")
+    return sorted(path for start in ("", ".") for path in service.settings.artifacts.glob(f"{start}{name}*"))
 
 
 @pytest.fixture
@@ -116,21 +118,22 @@ def test_an_export_that_ended_before_its_manifest_is_made_anew(finished, winner,
     step, seen = ask(service, winner), []
     real = export.write_manifest
 
-    def fail(folder, about):
+    def fail(folder, about, hashes):
         seen.append((folder, sorted(path.name for path in folder.iterdir())))
         raise RuntimeError("the worker stumbles")
 
     monkeypatch.setattr(export, "write_manifest", fail)
     done, _ = run(service, step)
-    ((folder, names),) = seen
-    # All else was there: the manifest is the last file.
-    assert folder == folder_of(service, done)
+    ((unnamed, names),) = seen
+    folder = folder_of(service, done)
+    # All else was there: the manifest is the last file, and the folder has its name after it.
+    assert unnamed.parent == folder.parent and unnamed.name.startswith(f".{folder.name}.partial-")
     assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= set(names)
     assert done.state is StepState.QUEUED and left_of(service, step) == []
     # What a worker leaves that was killed in the midst of it.
     folder.mkdir()
     (folder / "left-over").write_text("of the first try")
-    folder.with_name(folder.name + ".partial").mkdir()
+    unnamed.mkdir()
     monkeypatch.setattr(export, "write_manifest", real)
     with service.database.transaction() as session:
         age(session, step.id, "not_before", 60)
@@ -139,6 +142,35 @@ def test_an_export_that_ended_before_its_manifest_is_made_anew(finished, winner,
     assert left_of(service, step) == [folder_of(service, done)]
     assert (folder_of(service, done) / MANIFEST).exists() and kept.weights_digest == winner.weights_digest
     assert service.job(job.id).state is JobState.SUCCEEDED
+
+
+def test_a_disk_that_is_full_at_the_manifest_is_told_and_leaves_nothing(finished, winner, monkeypatch):
+    service, _ = finished
+
+    def full(_path):
+        raise OSError(errno.ENOSPC, "the disk")
+
+    step = ask(service, winner)
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "sync_file", full)
+        done, _ = run(service, step)
+    assert done.failure.code == "disk_full" and left_of(service, step) == []
+    with service.database.transaction() as session:
+        age(session, step.id, "not_before", 60)
+    assert run(service, step)[0].state is StepState.DONE
+
+
+def test_files_are_hashed_as_they_are_written_and_not_again(finished, winner, monkeypatch):
+    service, _ = finished
+    read, real = [], manifest.sha256_of
+
+    def hashed(path):
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(manifest, "sha256_of", hashed)
+    assert run(service, ask(service, winner))[0].state is StepState.DONE
+    assert read == ["README.md"]
 
 
 def held(service, step):

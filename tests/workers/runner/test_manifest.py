@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -24,6 +25,32 @@ def test_every_file_is_listed_with_its_size_and_hash(folder):
     for file in found["files"]:
         data = (folder / file["path"]).read_bytes()
         assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_what_was_hashed_before_is_not_read_again(folder, monkeypatch):
+    plain, read = write_manifest(folder, {}), []
+
+    def hashed(path):
+        read.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(manifest, "sha256_of", hashed)
+    known = {file["path"]: file["sha256"] for file in plain["files"] if file["path"] != "a.txt"}
+    assert write_manifest(folder, {}, known) == plain
+    assert read == ["a.txt"]
+
+
+def test_the_manifest_its_folder_and_what_nobody_synced_are_on_the_disk(folder, monkeypatch):
+    synced, real = [], os.fsync
+
+    def record(handle):
+        synced.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_manifest(folder, {}, {"b.bin": "0" * 64})
+    paths = [folder / "a.txt", folder / "inner" / "c.json", folder / MANIFEST, folder]
+    assert synced == [path.stat().st_ino for path in paths]
 
 
 def test_a_manifest_written_again_replaces_the_former_and_does_not_list_itself(folder):

@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from core.checkpoint import weights_digest
-from workers.runner import merge
+from workers.runner import manifest, merge
 
 RECIPE = """
 sources:
@@ -130,6 +131,49 @@ def test_an_empty_folder_is_filled_and_a_full_one_left_alone(run, here):
     status, (event,) = run(RECIPE % "bfloat16")
     assert (status, event["code"]) == (1, "conflict")
     assert sorted(path.name for path in (here / "out").iterdir()) == before
+
+
+def test_files_are_hashed_as_they_are_written_and_not_again(run, monkeypatch):
+    read = []
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: read.append(path.name))
+    assert run(RECIPE % "float32")[0] == 0
+    assert read == []
+
+
+def test_a_disk_that_is_full_at_the_manifest_is_told_and_leaves_nothing(run, here, monkeypatch):
+    def full(_path):
+        raise OSError(errno.ENOSPC, "the disk")
+
+    monkeypatch.setattr(manifest, "sync_file", full)
+    status, (event,) = run(RECIPE % "float32")
+    assert (status, event["code"]) == (1, "disk_full")
+    assert [path.name for path in here.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("out", ["file/out", "file/deeper/out"])
+def test_a_target_below_a_file_is_told_in_one_line(run, here, out):
+    (here / "file").touch()
+    status, (event,) = run(RECIPE % "float32", out=out)
+    assert (status, event["code"]) == (1, "invalid_input")
+    assert "cannot be made" in event["message"] and "choose another place" in event["message"]
+
+
+def test_the_working_folder_itself_is_no_target(here, monkeypatch, capsys):
+    (here / "work").mkdir()
+    text = here / "recipe.yaml"
+    text.write_text(RECIPE % "float32")
+    monkeypatch.chdir(here / "work")
+    monkeypatch.setattr(sys, "argv", ["merge", str(text), "."])
+    assert merge.main() == 1
+    assert json.loads(capsys.readouterr().out)["code"] == "invalid_input"
+    assert (here / "work").is_dir()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_told_in_one_line(run, here, seed):
+    status, (event,) = run(RECIPE % "float32", "--seed", str(seed))
+    assert (status, event["code"]) == (1, "invalid_input")
+    assert "seed must be at least 0" in event["message"] and not (here / "out").exists()
 
 
 def test_it_runs_as_a_process_of_its_own(here, smoke_nursery):
