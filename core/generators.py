@@ -137,3 +137,18 @@ def checked(preset: str, changes: dict[str, Any]) -> Training:
         raise ValueError(f"training.{place}: {first['msg'].removeprefix('Value error, ')}") from None
     except HuarizoError as error:
         raise ValueError(error.message) from None
+
+
+def too_many(models: int, top: int, where: str) -> str | None:
+    """Why so many models and candidates cannot be learned from together; None where they can.
+
+    Args:
+        models, top: how many of either.
+        where: the field that says how many candidates.
+    """
+    if models + top <= MOST_SOURCES:
+        return None
+    return (
+        f"a generator learns from at most {MOST_SOURCES!r} sources, but {models!r} models and the best {top!r} "
+        f"candidates are {models + top!r}: set `{where}` to {MOST_SOURCES - models!r} or less"
+    )

@@ -17,7 +17,7 @@ from core.errors import (
     UnknownNameError,
     UnknownTaskError,
 )
-from core.generators import MOST_SOURCES, Training, checked, training
+from core.generators import MOST_SOURCES, Training, checked, too_many, training
 from core.noun import Noun
 from core.objective import Objective, TaskSpec
 from core.recipe.ingredients import names_in
@@ -317,7 +317,7 @@ class GeneratorJob(Noun):
         alone = len(self.models) == 1 and self.elite is None and self.trajectory is None
         if settings.parameterisation == "delta" and alone:
             raise ValueError("`delta` codes differences of sources and needs two, but there is one: take `gain`")
-        if self.elite is not None and (why := _too_many(len(self.models), self.elite.top, "elite.top")):
+        if self.elite is not None and (why := too_many(len(self.models), self.elite.top, "elite.top")):
             raise ValueError(why)
         return self
 
@@ -330,16 +330,6 @@ class GeneratorJob(Noun):
     def lesson(self) -> Lesson:
         """What it learns from beside candidates, and how."""
         return Lesson(tuple(model.name for model in self.models), self.settings)
-
-
-def _too_many(models: int, top: int, where: str) -> str | None:
-    """Why so many models and candidates cannot be learned from together; None where they can."""
-    if models + top <= MOST_SOURCES:
-        return None
-    return (
-        f"a generator learns from at most {MOST_SOURCES!r} sources, but {models!r} models and the best {top!r} "
-        f"candidates are {models + top!r}: set `{where}` to {MOST_SOURCES - models!r} or less"
-    )
 
 
 def _check_model_names(models: tuple[ModelRef, ...]) -> None:
@@ -428,7 +418,7 @@ def _check_own_generator(job: SearchJob) -> None:
             "train earlier",
             where="budget.trials",
         )
-    if after > 0 and (why := _too_many(len(lesson.models), family.own.top, "generator.top")):
+    if after > 0 and (why := too_many(len(lesson.models), family.own.top, "generator.top")):
         raise SpaceError(why, where="generator.top")
     base = next(model for model in job.models if model.name == lesson.models[0])
     if base.base is not None:
