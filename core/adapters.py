@@ -28,8 +28,6 @@ FACTORS = {
 }
 #: Endings of tensors that belong to relatives of LoRA.
 FOREIGN = (".lora_magnitude_vector", ".lora_B.bias", ".lora_E", ".lora_ga")
-#: Families whose layers hold their matrices as (inputs, outputs), as GPT-2's Conv1D does.
-TRANSPOSED = frozenset({"gpt2"})
 
 
 class Change(Noun):
@@ -201,8 +199,7 @@ def changes_by_tensor(base: Header, adapter: AdapterHeader) -> dict[str, tuple[C
 
 def transposes(base: Header, tensor: str, change: Change) -> bool:
     """Whether (B A) is to be transposed: the base holds this matrix as (inputs, outputs), or it is an embedding."""
-    in_layer = base.architecture.locate(tensor) is not None
-    return change.kind == "embedding" or (base.model_type in TRANSPOSED and in_layer)
+    return change.kind == "embedding" or base.architecture.inputs_first(tensor)
 
 
 def _changes(tensors: Mapping[str, TensorInfo], config: AdapterConfig) -> Iterator[Change]:

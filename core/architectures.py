@@ -117,6 +117,7 @@ class Architecture(Noun):
         layer_types: how layers differ in their attention; None where they do not.
         rope: its rotary embedding; None for learned positions.
         meaning: config keys that decide what equal shapes mean, with the value of an absent one.
+        transposed: whether its layers hold their matrices as (inputs, outputs), as GPT-2's Conv1D does.
         ignored: suffixes of layer tensors that are no weights, each with the reason.
         scaling: where factors on a layer's computation go; None where they cannot be folded into weights.
     """
@@ -136,6 +137,7 @@ class Architecture(Noun):
     layer_types: LayerTypes | None = None
     rope: Rope | None = None
     meaning: dict[str, Any] = Field(default_factory=dict)
+    transposed: bool = False
     ignored: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     scaling: Scaling | None = None
 
@@ -161,6 +163,10 @@ class Architecture(Noun):
     def locate(self, tensor: str) -> tuple[int, str] | None:
         """(layer index, suffix) of a layer's tensor, or None for embedding, head and families that are not known."""
         return _located(self.layer, tensor) if self.known else None
+
+    def inputs_first(self, tensor: str) -> bool:
+        """Whether this tensor, if it is a matrix, stands as (inputs, outputs) and not as (outputs, inputs)."""
+        return self.transposed and self.locate(tensor) is not None
 
     def canonical(self, name: str) -> str | None:
         """The name under which a tensor of a checkpoint, or of a transformers model, is known here.

@@ -1,5 +1,7 @@
 """Activation statistics: how large what each column of a weight is multiplied by is on average.
 
+Where a family holds a matrix as (inputs, outputs), its rows stand for the columns.
+
 They come from a safetensors file that holds a vector for any of a model's weights, under its name.
 """
 
@@ -55,11 +57,11 @@ class Activations:
 
 
 def activations_of(planned: TensorPlan, parents: Parents) -> torch.Tensor | None:
-    """The activations of a planned tensor, (columns,) float32; None where the recipe names none, or not for it.
+    """The activations of a planned tensor, (inputs,) float32; None where the recipe names none, or not for it.
 
     Raises:
         MissingCheckpointError: the statistics are not open.
-        CheckpointError: there is not one number for every column, or a negative one.
+        CheckpointError: there is not one number for every input, or a negative one.
         NonFiniteCheckpointError: a number is NaN or infinite.
     """
     leaf = planned.activations
@@ -71,10 +73,11 @@ def activations_of(planned: TensorPlan, parents: Parents) -> torch.Tensor | None
         raise MissingCheckpointError(
             f"the recipe needs the activation statistics {leaf.digest!r}, but they are not open: give their file"
         ) from error
-    columns = planned.shape[-1] if planned.shape else 1
-    if found.numel() not in (0, columns):
+    inputs = planned.shape[0 if planned.inputs_first else -1] if planned.shape else 1
+    lines = "rows" if planned.inputs_first else "columns"
+    if found.numel() not in (0, inputs):
         raise CheckpointError(
-            f"activation statistics must have a number per column, but tensor {leaf.name!r} has {columns} columns and "
+            f"activation statistics must have a number per input, but tensor {leaf.name!r} has {inputs} {lines} and "
             f"{found.numel()!r} numbers: measure them on this model",
             where=leaf.name,
         )

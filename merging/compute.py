@@ -190,6 +190,7 @@ def inputs_of(planned: TensorPlan, options: Options, activations: torch.Tensor |
         pools=tuple(_siblings(pool, options) for pool in planned.pools),
         activations=activations,
         peaks=loaded.peaks,
+        inputs_first=planned.inputs_first,
     )
 
 

@@ -71,8 +71,9 @@ class Inputs:
         statistics: keeps what does not depend on the candidate.
         pools: what each source changes in the whole candidate, where the recipe asks for it.
         peaks: the largest magnitude of each tensor; empty where that is not known.
-        activations: (columns,) mean magnitude of what each column is multiplied by, for methods that ask; None where
-            nothing is known of it.
+        activations: (columns,) mean magnitude of what each column is multiplied by, (rows,) of each row where those are
+            the inputs, for methods that ask; None where nothing is known of it.
+        inputs_first: the tensor is a matrix that stands as (inputs, outputs), for methods that ask.
     """
 
     tensors: tuple[Tensor, ...]
@@ -87,6 +88,7 @@ class Inputs:
     pools: tuple[Pool | None, ...] = ()
     activations: Tensor | None = None
     peaks: tuple[float, ...] = ()
+    inputs_first: bool = False
 
     def revalued(
         self, params: Mapping[str, Scalar | Tensor], source_params: tuple[Mapping[str, Scalar | Tensor], ...]
@@ -106,6 +108,7 @@ class Inputs:
             self.pools,
             self.activations,
             self.peaks,
+            self.inputs_first,
         )
 
     @property

@@ -92,6 +92,7 @@ class TensorPlan:
         part, shift: a factor on a part of the scaled result, and what is added to it then.
         pools: of every source, where its task vector is trimmed over the whole model; the base has none.
         activations: where the statistics of its inputs stand, for a method that looks at them.
+        inputs_first: the tensor is a matrix that stands as (inputs, outputs), for a method to which that matters.
         site: names all of the plan but the recipe's values and the tensor's name, where that is known.
         sampled: the sample around all of this.
     """
@@ -111,6 +112,7 @@ class TensorPlan:
     shift: float = 0.0
     pools: tuple[Pool | None, ...] = ()
     activations: Leaf | None = None
+    inputs_first: bool = False
     site: bytes | None = field(default=None, compare=False, repr=False)
     sampled: Sampled | None = None
 
@@ -140,7 +142,7 @@ class TensorPlan:
             return sources, self.dtype
         values = (_items(self.params), *map(_items, self.source_params), self.scale, self.part, self.shift)
         more = (self.keys, tuple(pool and pool.key for pool in self.pools), self.activations, self.sampled)
-        return sources, self.dtype, self.method, self.version, self.base, values, more
+        return sources, self.dtype, self.method, self.version, self.base, self.inputs_first, values, more
 
     @cached_property
     def key(self) -> str:
@@ -153,6 +155,7 @@ class TensorPlan:
         more: list[Any] = [] if self.plain is self else [self.part and self.part.model_dump(), self.shift]
         more += [pool and pool.key for pool in self.pools]
         more += [] if self.activations is None else [self.activations.key]
+        more += ["inputs first"] if self.inputs_first else []
         more += [] if self.sampled is None else [self.sampled.key]
         return digest_of([content, str(self.dtype), *values, self.scale, keys, *more])
 
@@ -292,6 +295,7 @@ def _plan(
         part=group.part,
         shift=group.shift,
         activations=_activations(recipe.statistics, names[entry.base or 0]) if info.measured else None,
+        inputs_first=info.measured and len(shape) == 2 and architecture.inputs_first(tensor.name),
     )
 
 

@@ -13,7 +13,8 @@ the output's change nearest to 0, and then the mean over the rows; `analytic_row
     phi(p) = (1 - 2p) / ln((1 - p) / p),  eta = 0.45,  gamma = 0.95
 
 The activations a_j are those of the recipe's `statistics`, and 1 (unit activations) where it names none or they leave
-a tensor out. The rows of a 1-D tensor are its elements.
+a tensor out. The rows of a 1-D tensor are its elements; a family that holds matrices as (inputs, outputs), as GPT-2
+does, has its output rows as columns.
 
 Differs from the paper: masks are a hash of (seed, source, tensor, index), nested in the density. q may be each
 source's own; one below the density counts as the density (DARE). The analytic search runs to its end for every row
@@ -35,7 +36,7 @@ from merging.dropping import divisor, key_words
 from merging.kernels import Block, Inputs, Method, Number, Step, is_one
 from merging.randomness import threshold
 from merging.reductions import ordered_sum
-from merging.rows import sums
+from merging.rows import Axis, sums
 from merging.specs import DENSITY, LAMBDA, TASK_WEIGHT
 
 ETA, GAMMA = 0.45, 0.95
@@ -91,8 +92,10 @@ def _mean_q(inputs: Inputs, position: int, density: float) -> float:
 def _row_scales(inputs: Inputs, position: int, density: float) -> Tensor:
     """1/q of every row, in the shape of a field."""
     _, found = _analytic(inputs, position, density)
-    shape = (*inputs.shape[:-1], 1) if len(inputs.shape) > 1 else inputs.shape
-    return (1.0 / found).float().reshape(shape)
+    scales = (1.0 / found).float()
+    if inputs.inputs_first:
+        return scales.reshape(1, inputs.shape[-1])
+    return scales.reshape((*inputs.shape[:-1], 1) if len(inputs.shape) > 1 else inputs.shape)
 
 
 def _analytic(inputs: Inputs, position: int, density: float) -> tuple[Tensor, Tensor]:
@@ -127,9 +130,10 @@ def phi(p: float) -> float:
 
 
 def _row_sums(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
-    """sum_j c_j and sum_j c_j^2 of every row, (rows,) float64; kept where they rest on unit activations."""
+    """sum_j c_j and sum_j c_j^2 of every output row, (rows,) float64; kept where they rest on unit activations."""
     assert inputs.base is not None
     given, columns = inputs.activations, inputs.columns
+    axis: Axis = "columns" if inputs.inputs_first else "rows"
     if len(inputs.shape) < 2:
         change = inputs.delta(position, 0, inputs.elements).double()
         change = change if given is None else change * given.double()
@@ -139,19 +143,21 @@ def _row_sums(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
         change = inputs.delta(position, start, stop).double()
         if given is None:
             return change
-        return change * given.double().repeat((stop - start) // columns)
+        place = torch.arange(start, stop, device=change.device)
+        return change * given.double()[place // columns if inputs.inputs_first else place % columns]
 
     def taken() -> tuple[Tensor, ...]:
-        plain = sums(inputs, "rows", change_of)
-        return plain.flatten(), sums(inputs, "rows", lambda start, stop: change_of(start, stop) ** 2).flatten()
+        plain = sums(inputs, axis, change_of)
+        return plain.flatten(), sums(inputs, axis, lambda start, stop: change_of(start, stop) ** 2).flatten()
 
-    key = ("darex q", inputs.content[position], inputs.content[inputs.base], inputs.shape)
+    key = ("darex q", axis, inputs.content[position], inputs.content[inputs.base], inputs.shape)
     return inputs.statistics.tensors(key, taken) if given is None else taken()
 
 
 METHOD = Method(
     info=MethodInfo(
         name="darex_q",
+        version=2,
         summary="Random drop with a rescaling of its own, searched or analytic (DAREx-q).",
         needs_base=True,
         random=True,

@@ -9,7 +9,8 @@ levels. Its formula is not public in code; the parametrisation here is this proj
     out = B + lambda * sum_i a_i D_i
 
 Power 0 is the weighted average of task vectors; a large power, or a low temperature, takes the largest change alone.
-Powers and exponentials of elements and rows are those of `merging.powers`. Temperatures below 1e-6 count as that.
+Powers and exponentials of elements and rows are those of `merging.powers`, those of whole tensors are the host's.
+Temperatures below 1e-6 count as that.
 
 Differs from the paper: see above. Weights, power and temperature are the recipe's. 1-D tensors are one row.
 """
@@ -43,16 +44,18 @@ def kernel(inputs: Inputs) -> Step:
     numbers = [*weights, power, *((_at_least(temperature, LEAST_TEMPERATURE),) if heated else ()), factor]
     if granularity == "element":
         return Step(guided, tuple(numbers), flags={"heated": heated, "factor": not is_one(factor)})
-    # Rows are reckoned like elements, in float32; whole tensors, and whatever carries derivatives, in float64.
+    # Whole tensors are reckoned on the host and rows like elements, in float32; what carries derivatives, in float64.
     carried = any(isinstance(number, Tensor) for number in numbers)
-    dtype = torch.float64 if carried or granularity == "tensor" else torch.float32
+    if granularity == "tensor" and not carried:
+        return Step(delta_combination, tuple(_host_shares(inputs, list(map(float, numbers)), heated=heated)))
+    dtype = torch.float64 if carried else torch.float32
     plain = [torch.as_tensor(number, dtype=torch.float64).to(inputs.device, dtype) for number in numbers]
     norms = [_norms(inputs, position, by_row=granularity == "row").to(dtype) for position in inputs.others]
     shares = guided_shares(norms, plain[: len(norms)], plain[len(norms)], plain[-2] if heated else None)
     shares = [share * plain[-1] for share in shares]
     if granularity == "row":
         return Step(delta_field_combination, fields=tuple(shares))
-    return Step(delta_combination, tuple(share if carried else float(share) for share in shares))
+    return Step(delta_combination, tuple(shares))
 
 
 def guided(block: Block, *, heated: bool, factor: bool) -> Tensor:
@@ -92,6 +95,18 @@ def guided_shares(
     return [pull / total for pull in pulls]
 
 
+def _host_shares(inputs: Inputs, numbers: Sequence[float], *, heated: bool) -> list[float]:
+    """lambda a_i of a whole tensor by the host's own functions, so that a device's change no bit."""
+    sizes = [_norm(inputs, position) for position in inputs.others]
+    largest, power = max(sizes) or 1.0, numbers[len(sizes)]
+    pulls = [math.pow(size / largest, power) for size in sizes]
+    if heated:
+        pulls = [math.exp((pull - 1.0) / numbers[-2]) for pull in pulls]
+    pulls = [pull * weight for pull, weight in zip(pulls, numbers, strict=False)]
+    total = math.fsum(pulls) or 1.0
+    return [pull / total * numbers[-1] for pull in pulls]
+
+
 def _at_least(number: Number, least: float) -> Number:
     return number if value(number) >= least else least
 
@@ -100,12 +115,17 @@ def _norms(inputs: Inputs, position: int, *, by_row: bool) -> Tensor:
     """|D| of every row, in the shape of a field, or of the tensor, a scalar; float64."""
     if by_row:
         return dots(inputs, "rows", position, position, deltas=True).sqrt()
-    return torch.tensor(math.sqrt(inputs.delta_dot(position, position)), dtype=torch.float64, device=inputs.device)
+    return torch.tensor(_norm(inputs, position), dtype=torch.float64, device=inputs.device)
+
+
+def _norm(inputs: Inputs, position: int) -> float:
+    return math.sqrt(inputs.delta_dot(position, position))
 
 
 METHOD = Method(
     info=MethodInfo(
         name="delta_guided",
+        version=2,
         summary="Task vectors weighed by their size, per element, row or tensor (after CoDiEmb, own parametrisation).",
         needs_base=True,
         symmetric=True,

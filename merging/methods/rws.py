@@ -9,8 +9,11 @@ first is the standard fine-tune and the second the robust one.
 
 `layers` is the share of the stack, from the embedding up, that is patched.
 
-Differs from the paper: alpha enters once (the published code multiplies by it twice). All tensors are treated alike
-(there, statistics of normalisation layers are averaged, which these models do not have). A zero D_s projects to 0.
+Differs from the paper: `layers` is a share, and 1 unless the recipe says less. The paper patches shallow layers only,
+as many as its code is told by hand; its networks are for vision, and no number is known that suits language models, so
+the share is left to the recipe or to a search. Alpha enters once (the published code multiplies by it twice). All
+tensors are treated alike (there, statistics of normalisation layers are averaged, which these models do not have). A
+zero D_s projects to 0.
 """
 
 from __future__ import annotations

@@ -117,3 +117,46 @@ def test_a_negative_magnitude_is_refused(saved, family):
     parents.derive(measured.digest, measured)
     with pytest.raises(CheckpointError, match=r"mean magnitudes.*measure absolute values"):
         compute(planned(recipe(family, measured.digest), family), parents)
+
+
+CONV = "transformer.h.1.mlp.c_fc.weight"
+
+
+def conv_case(zoo, digest=None, rule="analytic_rows"):
+    """A GPT-2 matrix that stands as (32 inputs, 128 outputs): the plan, its parents, and both models' float64 values."""
+    family = zoo("gpt2")
+    model, base = (family.tensors(name)[CONV].double() for name in ("a", "base"))
+    assert model.shape == (32, 128)
+    return planned(recipe(family, digest, rule), family, CONV), family.parents(), model, base
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["statistics", "unit activations"])
+def test_where_inputs_come_first_the_output_rows_are_the_columns(saved, zoo, given):
+    from merging.methods.darex_q import best_q
+
+    vector = torch.rand(32, generator=torch.Generator().manual_seed(4)) * 10 + 0.5
+    measured = saved({CONV: vector})
+    needed, parents, model, base = conv_case(zoo, measured.digest if given else None)
+    parents.derive(measured.digest, measured)
+    change = (model - base).float().double() * (vector.double()[:, None] if given else 1.0)
+    q = best_q(0.2, change.sum(dim=0), (change**2).sum(dim=0))
+    assert q.unique().numel() > 3
+    found = compute(needed, parents).double()
+    kept = found != base
+    assert 0.1 < kept.double().mean() < 0.3
+    np.testing.assert_allclose(found[kept], (base + (model - base) / q[None, :])[kept], rtol=0, atol=1e-6)
+
+
+def test_where_inputs_come_first_a_number_per_output_is_refused(saved, zoo):
+    measured = saved({CONV: torch.ones(128)})
+    needed, parents, *_ = conv_case(zoo, measured.digest)
+    parents.derive(measured.digest, measured)
+    with pytest.raises(CheckpointError, match=r"32 rows and 128 numbers"):
+        compute(needed, parents)
+
+
+def test_only_matrices_in_the_layers_of_a_family_that_says_so_have_their_inputs_first(zoo):
+    family = zoo("gpt2")
+    plans = {p.name: p.inputs_first for p in plan(recipe(family, None), family.parents().headers)}
+    assert {name.split(".")[-2] for name, first in plans.items() if first} == {"c_attn", "c_proj", "c_fc"}
+    assert not any(first for name, first in plans.items() if name.endswith(".bias") or "wte" in name or "wpe" in name)

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
+
+from merging.methods.delta_guided import kernel
 
 AXES = {"element": (), "row": -1, "tensor": None}
 
@@ -87,3 +92,32 @@ def test_where_nothing_has_any_weight_the_base_stays(merge, arrays, granularity)
         "delta_guided", models, base=base, params={"granularity": granularity}, sources=[{"weight": 0.0}] * 3
     ).numpy()
     assert np.array_equal(out, base)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_the_shares_of_whole_tensors_are_of_the_hosts_functions_to_the_last_bit(inputs_of, temperature):
+    generator = np.random.default_rng(6)
+    for power in generator.uniform(0.1, 12.0, size=40):
+        models, base = generator.normal(size=(3, 5, 7)).astype(np.float32), np.zeros((5, 7), np.float32)
+        values = {"weight": 0.75, "power": float(power), "temperature": temperature, "lambda": 0.9}
+        inputs = inputs_of(models, base, granularity="tensor", **values)
+        sizes = [math.sqrt(inputs.delta_dot(i, i)) for i in range(3)]
+        pulls = [(size / max(sizes)) ** float(power) for size in sizes]
+        if temperature:
+            pulls = [math.exp((pull - 1.0) / temperature) for pull in pulls]
+        pulls = [0.75 * pull for pull in pulls]
+        assert kernel(inputs).numbers == tuple(pull / math.fsum(pulls) * 0.9 for pull in pulls)
+
+
+def test_no_function_of_the_device_is_asked_for_the_shares_of_whole_tensors(merge, arrays, monkeypatch):
+    *models, base = arrays
+
+    def refused(*_):
+        raise AssertionError("a device's function was used")
+
+    monkeypatch.setattr("merging.methods.delta_guided.powers.power", refused)
+    monkeypatch.setattr("merging.methods.delta_guided.powers.exponential", refused)
+    values = {"power": 2.5, "temperature": 0.3}
+    assert torch.isfinite(merge("delta_guided", models, base=base, params={**values, "granularity": "tensor"})).all()
+    with pytest.raises(AssertionError, match="device's function"):
+        merge("delta_guided", models, base=base, params={**values, "granularity": "row"})
