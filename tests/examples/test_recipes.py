@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from core.catalog import catalog
 from core.checkpoint import weights_digest
@@ -16,6 +17,8 @@ from workers.runner.merge import merge, mergekit_form, outlook
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "recipes"
 METHODS = [info.name for info in catalog().methods]
+#: Well-known uses of a method: which, and what each source counts.
+PRESETS = {"uniform-soup": ("linear", {"a": 0.5, "b": 0.5}), "wise-ft": ("linear", {"base": 0.5, "a": 0.5})}
 MERGEKIT = sorted(path.name for path in FOLDER.glob("*.yml"))
 
 
@@ -63,6 +66,24 @@ def test_the_example_of_a_method_merges_to_the_same_bytes_twice(method: str, pre
     assert one not in parents, "the example changes nothing"
 
 
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_example_of_a_preset_merges_to_the_same_bytes_twice_and_is_its_average(
+    name: str, prepared, root: Path, tmp_path: Path
+) -> None:
+    found, (method, shares) = prepared(f"{name}.yaml"), PRESETS[name]
+    assert methods_of(found.recipe) == {method} and [source.name for source in found.recipe.sources] == list(shares)
+    one, two = merged_twice(found, tmp_path)
+    assert one == two
+    folders = {"base": "base", "a": "arc", "b": "wino"}
+    parents = {name: load_file(root / "nursery" / folders[name] / "model.safetensors") for name in shares}
+    merged = load_file(tmp_path / "one" / "model.safetensors")
+    for tensor, value in merged.items():
+        expected = sum(share * parents[name][tensor].double() for name, share in shares.items())
+        assert value.dtype == torch.bfloat16
+        # Half a step of bfloat16.
+        torch.testing.assert_close(value.double(), expected, rtol=2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", MERGEKIT)
 def test_a_mergekit_example_merges_to_the_same_bytes_twice_and_comes_back(name: str, prepared, tmp_path: Path) -> None:
     found = prepared(name, seed=3)
@@ -84,5 +105,5 @@ def test_there_are_two_mergekit_examples() -> None:
     assert len(MERGEKIT) == 2
 
 
-def test_no_example_is_of_a_method_that_is_not_there() -> None:
-    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted(METHODS)
+def test_no_example_is_of_a_method_or_preset_that_is_not_there() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == sorted([*METHODS, *PRESETS])
