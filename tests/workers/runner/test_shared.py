@@ -1,18 +1,19 @@
 """Published checkpoints of a real family, merged as the verb does it."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from examples.real.siblings import Course, grow
 from workers.runner import merge
 
-MODELS = Path(__file__).parents[4] / "shared" / "models"
+SHARED = Path(__file__).parents[4] / "shared"
+MODELS, DATASETS = SHARED / "models", SHARED / "datasets"
 STORED, FLOAT32, SHAPED = (MODELS / name for name in ("stories260K", "stories260K-fp32", "llama2xs-279K"))
 pytestmark = [
     pytest.mark.shared,
@@ -40,19 +41,11 @@ def run(tmp_path, monkeypatch, capsys):
     return call
 
 
-@pytest.fixture
-def sibling(tmp_path):
-    """A sibling of the checkpoint: every tensor moved a little."""
-    folder = tmp_path / "sibling"
-    shutil.copytree(FLOAT32, folder)
-    tensors = load_file(folder / "model.safetensors")
-    noise = torch.Generator().manual_seed(5)
-    moved = {
-        name: tensor + 0.01 * tensor.std() * torch.randn(tensor.shape, generator=noise)
-        for name, tensor in sorted(tensors.items())
-    }
-    save_file(moved, folder / "model.safetensors", {"format": "pt"})
-    return folder
+@pytest.fixture(scope="module")
+def siblings(tmp_path_factory):
+    """Two siblings of the checkpoint as `examples.real` trains them, after a few steps."""
+    found = grow(FLOAT32, DATASETS, tmp_path_factory.mktemp("siblings") / "grown", course=Course(steps=3, batch=4))
+    return found / "arc", found / "wino"
 
 
 def test_a_checkpoint_and_its_float32_form_merge_into_what_both_say(run):
@@ -65,12 +58,17 @@ def test_a_checkpoint_and_its_float32_form_merge_into_what_both_say(run):
     assert (again["weights_digest"], again["recipe_digest"]) == (end["weights_digest"], end["recipe_digest"])
 
 
+@pytest.mark.skipif(
+    not all((DATASETS / name).is_dir() for name in ("arc_challenge", "arc_easy", "winogrande")),
+    reason="no ../shared/datasets, which siblings are trained on",
+)
 @pytest.mark.parametrize("method", ["linear", "slerp"])
-def test_siblings_merge_twice_into_equal_bytes_that_transformers_opens(run, sibling, method):
-    (end, out), (again, twin) = (run(recipe(FLOAT32, sibling, method), name) for name in ("one", "two"))
+def test_siblings_merge_twice_into_equal_bytes_that_transformers_opens(run, siblings, method):
+    (end, out), (again, twin) = (run(recipe(*siblings, method), name) for name in ("one", "two"))
     assert again["weights_digest"] == end["weights_digest"]
     assert (out / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes()
-    a, b = (load_file(folder / "model.safetensors") for folder in (FLOAT32, sibling))
+    a, b = (load_file(folder / "model.safetensors") for folder in siblings)
+    assert all(not torch.equal(a[name], b[name]) for name in a), "the siblings were not trained"
     weight = 0.5 if method == "linear" else 0.25
     for name, tensor in load_file(out / "model.safetensors").items():
         # Parents this near lie on a chord that is as good as their arc.
