@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core.catalog import MethodInfo
-from core.params import ParamSpec, Scalar
+from core.params import ChoiceParam, ParamSpec, Scalar
 from merging.methods import methods
 from tests.merging.methods.conftest import merge
 
@@ -64,6 +64,12 @@ class Way:
     def active(self) -> dict[str, Scalar]:
         """Values under which the method does what it is named for: half of every task vector is dropped or differs."""
         return {"density": 0.5, "parts": 2, "offset_2": 0.25}
+
+    @property
+    def flipped(self) -> dict[str, Scalar]:
+        """Every flag of the method at a choice that is not its default."""
+        flags = [spec for spec in self.info.params if isinstance(spec, ChoiceParam)]
+        return {spec.name: next(choice for choice in spec.choices if choice != spec.default) for spec in flags}
 
 
 def ways() -> list[Way]:

@@ -199,20 +199,36 @@ def test_the_bytes_do_not_depend_on_threads_blocks_or_how_the_tensor_lies_in_mem
         torch.set_num_threads(threads)
 
 
+def compiled_cases():
+    """Every method as it is by default in both dtypes, and once with all its flags at another choice."""
+    for way in WAYS:
+        if way.info.elementwise:
+            yield pytest.param(way, torch.float32, {}, id=f"{way.id}-float32")
+            yield pytest.param(way, torch.bfloat16, {}, id=f"{way.id}-bfloat16")
+            if flags := way.flipped:
+                yield pytest.param(way, torch.bfloat16, flags, id=f"{way.id}-bfloat16-flags")
+
+
 @pytest.mark.slow
-@only(lambda way: way.info.elementwise)
-def test_compiled_and_as_it_stands_the_bytes_are_the_same(way, monkeypatch):
+@pytest.mark.parametrize(("way", "dtype", "flags"), compiled_cases())
+def test_compiled_and_as_it_stands_the_bytes_are_the_same(way, dtype, flags, monkeypatch):
     generator = np.random.default_rng(1)
-    # Each takes seconds to compile, so that half of the methods are tried in one dtype and half in the other.
-    dtype = (torch.float32, torch.bfloat16)[WAYS.index(way) % 2]
     *arrays, base = [torch.from_numpy(generator.normal(size=(70, 1000))).to(dtype) for _ in range(4)]
-    plain = way(arrays, base, way.active, dtype=dtype)
+    values = {**way.active, **flags}
+    plain = way(arrays, base, values, dtype=dtype)
     compiler = Compiler("always")
     monkeypatch.setattr(merging.compute, "AS_IT_STANDS", compiler)
-    assert torch.equal(way(arrays, base, way.active, dtype=dtype), plain)
+    assert torch.equal(way(arrays, base, values, dtype=dtype), plain)
     # A plain passthrough is a copy, which there is nothing to compile about.
     assert all(compiler._kernels.values())
     assert compiler._kernels or way.info.name == "passthrough"
+
+
+def test_the_cases_that_are_compiled_turn_every_flag_there_is():
+    for way in WAYS:
+        flags = {spec.name: spec for spec in way.info.params if isinstance(spec, ChoiceParam)}
+        assert way.flipped.keys() == flags.keys()
+        assert all(way.flipped[name] != spec.default for name, spec in flags.items())
 
 
 @ALL
