@@ -36,7 +36,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def test_the_report_has_exactly_the_promised_fields() -> None:
-    report = Report("gain", (PARENT,), WINNER, Gain(25.0, 10.0, 40.0, 0.001), 40, 90.5, 3, {"id": "artifact_1"})
+    report = Report("gain", (PARENT,), WINNER, Gain(25.0, 10.0, 40.0, 0.001), None, 40, 90.5, 3, {"id": "artifact_1"})
     assert demo.told(report, Path("/var/demo/checkpoint")) == {
         "parents": [{"name": "base", "scores": SCORES, "macro_heldout": 0.25}],
         "winner": {"recipe": {"seed": 7}, "scores": SCORES, "macro_heldout": 0.5},
@@ -48,7 +48,7 @@ def test_the_report_has_exactly_the_promised_fields() -> None:
 
 
 def test_a_search_without_a_verdict_reports_nothing_it_has_not_got() -> None:
-    told = demo.told(Report(None, (PARENT,), None, None, 2, None, None, None), None)
+    told = demo.told(Report(None, (PARENT,), None, None, None, 2, None, None, None), None)
     assert (told["winner"], told["gain_heldout"], told["artifact"]) == (None, None, None)
 
 
