@@ -16,13 +16,13 @@ from core.jobs import SearchJob
 from core.outcomes import Outcomes
 from core.records import JobRecord, StepKind, StepRecord
 from core.settings import Settings
-from store import jobs, outcomes, steps
+from store import jobs, outcomes
 from workers.heart import Heart
 from workers.processes import Process
 from workers.runner import run_trial
 from workers.runner.bench import Bench
 from workers.runner.scoring import Candidate
-from workers.runner.work import VERBS
+from workers.runner.work import VERBS, claim_next
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,7 @@ class Run:
         while True:
             for queue in ("inspect", "control"):
                 self._control.answer(queue)
-            with bench.database.transaction() as session:
-                step = steps.claim(
-                    session,
-                    owner=bench.owner,
-                    devices=bench.devices,
-                    kinds=tuple(VERBS),
-                    lease_seconds=bench.settings.lease_seconds,
-                )
+            step = claim_next(bench)
             if step is None:
                 raise RuntimeError(f"the benchmark's job has no step to run: {self._record().failure}")
             if step.kind is StepKind.RUN_TRIAL:

@@ -153,14 +153,7 @@ def estimate(
     return Estimate(
         candidates=_span(course.reached[0] for course in courses),
         ends_by=courses[1].ends_by,
-        rungs=tuple(
-            RungEstimate(
-                items_per_task=size,
-                items=items_of(size, sizes),
-                candidates=_span(course.reached[rung] for course in courses),
-            )
-            for rung, size in enumerate(rungs)
-        ),
+        rungs=_reached(rungs, sizes, courses),
         item_evaluations=_span(course.items for course in courses),
         refined_items=Range(*(walk.items for walk in walks)),
         reused_items=reused,
@@ -175,6 +168,18 @@ def estimate(
         observed=len([pace for pace in paces if pace.device == device]),
         inputs=(*_given(job, headers, tasks), *inputs, *_reckoned(kappa, walks)),
         assumptions=_assumptions(job, tasks, known, reused),
+    )
+
+
+def _reached(rungs: Sequence[int], sizes: Sequence[int], courses: Sequence[_Course]) -> tuple[RungEstimate, ...]:
+    """What every rung reads, and how many candidates come that far."""
+    return tuple(
+        RungEstimate(
+            items_per_task=size,
+            items=items_of(size, sizes),
+            candidates=_span(course.reached[rung] for course in courses),
+        )
+        for rung, size in enumerate(rungs)
     )
 
 

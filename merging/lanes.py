@@ -86,9 +86,8 @@ def single_threaded() -> Iterator[None]:
 def _hold_freed_memory() -> None:
     """What blocks free stays with the process for the blocks after them, where the C library is glibc.
 
-    By itself it may give memory back to the system after every block and ask for it again (38,000 pages a candidate
-    of 160 M weights with three sources); the system hands it over zeroed, which takes longer than the arithmetic. Who
-    has set the C library up by environment variables is left alone.
+    By itself it may give memory back to the system after every block and ask for it again; the system hands it over
+    zeroed, page by page. Who has set the C library up by environment variables is left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and not any(name in os.environ for name in ALLOCATOR):

@@ -149,16 +149,8 @@ def walk(
 
     def look() -> int:
         answer = score(point)
-        looks.append(
-            Look(
-                step,
-                math.fsum(losses) / len(losses) if losses else None,
-                answer.value,
-                spent + answer.items,
-                clock() - begun,
-                point,
-            )
-        )
+        mean = math.fsum(losses) / len(losses) if losses else None
+        looks.append(Look(step, mean, answer.value, spent + answer.items, clock() - begun, point))
         told(looks[-1])
         losses.clear()
         return answer.items

@@ -31,10 +31,10 @@ VERBS = {
 WAIT_SECONDS = 1.0
 
 
-def run_next(bench: Bench) -> dict[str, Any]:
-    """Claim the best step and run it to its end; {"ran": False} where there is none."""
+def claim_next(bench: Bench) -> StepRecord | None:
+    """The best step there is for this runner, now its own; None where there is none."""
     with bench.database.transaction() as session:
-        step = steps.claim(
+        return steps.claim(
             session,
             owner=bench.owner,
             devices=bench.devices,
@@ -42,6 +42,11 @@ def run_next(bench: Bench) -> dict[str, Any]:
             prefer_job=bench.prefer_job,
             lease_seconds=bench.settings.lease_seconds,
         )
+
+
+def run_next(bench: Bench) -> dict[str, Any]:
+    """Claim the best step and run it to its end; {"ran": False} where there is none."""
+    step = claim_next(bench)
     if step is None:
         return {"ran": False}
     bench.prefer_job = step.job_id
