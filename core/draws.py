@@ -85,6 +85,9 @@ RHO = FloatParam(
     scope="recipe",
     about="radius: norm of the change over the norm of the tensor",
 )
+#: The least radius that a storage dtype keeps, its spacing just above 1: below it samples lie elsewhere than they were
+#: asked for, as rounding leaves many weights where they are and moves others by a whole spacing.
+LEAST_RADIUS: dict[str, float] = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 0.0}
 _SAMPLER = (STRENGTH, TAU, ETA, GUIDANCE, STEPS)
 #: Values that an arm without an effect from them has in the resolved form.
 _PLAIN: dict[str, Any] = {spec.name: spec.default for spec in (*_SAMPLER, BLEND)} | {"coefficients": ()}

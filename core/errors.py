@@ -9,6 +9,7 @@
     │   ├── LayoutError              layer indices out of range
     │   ├── SelectorError            a selector that finds no tensor of the model
     │   ├── SpaceError               values or a recipe outside the search space
+    │   │   └── RadiusLostError      a radius of samples that rounding takes away in part
     │   ├── BudgetError              an empty budget
     │   └── TooLargeError            a request over a documented limit
     ├── ParentsDoNotFitError         shapes, vocabulary, architecture or RoPE base differ
@@ -144,6 +145,12 @@ class SpaceError(InvalidInputError):
     """Values outside the search space, or a recipe that the space cannot express."""
 
     code = "outside_space"
+
+
+class RadiusLostError(SpaceError):
+    """A radius of samples so small that the rounding to the storage dtype takes it away in part."""
+
+    code = "radius_lost"
 
 
 class BudgetError(InvalidInputError):

@@ -146,7 +146,7 @@ class SearchSpace:
         around = family.around if isinstance(family.around, Recipe) else None
         for name in names_in(around) if around is not None else [family.base or self.models[0]]:
             self._known_model(name)
-        return space_generation.holes(family, when)
+        return space_generation.holes(family, when, save_dtype=self.save_dtype)
 
     def _merge_holes(self, family: MergeFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
         donor = family.tokenizer.source if family.tokenizer is not None else None

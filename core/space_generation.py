@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.draws import ARMS, ArmInfo, Draw
-from core.errors import SpaceError
+from core.draws import ARMS, LEAST_RADIUS, ArmInfo, Draw
+from core.errors import RadiusLostError, SpaceError
 from core.holes import Hole, Values, check_used, searched_spec
 from core.noun import digest_of
 from core.params import ChoiceParam, FloatParam, Scalar
 from core.recipe.short import Dtype, Merge, Recipe, Source
-from core.space_spec import GenerationFamily
+from core.space_spec import GenerationFamily, Interval
 
 #: Without a radius these decide how far a sample goes, and are searched.
 FREE = ("strength", "blend")
@@ -54,16 +54,19 @@ def extra_holes(family: GenerationFamily, arm: ArmInfo) -> Iterator[tuple[str, F
             yield f"generation.{arm.name}.a{number}", COEFFICIENT.evolve(default=default)
 
 
-def holes(family: GenerationFamily, when: tuple[tuple[str, Scalar], ...]) -> Iterator[Hole]:
+def holes(family: GenerationFamily, when: tuple[tuple[str, Scalar], ...], *, save_dtype: Dtype) -> Iterator[Hole]:
     """All of the family's holes.
 
     Args:
         family: what is searched.
         when: the condition under which candidates are of this family.
+        save_dtype: what candidates are rounded to; radii that it would take away are not searched.
 
     Raises:
         SpaceError: a parameter that no chosen arm has, or a value or interval that it cannot have.
+        RadiusLostError: a radius, or an interval of it, that begins below what the dtype keeps.
     """
+    _check_radius(family.params.get("rho"), save_dtype)
     arms = [ARMS[name] for name in family.arms]
     check_used(family.params, {spec.name for arm in arms for spec in specs_of(family, arm)}, "arm")
     if len(arms) > 1:
@@ -72,11 +75,24 @@ def holes(family: GenerationFamily, when: tuple[tuple[str, Scalar], ...]) -> Ite
     for arm in arms:
         inner = (*when, (ARM, arm.name)) if len(arms) > 1 else when
         for spec in specs_of(family, arm):
+            if spec.name == "rho":
+                spec = spec.evolve(search_low=max(spec.search_low, LEAST_RADIUS[save_dtype]))
             searched = searched_spec(spec, family.params.get(spec.name))
             if searched is not None:
                 yield Hole(name=f"generation.{arm.name}.{spec.name}", spec=searched, when=inner)
         for name, extra in extra_holes(family, arm):
             yield Hole(name=name, spec=extra, when=inner)
+
+
+def _check_radius(wish: Interval | Scalar | None, save_dtype: Dtype) -> None:
+    least = LEAST_RADIUS[save_dtype]
+    asked = wish.low if isinstance(wish, Interval) else wish
+    if isinstance(asked, int | float) and 0.0 < asked < least:
+        raise RadiusLostError(
+            f"in {save_dtype} a radius below {least!r} is lost in part, but `rho` begins at {asked!r}: take {least!r} "
+            "or more, or an `export.save_dtype` of float32",
+            where="rho",
+        )
 
 
 def fill(family: GenerationFamily, values: Values, models: Sequence[str], *, save_dtype: Dtype, seed: int) -> Recipe:

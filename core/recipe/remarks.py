@@ -1,9 +1,12 @@
-"""What a recipe says without effect: no error, for a search may say it of one layout among many, but worth telling."""
+"""What a recipe says without effect, or with less than it says: no error, for a search may say it of one layout among
+many, but worth telling."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from core.draws import LEAST_RADIUS
+from core.errors import RadiusLostError
 from core.model import Model
 from core.recipe.output import walk
 from core.recipe.resolved import ResolvedRecipe
@@ -12,7 +15,7 @@ from core.recipe.values import filters_in
 
 
 def remarks(recipe: Recipe, resolved: ResolvedRecipe, models: Iterable[Model]) -> tuple[str, ...]:
-    """A sentence for each thing that changes nothing.
+    """A sentence for each thing that changes nothing, or not as much as it says.
 
     Args:
         recipe: the short form; recipes in it are not looked into.
@@ -30,6 +33,12 @@ def _repeats(recipe: Recipe, resolved: ResolvedRecipe) -> Iterator[str]:
 def _draws(recipe: Recipe, resolved: ResolvedRecipe) -> Iterator[str]:
     if recipe.generation is not None and resolved.generation is None:
         yield "`generation` has no effect: its strength, blend, radius, amounts or coefficients are 0."
+    draw, least = resolved.generation, LEAST_RADIUS[resolved.save_dtype]
+    if draw is not None and draw.rho is not None and draw.rho < least:
+        yield (
+            f"`{RadiusLostError.code}`: in {resolved.save_dtype} a radius below {least!r} is lost in part, and this "
+            f"one is {draw.rho!r}: take a larger `rho`, or a `save_dtype` of float32."
+        )
 
 
 def _filters(recipe: Recipe, resolved: ResolvedRecipe, models: Iterable[Model]) -> Iterator[str]:

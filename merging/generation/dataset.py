@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from merging.generation.config import TensorEntry
 from merging.generation.networks import DECILES, SOURCES, Labels
 from merging.generation.scaling import Scaling, frozen, scaling_of
 from merging.generation.values import numel, values_of
+from merging.reductions import ordered_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Dataset:
         kinds, entries: what the generator will know.
         chunk, rows: as in `merging.generation.config`.
         chunks: float32, (sources, chunks, size), normalised, 0 where nothing is shown.
-        shown: float32, (chunks, size): 0 where a value is frozen or padded.
+        shown: bool, (chunks, size): false where a value is frozen or padded.
+        apart: root mean squares of the differences between each two sources' chunks, sorted; empty for a single one.
         labels: of the chunks of every source, (sources * chunks,).
         frozen: int32 indices of the values that stay, by tensor.
         reference: float32 mean of the sources' values, by tensor; empty where there is one source.
@@ -57,6 +60,7 @@ class Dataset:
     rows: int
     chunks: Tensor
     shown: Tensor
+    apart: tuple[float, ...]
     labels: Labels
     frozen: dict[str, Tensor]
     reference: dict[str, Tensor]
@@ -82,33 +86,46 @@ def dataset_of(header: Header, sources: Sequence[Source], settings: Training, de
     kinds = tuple(sorted({target.kind for target in targets}))
     numels = [numel(settings.parameterisation, shapes[target.name]) for target in targets]
     size = min(settings.chunk, max(numels))
-    chunks, shown, entries = [], [], []
+    counts = [count(length, size) for length in numels]
+    # Every tensor goes into its place at once: parts that are joined at the end would be held twice.
+    chunks = torch.zeros((len(sources), sum(counts), size), device=device)
+    shown = torch.zeros((sum(counts), size), dtype=torch.bool, device=device)
+    entries, first = [], 0
     kept: dict[str, Tensor] = {}
     reference: dict[str, Tensor] = {}
-    for target, length in zip(targets, numels, strict=True):
+    for target, length, rows in zip(targets, numels, counts, strict=True):
         found = [_finite(source, target.name, settings).to(device) for source in sources]
         if len(found) > 1:
             reference[target.name] = _mean(found)
         kept[target.name] = frozen(found[0], scaling_of(found[0]), settings.freeze)
         if settings.parameterisation == "delta":
             found = [values - reference[target.name] for values in found]
-        scaling = scaling_of(torch.cat(found))
+        scaling = scaling_of(torch.cat(found) if len(found) > 1 else found[0])
         show = mask(length, size, device)
         show.view(-1)[kept[target.name].long()] = 0.0
-        shown.append(show)
-        chunks.append(torch.stack([pack(scaling.apply(values), size) * show for values in found]))
+        shown[first : first + rows] = show > 0.0
+        for place, values in enumerate(found):
+            chunks[place, first : first + rows] = pack(scaling.apply(values), size) * show
         entries.append(_entry(target, kinds, shapes[target.name], length, scaling))
+        first += rows
     return Dataset(
         kinds=kinds,
         entries=tuple(entries),
         chunk=size,
-        rows=min(256, max(count(length, size) for length in numels)),
-        chunks=torch.cat(chunks, dim=1),
-        shown=torch.cat(shown),
+        rows=min(256, max(counts)),
+        chunks=chunks,
+        shown=shown,
+        apart=tuple(sorted(rms_between(one, other) for one, other in combinations(chunks.flatten(1), 2))),
         labels=_labels(entries, size, sources, device),
         frozen=kept,
         reference=reference,
     )
+
+
+def rms_between(one: Tensor, other: Tensor) -> float:
+    """The root mean square of the difference of two flat tensors."""
+    total = ordered_sum(one.numel(), lambda start, stop: (one[start:stop] - other[start:stop]).double().square())
+    return float((total / one.numel()) ** 0.5)
 
 
 def deciles(scores: Sequence[float | None]) -> list[int]:

@@ -5,6 +5,8 @@ Nothing here says that a sample is a good model: that is measured on questions, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -13,129 +15,165 @@ from torch import Tensor
 
 from core.draws import Draw
 from merging.generation.autoencoder import divergence
-from merging.generation.chunks import count, pack, unpack
-from merging.generation.dataset import Dataset, batches
+from merging.generation.chunks import count, pack
+from merging.generation.dataset import Dataset, batches, rms_between
 from merging.generation.generator import Generator
-from merging.generation.sampling import change_of
+from merging.generation.sampling import moved_chunks
+from merging.generation.scaling import Scaling
+from merging.reductions import squared_norm
 
 #: A number of a code is in use from so many nats on.
 ACTIVE = 0.01
 #: Samples that the memorisation report looks at, and values of each at most.
-SAMPLES, LOOKED_AT = 8, 1 << 22
+SAMPLES, LOOKED_AT = 8, 1 << 20
 #: Samples this much closer to a source than sources are to one another repeat it.
 REPLICA = 0.1
 
 
+@dataclass(slots=True)
+class Error:
+    """A squared error beside the size of what it is an error of, summed over batches."""
+
+    wrong: float = 0.0
+    size: float = 0.0
+
+    def add(self, told: Tensor, true: Tensor) -> None:
+        """One more batch: equal shapes, 0 where nothing is compared."""
+        self.wrong += squared_norm((told - true).reshape(-1))
+        self.size += squared_norm(true.reshape(-1))
+
+    @property
+    def relative(self) -> float:
+        """|told - true| / |true|; 0 where there is nothing."""
+        return (self.wrong / self.size) ** 0.5 if self.size else 0.0
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What comes back of all sources' chunks, decoded from mu.
+
+    Attributes:
+        seen, held: of normalised chunks that were trained on, and that were not.
+        values: of the values that they stand for.
+        nats: (latent,) mean divergence of each number of a code.
+        spread: mean standard deviation of a code's numbers.
+    """
+
+    nats: Tensor
+    seen: Error = field(default_factory=Error)
+    held: Error = field(default_factory=Error)
+    values: Error = field(default_factory=Error)
+    spread: float = 0.0
+
+
 @torch.no_grad()
 def measure(generator: Generator, data: Dataset, held: Tensor) -> dict[str, Any]:
-    """Figures for `metrics.json`, JSON values only.
+    """Figures for `metrics.json`, JSON values only; chunks are looked at batch by batch, and nothing is kept of them.
 
     Args:
         generator: trained.
         data: what it was trained on.
         held: positions of a source's chunks that it was not trained on.
     """
-    rebuilt, units, spread = _through(generator, data)
-    seen = torch.ones(data.chunks.shape[1], dtype=torch.bool, device=data.chunks.device)
-    seen[held] = False
+    rebuilt = _through(generator, data, held)
     closest = _memorisation(generator, data)
-    error = _relative(rebuilt[:, seen], data.chunks[:, seen])
     distance = closest["median_source_distance"]
+    error = ((rebuilt.seen.wrong + rebuilt.held.wrong) / data.chunks.numel()) ** 0.5
     return {
-        "values_rel_l2": _values_error(generator, data, rebuilt),
-        "chunks_rel_l2": error,
+        "values_rel_l2": rebuilt.values.relative,
+        "chunks_rel_l2": rebuilt.seen.relative,
         "held_out_chunks": len(held),
-        "held_out_chunks_rel_l2": _relative(rebuilt[:, held], data.chunks[:, held]) if len(held) else None,
-        "active_units": units,
-        "posterior_std": spread,
+        "held_out_chunks_rel_l2": rebuilt.held.relative if len(held) else None,
+        "active_units": float((rebuilt.nats > ACTIVE).float().mean()),
+        "posterior_std": rebuilt.spread,
         "code_std": generator.config.code_std,
-        "error_over_source_distance": _rms(rebuilt - data.chunks) / distance if distance else None,
+        "error_over_source_distance": error / distance if distance else None,
         "memorisation": closest,
     }
 
 
-def _through(generator: Generator, data: Dataset) -> tuple[Tensor, float, float]:
-    """Every source's chunks decoded from mu; the share of active numbers of the codes, and their mean spread."""
-    flat = data.chunks.reshape(-1, data.chunk)
-    rebuilt, nats, spread, total = [], torch.zeros(generator.config.latent, device=flat.device), 0.0, len(flat)
+def _through(generator: Generator, data: Dataset, held: Tensor) -> Rebuilt:
+    flat, own = data.chunks.view(-1, data.chunk), data.chunks.shape[1]
+    unseen = torch.zeros(own, dtype=torch.bool, device=flat.device)
+    unseen[held] = True
+    values = _Values(data, generator.config.settings.parameterisation == "delta")
+    found, total = Rebuilt(torch.zeros(generator.config.latent, device=flat.device)), len(flat)
     for rows in batches(total, data.rows, flat.device):
-        labels = data.labels.take(rows)
-        mu, std = generator.autoencoder.encode(flat[rows], labels)
-        nats += divergence(mu, std).sum(0) / total
-        spread += float(std.sum()) / (total * std.shape[1])
-        rebuilt.append(generator.autoencoder.decode(mu, labels))
-    whole = torch.cat(rebuilt).view(data.chunks.shape) * data.shown
-    return whole, float((nats > ACTIVE).float().mean()), spread
+        true, labels, place = flat[rows], data.labels.take(rows), rows % own
+        mu, std = generator.autoencoder.encode(true, labels)
+        found.nats += divergence(mu, std).sum(0) / total
+        found.spread += float(std.sum()) / (total * std.shape[1])
+        told = generator.autoencoder.decode(mu, labels) * data.shown[place]
+        away = unseen[place]
+        found.held.add(told[away], true[away])
+        found.seen.add(told[~away], true[~away])
+        found.values.add(values.of(told, place), values.of(true, place))
+    return found
 
 
-def _values_error(generator: Generator, data: Dataset, rebuilt: Tensor) -> float:
-    """|v' - v| / |v| over all sources and tensors, frozen values aside."""
-    wrong = size = 0.0
-    first = 0
-    for entry in data.entries:
-        last = first + count(entry.numel, data.chunk)
-        scaling, shown = generator.scaling(entry.name), unpack(data.shown[first:last], entry.numel)
-        for one, other in zip(rebuilt[:, first:last], data.chunks[:, first:last], strict=True):
-            told = scaling.undo(unpack(one, entry.numel))
-            true = scaling.undo(unpack(other, entry.numel))
-            wrong += float(((told - true) * shown).double().square().sum())
-            if generator.config.settings.parameterisation == "delta":
-                true = true + data.reference[entry.name]
-            size += float((true * shown).double().square().sum())
-        first = last
-    return (wrong / size) ** 0.5 if size else 0.0
+class _Values:
+    """What normalised chunks stand for.
+
+    Args:
+        data: of the training.
+        delta: whether chunks hold what values have beyond the sources' mean.
+    """
+
+    def __init__(self, data: Dataset, delta: bool) -> None:
+        device, counts = data.chunks.device, [count(entry.numel, data.chunk) for entry in data.entries]
+        rows = torch.tensor(counts, device=device)
+        constants = torch.tensor([[entry.centre, entry.spread] for entry in data.entries], device=device)
+        constants = constants.repeat_interleave(rows, dim=0)
+        self._centre, self._spread = constants[:, :1], constants[:, 1:]
+        self._shown = data.shown
+        means = [pack(data.reference[entry.name], data.chunk) for entry in data.entries] if delta else []
+        self._mean = torch.cat(means) if means else None
+
+    def of(self, chunks: Tensor, place: Tensor) -> Tensor:
+        """The values of normalised chunks at some positions of a source: (n, size), 0 where nothing is shown."""
+        values = Scaling(0.0, 1.0).undo(chunks) * self._spread[place] + self._centre[place]
+        if self._mean is not None:
+            values += self._mean[place]
+        return values * self._shown[place]
 
 
 def _memorisation(generator: Generator, data: Dataset) -> dict[str, Any]:
     """How near samples from noise alone come to a source, in units of the normalised weights' spread."""
-    apart = [_rms(one - other) for one, other in combinations(data.chunks, 2)]
-    between = _median(apart) if apart else None
+    between = _median(data.apart) if data.apart else None
     samples = [_sample(generator, data, seed) for seed in range(SAMPLES)]
-    looked = len(samples[0])
-    sources = [source.reshape(-1)[:looked] for source in data.chunks]
-    nearest = _median([min(_rms(sample - source) for source in sources) for sample in samples])
+    sources = [source.reshape(-1)[: len(samples[0])] for source in data.chunks]
+    nearest = _median([min(rms_between(sample, source) for source in sources) for sample in samples])
     ratio = nearest / between if between else None
     return {
         "samples": SAMPLES,
         "nearest_source_distance": nearest,
         "median_source_distance": between,
-        "median_sample_distance": _median([_rms(one - other) for one, other in combinations(samples, 2)]),
+        "median_sample_distance": _median([rms_between(one, other) for one, other in combinations(samples, 2)]),
         "ratio": ratio,
         "replica": None if ratio is None else ratio < REPLICA,
     }
 
 
 def _sample(generator: Generator, data: Dataset, seed: int) -> Tensor:
-    """A sample from noise alone, normalised and flat, of as many tensors as are looked at."""
-    found, taken, first = [], 0, 0
-    parameterisation = generator.config.settings.parameterisation
+    """A sample from noise alone, normalised and flat: the first chunks, as many as are looked at."""
+    draw = Draw(generator="0" * 64, selectors=("norms",), mode="absolute", strength=1.0, seed=seed)
+    found, first, wanted = [], 0, min(len(data.shown), -(-LOOKED_AT // data.chunk))
     for entry in data.entries:
-        rows = count(entry.numel, data.chunk)
-        scaling = generator.scaling(entry.name)
-        values = scaling.undo(unpack(data.chunks[0, first : first + rows], entry.numel))
-        if parameterisation == "delta":
-            values = values + data.reference[entry.name]
-        draw = Draw(generator="0" * 64, selectors=("norms",), mode="absolute", strength=1.0, seed=seed)
-        told = values + change_of(generator, entry, values, draw)
-        if parameterisation == "delta":
-            told = told - data.reference[entry.name]
-        found.append((pack(scaling.apply(told), data.chunk) * data.shown[first : first + rows]).reshape(-1))
-        first, taken = first + rows, taken + entry.numel
-        if taken >= LOOKED_AT:
+        own = count(entry.numel, data.chunk)
+        for start in range(0, min(own, wanted - first), data.rows):
+            rows = min(data.rows, own - start, wanted - first - start)
+            place = slice(first + start, first + start + rows)
+            whole = torch.zeros((data.rows, data.chunk), device=data.chunks.device)
+            whole[:rows] = data.chunks[0, place]
+            told = generator.scaling(entry.name).apply(moved_chunks(generator, entry, whole, start, draw)[:rows])
+            found.append((told * data.shown[place]).reshape(-1))
+        first += own
+        if first >= wanted:
             break
     return torch.cat(found)
 
 
-def _relative(told: Tensor, true: Tensor) -> float:
-    size = float(true.double().square().sum())
-    return (float((told - true).double().square().sum()) / size) ** 0.5 if size else 0.0
-
-
-def _rms(change: Tensor) -> float:
-    return float(change.double().square().mean().sqrt())
-
-
-def _median(values: list[float]) -> float:
+def _median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else 0.5 * (ordered[middle - 1] + ordered[middle])

@@ -107,7 +107,7 @@ def _through_codes(generator: Generator, entry: TensorEntry, values: Tensor, dra
     out = torch.empty_like(padded)
 
     def work(batch: int) -> None:
-        out[batch] = _batch(generator, entry, padded[batch], batch * config.rows, draw)
+        out[batch] = moved_chunks(generator, entry, padded[batch], batch * config.rows, draw)
 
     _each(work, range(batches), values.device)
     change = out.view(-1)[: entry.numel]
@@ -127,8 +127,16 @@ def _each(work: Callable[[int], None], batches: range, device: torch.device) -> 
         spread(work, batches, lanes)
 
 
-def _batch(generator: Generator, entry: TensorEntry, chunks: Tensor, first: int, draw: Draw) -> Tensor:
-    """A full batch of chunks: their change, or what they become where the draw is absolute; (rows, chunk)."""
+def moved_chunks(generator: Generator, entry: TensorEntry, chunks: Tensor, first: int, draw: Draw) -> Tensor:
+    """A full batch of a tensor's chunks: their change, or what they become where the draw is absolute.
+
+    Args:
+        generator: what to sample from.
+        entry: of the tensor.
+        chunks: (rows, chunk) normalised, 0 where a value is frozen or padded; as many rows as a batch has.
+        first: number of the first of them within the tensor.
+        draw: the sample; its radius, blend and amounts are not looked at.
+    """
     best = DECILES - 1 if generator.config.scored else 0
     labels = labels_of(entry, first, len(chunks), chunks.device, best)
     mu, std = generator.autoencoder.encode(chunks, labels)

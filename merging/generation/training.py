@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
-from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from merging.generation.networks import Labels, begin
 from merging.generation.progress import Checkpoint, Progress, Watch
 from merging.generation.schedules import SCHEDULE, for_training
 from merging.lanes import single_threaded
+from merging.reductions import ordered_sum
 
 #: Libraries whose versions may change a generator's numbers.
 LIBRARIES = ("torch", "diffusers", "safetensors")
@@ -123,7 +123,7 @@ def quietness(data: Dataset, settings: Training) -> float:
         data: of the training.
         settings: say how much noise there is otherwise.
     """
-    apart = sorted(float((one - other).square().mean().sqrt()) for one, other in combinations(data.chunks, 2))
+    apart = data.apart
     if not apart or settings.fixed_std or apart[len(apart) // 2] == 0.0:
         return 1.0
     return min(1.0, max(QUIETEST, HEARD * apart[len(apart) // 2] / settings.posterior_std))
@@ -230,19 +230,30 @@ class _Run:
             decile=labels.decile * hold[1],
             told=labels.told * hold[2].unsqueeze(-1),
         )
-        return rows, labels, self._data.shown[rows % self._data.chunks.shape[1]]
+        return rows, labels, self._data.shown[rows % self._data.chunks.shape[1]].float()
 
     @torch.no_grad()
     def _encoded(self, network: Autoencoder) -> tuple[Tensor, Tensor, float]:
         """mu and standard deviation of every chunk's code, and the spread of codes drawn from them."""
         mu, std = encoded(network, self._flat, self._data.labels, self._config.rows)
-        square = (mu.square() + std.square()).double()
-        if self._config.sizes.lossless:
-            shown = self._data.shown.double().repeat(self._data.chunks.shape[0], 1)
-            moment = float((square * shown).sum() / shown.sum())
-        else:
-            moment = float(square.mean())
-        return mu, std, max(math.sqrt(moment), 1e-6)
+        return mu, std, max(math.sqrt(self._moment(mu, std)), 1e-6)
+
+    def _moment(self, mu: Tensor, std: Tensor) -> float:
+        """The mean square of codes that are drawn, over what chunks show where the code loses nothing."""
+        own = self._data.chunks.shape[1]
+        shown = self._data.shown.view(-1) if self._config.sizes.lossless else None
+
+        def total(first: int) -> float:
+            one, other = (found[first : first + own].view(-1) for found in (mu, std))
+
+            def terms(start: int, stop: int) -> Tensor:
+                square = one[start:stop].double().square() + other[start:stop].double().square()
+                return square if shown is None else square * shown[start:stop]
+
+            return ordered_sum(one.numel(), terms)
+
+        counted = mu.numel() if shown is None else int(shown.count_nonzero()) * (len(mu) // own)
+        return sum(total(first) for first in range(0, len(mu), own)) / counted
 
 
 def _begun(network: nn.Module, seed: int, device: torch.device) -> nn.Module:
@@ -256,10 +267,10 @@ def _normal(shape: Sequence[int], draws: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def encoded(network: Autoencoder, chunks: Tensor, labels: Labels, rows: int) -> tuple[Tensor, Tensor]:
-    """mu and standard deviation of the first chunks' codes, so many rows at a time."""
-    places = batches(len(chunks), rows, chunks.device)
-    parts = [network.encode(chunks[place], labels.take(place)) for place in places]
-    mu, std = (torch.cat(found) for found in zip(*parts, strict=True))
+    """mu and standard deviation of the first chunks' codes, so many rows at a time: (n, latent) twice."""
+    mu, std = (torch.empty((len(chunks), network.sizes.latent), device=chunks.device) for _ in range(2))
+    for place in batches(len(chunks), rows, chunks.device):
+        mu[place], std[place] = network.encode(chunks[place], labels.take(place))
     return mu, std
 
 
@@ -267,7 +278,7 @@ def encoded(network: Autoencoder, chunks: Tensor, labels: Labels, rows: int) -> 
 def _codes(network: Autoencoder, data: Dataset) -> dict[str, Tensor]:
     """mu and log variance of the base's chunks, as the artifact keeps them."""
     mu, std = encoded(network, data.chunks[0], data.labels, data.rows)
-    return {"mu": mu.cpu(), "log_variance": std.log().mul(2.0).cpu()}
+    return {"mu": mu.cpu(), "log_variance": std.log_().mul_(2.0).cpu()}
 
 
 def _config(header: Header, sources: Sequence[Source], settings: Training, data: Dataset) -> GeneratorConfig:

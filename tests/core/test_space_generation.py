@@ -1,6 +1,7 @@
 import pytest
 
-from core.errors import SpaceError, UnknownModelError
+from core.draws import LEAST_RADIUS
+from core.errors import RadiusLostError, SpaceError, UnknownModelError
 from core.params import ChoiceParam
 from core.recipe import Merge, Recipe, Source
 from core.space import SearchSpace
@@ -9,9 +10,9 @@ from core.space_spec import GenerationFamily, Interval, MergeFamily, SpaceSpec
 GENERATOR = "ab" * 32
 
 
-def space(*, seed=7, models=("base", "a"), others=(), **fields):
+def space(*, seed=7, models=("base", "a"), others=(), save_dtype="bfloat16", **fields):
     family = GenerationFamily(**{"generator": GENERATOR, **fields})
-    return SearchSpace(SpaceSpec(families=(*others, family)), models, depth=4, seed=seed)
+    return SearchSpace(SpaceSpec(families=(*others, family)), models, depth=4, save_dtype=save_dtype, seed=seed)
 
 
 def defaults(within, **changes):
@@ -151,3 +152,21 @@ def test_a_generator_that_learns_from_candidates_needs_another_family_to_find_th
     with pytest.raises(ValueError, match="another family"):
         SpaceSpec.model_validate({"families": [own]})
     assert SpaceSpec.model_validate({"families": [{**own, "generator": {"train_after": 0}}]})
+
+
+@pytest.mark.parametrize(("dtype", "low"), [("bfloat16", 2**-7), ("float16", 0.001), ("float32", 0.001)])
+def test_radii_are_searched_from_where_the_storage_dtype_keeps_them(dtype, low):
+    (hole,) = space(arms=("matched-noise",), save_dtype=dtype).holes
+    assert (hole.spec.search_low, hole.spec.search_high) == (low, 0.3)
+
+
+@pytest.mark.parametrize("rho", [0.004, Interval(low=0.004, high=0.1, log=True)])
+@pytest.mark.parametrize(("dtype", "refused"), [("bfloat16", True), ("float16", False), ("float32", False)])
+def test_a_radius_that_the_storage_dtype_loses_is_refused_and_the_way_out_is_told(rho, dtype, refused):
+    if not refused:
+        assert space(params={"rho": rho}, save_dtype=dtype).holes
+        return
+    with pytest.raises(RadiusLostError, match=r"`rho` begins at 0.004: take 0.0078125 or more, or .* float32") as told:
+        space(params={"rho": rho}, save_dtype=dtype)
+    assert (told.value.code, told.value.where) == ("radius_lost", "rho")
+    assert space(params={"rho": LEAST_RADIUS[dtype]}).holes

@@ -40,3 +40,13 @@ def test_factors_on_repeats_that_do_not_occur_are_told():
         assert (
             len(told(slices=[{"sources": [{"source": "a", "layers": layers}]}], repeated={"attention": 0.5})) == count
         )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rho", "lost"), [("bfloat16", 0.004, True), ("bfloat16", 0.008, False), ("float32", 0.004, False)]
+)
+def test_a_radius_that_rounding_takes_away_in_part_is_told_with_its_code(dtype, rho, lost):
+    draw = {"generator": "ab" * 32, "selectors": ["norms"], "rho": rho}
+    merge = {"method": "passthrough", "sources": ["base"]}
+    found = told(merge=merge, generation=draw, save_dtype=dtype)
+    assert [line.split(":")[0] for line in found] == ["`radius_lost`"] * lost

@@ -152,7 +152,7 @@ OWN = {
     "generator": {"train_after": 2, "top": 2, "training": QUICK},
     "around": "best",
     "base": "base",
-    "params": {"rho": {"low": 0.005, "high": 0.05, "log": True}},
+    "params": {"rho": {"low": 0.01, "high": 0.05, "log": True}},
 }
 MERGES = {"family": "merge", "methods": ["linear"]}
 SEARCH = {
