@@ -22,7 +22,9 @@ from merging.randomness import WORD, signed
 WIDTH = 1 << 17
 #: Layouts that are remembered, one or a few per structure of a candidate.
 LAYOUTS = 16
-Places = tuple[int, list[tuple[int, int]]]
+#: In which storage a tensor lies, and from which address on.
+Spot = tuple[int, int]
+Places = tuple[int, list[Spot]]
 #: Rows have an index per element only below this length.
 LONGEST = 1 << 32
 
@@ -35,7 +37,7 @@ class Task:
         exact: whether the formula gives the same bytes however it is run.
         seat: tasks of one number have the same sources and the same result, which stay where they are.
         dense: whether its fields, if there are any, have a number for every element.
-        flat: the result, the sources and dense fields, all of one length.
+        flat: the result, the sources and dense fields, all of one length and without gaps.
     """
 
     step: Step
@@ -52,7 +54,7 @@ class Task:
         self.dense = not fields or all(each.shape == self.inputs.shape for each in fields)
         self.flat = (self.out, *self.inputs.tensors)
         if self.dense and fields:
-            self.flat += tuple(each.reshape(-1) for each in fields)
+            self.flat += tuple(each.contiguous() for each in fields)
 
     @property
     def safe(self) -> bool:
@@ -145,7 +147,11 @@ def _runs(tasks: Sequence[Task]) -> Iterator[list[Task]]:
 def _places(task: Task) -> Places:
     """How large a task's tensors are, and where: in which storage they lie, and from which address on."""
     tensors = task.flat
-    return tensors[0].numel(), [(tensor.untyped_storage().data_ptr(), tensor.data_ptr()) for tensor in tensors]
+    return tensors[0].numel(), [_spot(tensor) for tensor in tensors]
+
+
+def _spot(tensor: Tensor) -> Spot:
+    return tensor.untyped_storage().data_ptr(), tensor.data_ptr()
 
 
 def _adjacent(before: Places, after: Places, task: Task) -> bool:
@@ -161,7 +167,7 @@ def _adjacent(before: Places, after: Places, task: Task) -> bool:
 
 def slices(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Table]:
     """Tables of at most `limit` elements of tensors that follow one another, cut into so many rows of some width."""
-    return _filled(_sheets(run, parts, width, limit), run, parts)
+    return _filled(_sheets(run, run[0].flat, parts, width, limit), run, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +185,14 @@ class Sheet:
     starts: Tensor
 
 
+Layout = tuple[list[int], int, list[Sheet]]
+
+
 class Layouts:
     """Remembers how tasks are laid out as tables, for candidates whose tensors lie where they lay before."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, list[tuple[list[int], int, list[Sheet]]]] = OrderedDict()
+        self._known: OrderedDict[Hashable, tuple[list[Spot], list[Layout]]] = OrderedDict()
 
     def clear(self) -> None:
         """Let go of all memory."""
@@ -192,37 +201,54 @@ class Layouts:
     def tables(self, tasks: Sequence[Task], limit: int) -> Iterator[Table]:
         """As the function `tables`."""
         seats = [task.seat for task in tasks]
-        if None in seats or any(task.step.fields for task in tasks):
+        if None in seats or not all(task.dense for task in tasks):
             yield from tables(tasks, limit)
             return
         key = (limit, tasks[0].step.indexed, *seats)
-        if key not in self._known:
+        # Results and sources stay where they are, but fields need not.
+        fields = [_spot(field) for task in tasks for field in task.flat[len(task.inputs.tensors) + 1 :]]
+        known = self._known.get(key)
+        if known is None or known[0] != fields:
             runs = list(_runs(tasks))
             if not all(_parts(run[0].inputs.elements) for run in runs):
                 yield from tables(tasks, limit)
                 return
-            self._known[key] = _layout(tasks, runs, limit)
+            known = self._known[key] = fields, _layout(tasks, runs, limit)
             while len(self._known) > LAYOUTS:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
-        for places, parts, sheets in self._known[key]:
-            yield from _filled(sheets, [tasks[place] for place in places], parts)
+        for places, parts, sheets in known[1]:
+            run = [tasks[place] for place in places]
+            yield from _filled((_with_fields(sheet, run[0], parts) for sheet in sheets), run, parts)
 
 
-def _layout(tasks: Sequence[Task], runs: Sequence[list[Task]], limit: int) -> list[tuple[list[int], int, list[Sheet]]]:
-    """Of every run the places of its tasks, how many rows each of them has, and the sheets."""
+def _layout(tasks: Sequence[Task], runs: Sequence[list[Task]], limit: int) -> list[Layout]:
+    """Of every run the places of its tasks, how many rows each of them has, and the sheets, without fields."""
     places = {id(task): place for place, task in enumerate(tasks)}
     found = []
     for run in runs:
         elements = run[0].inputs.elements
         parts = _parts(elements)
-        found.append(([places[id(task)] for task in run], parts, list(_sheets(run, parts, elements // parts, limit))))
+        sheets = _sheets(run, run[0].flat[: len(run[0].inputs.tensors) + 1], parts, elements // parts, limit)
+        found.append(([places[id(task)] for task in run], parts, list(sheets)))
     return found
 
 
-def _sheets(run: Sequence[Task], parts: int, width: int, limit: int) -> Iterator[Sheet]:
+def _with_fields(sheet: Sheet, first: Task, parts: int) -> Sheet:
+    """The sheet with the dense fields of its run, which others may let go of: no layout keeps them."""
+    fields = first.flat[len(first.inputs.tensors) + 1 :]
+    if not fields:
+        return sheet
+    width = first.inputs.elements // parts
+    shape, start = (sheet.end - sheet.top, width), sheet.top * width
+    own = [field.as_strided(shape, (width, 1), field.storage_offset() + start) for field in fields]
+    return replace(sheet, tensors=[*sheet.tensors, *own])
+
+
+def _sheets(run: Sequence[Task], flat: Sequence[Tensor], parts: int, width: int, limit: int) -> Iterator[Sheet]:
+    """Sheets of a run from what its first task finds in `flat`, and its fields where they are not dense."""
     first, rows = run[0], len(run) * parts
-    whole = [tensor.as_strided((rows, width), (width, 1)) for tensor in first.flat]
+    whole = [tensor.as_strided((rows, width), (width, 1)) for tensor in flat]
     fields = () if first.dense else [_field(each, first.inputs) for each in first.step.fields]
     starts = _starts(parts, width, first.inputs.device).repeat(len(run), 1) if first.step.indexed else None
     height = max(1, limit // width)

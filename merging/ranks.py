@@ -25,8 +25,9 @@ def row_ranks(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
     """
     assert inputs.base is not None
     key = ("row ranks", inputs.content[position], inputs.content[inputs.base], inputs.columns)
-    planes = inputs.statistics.tensors(key, lambda: _planes(inputs, position))
-    return tuple(plane.view(inputs.shape) for plane in planes)
+    beside = inputs.tensors[position], inputs.tensors[inputs.base]
+    kinds = _kinds(inputs)
+    return inputs.statistics.rows(key, beside, inputs.shape, kinds, lambda planes: _fill(planes, inputs, position))
 
 
 def joined(planes: Sequence[Tensor]) -> Tensor:
@@ -37,15 +38,12 @@ def joined(planes: Sequence[Tensor]) -> Tensor:
     return high.to(torch.int32).bitwise_left_shift_(8).bitwise_or_(low.to(torch.int32))
 
 
-def _planes(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
+def _fill(planes: Sequence[Tensor], inputs: Inputs, position: int) -> None:
     columns, device = inputs.columns, inputs.device
-    shape = inputs.elements // columns, columns
-    kinds = _kinds(inputs)
-    narrow = len(kinds) == 2
-    planes = tuple(torch.empty(shape, dtype=kind, device=device) for kind in kinds)
+    planes, narrow = [plane.view(-1, columns) for plane in planes], len(planes) == 2
     descending = torch.arange(columns - 1, -1, -1, device=device)
     step = max(1, BLOCK // columns)
-    for first in range(0, shape[0], step):
+    for first in range(0, planes[0].shape[0], step):
         parts = [plane[first : first + step] for plane in planes]
         start = first * columns
         bits = sizes(inputs.delta(position, start, start + parts[0].numel())).view(parts[0].shape)
@@ -53,7 +51,6 @@ def _planes(inputs: Inputs, position: int) -> tuple[Tensor, ...]:
         for shift, part in enumerate(parts):
             values = (descending >> 8 * shift & 255 if narrow else descending).to(part.dtype)
             part.scatter_(1, order, values.expand(part.shape))
-    return planes
 
 
 def _kinds(inputs: Inputs) -> tuple[torch.dtype, ...]:

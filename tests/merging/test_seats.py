@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -97,14 +99,36 @@ def test_some_of_the_tensors_have_a_layout_of_their_own():
     assert [len(table.tasks) for table in layouts.tables(every[:2] + every[4:], 10**9)] == [2, 2]
 
 
-def test_tasks_without_a_seat_and_those_with_fields_are_laid_out_anew():
+def test_tasks_without_a_seat_and_those_with_sparse_fields_are_laid_out_anew():
     (seat,), layouts = seats_of(1), Layouts()
     task = seat.task(planned(1.0))
     alone = Task(task.step, task.inputs, task.out, 1.0)
-    fields = Task(Step(combination, (1.0, 1.0), fields=(torch.ones(64),)), task.inputs, task.out, 1.0, seat=task.seat)
+    fields = Task(Step(combination, (1.0, 1.0), fields=(torch.ones(1),)), task.inputs, task.out, 1.0, seat=task.seat)
     for each in (alone, fields):
         assert [table.elements for table in layouts.tables([each], 10**9)] == [64]
     assert not layouts._known
+
+
+def with_fields(seats, fields):
+    tasks = [seat.task(planned(1.0)) for seat in seats]
+    steps = [Step(combination, (1.0, 1.0), fields=(field,)) for field in fields]
+    return [Task(step, task.inputs, task.out, 1.0, seat=task.seat) for step, task in zip(steps, tasks, strict=True)]
+
+
+def test_dense_fields_share_a_table_where_they_follow_one_another_and_no_layout_keeps_them():
+    seats, layouts = seats_of(4), Layouts()
+    for rows in (torch.arange(256.0).view(4, 64), torch.arange(256.0, 512.0).view(4, 64)):
+        for _ in range(2):
+            (table,) = layouts.tables(with_fields(seats, rows), 10**9)
+            assert torch.equal(table.tensors[-1], rows)
+        first, second = layouts.tables(with_fields(seats, rows), 128)
+        assert torch.equal(torch.cat([first.tensors[-1], second.tensors[-1]]), rows)
+    scattered = [torch.full((64,), float(place)) for place in range(4)]
+    found = [table.tensors[-1] for table in layouts.tables(with_fields(seats, scattered), 10**9)]
+    assert sorted(float(field[0, 0]) for field in found) == [0.0, 1.0, 2.0, 3.0]
+    gone = weakref.ref(scattered[0])
+    del scattered, found
+    assert gone() is None
 
 
 def test_no_more_layouts_are_remembered_than_there_are_places(monkeypatch):
