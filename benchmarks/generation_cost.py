@@ -9,6 +9,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.claims import Report
@@ -22,7 +23,8 @@ from merging.generation.chunks import count
 from merging.generation.dataset import Source
 from merging.generation.denoiser import Denoiser
 from merging.generation.generator import Generator
-from merging.generation.networks import Sizes
+from merging.generation.networks import Labels, Sizes
+from merging.generation.opened import SAMPLING_BYTES
 from merging.generation.sampling import sampled
 from merging.generation.training import train
 from merging.generation.values import numel
@@ -38,6 +40,16 @@ JOBS: Mapping[str, Training] = {
 #: Estimates of seconds: operations that a card of today does in float32 with its matrix units, and what a step of so
 #: small a network takes when nothing but the launches of its kernels is waited for.
 RATE, LAUNCHES = 100e12, 3e-3
+#: What a training's memory is counted on, and how it is trained.
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
+COUNTED = training("blocks", parameterisation="full", autoencoder_steps=40, denoiser_steps=40, width=256, batch=64)
 #: On a GPU: seconds are for these, with so many steps of either stage measured.
 MEASURED = ("norms", "last block, all values")
 STEPS = 100
@@ -79,15 +91,21 @@ class Paper:
         # Full batches of one shape, tensor by tensor: the padded rows are computed, too.
         rows = min(256, max(count(length, chunk) for length in lengths))
         batches = sum(-(-count(length, chunk) // rows) for length in lengths)
-        #: Values and codes (mu, log variance) of all chunks, in float32.
-        self.data_bytes = 4 * self.chunks * (chunk + 2 * latent)
+        #: Values and codes (mu, deviation) of all chunks in float32, and a byte for each of which are shown.
+        self.data_bytes = self.chunks * (4 * (chunk + 2 * latent) + chunk)
         kinds = len({target.kind for target in targets})
         sizes = Sizes(chunk, latent, settings.width, settings.blocks, kinds, known.layers + 1, 0.1, False)
         with torch.device("meta"):
             autoencoder, denoiser = Autoencoder(sizes), Denoiser(sizes)
         self.network_parameters = _numbers(autoencoder) + _numbers(denoiser)
-        #: Weights, gradients, two moments and the average, of both networks.
-        self.network_bytes = 4 * 5 * self.network_parameters
+        #: Weights, gradients, two moments and the average of the larger network, and the weights of the other.
+        mine = sorted((_numbers(autoencoder), _numbers(denoiser)))
+        self.network_bytes = 4 * (5 * mine[1] + mine[0])
+        #: What a step keeps for its way back.
+        kept = [_kept(network, sizes, settings.batch) for network in (autoencoder, denoiser)]
+        self.training_bytes = self.data_bytes + self.network_bytes + max(kept)
+        #: While a sample is taken: its networks, and what its largest tensor needs.
+        self.sample_bytes = 4 * self.network_parameters + SAMPLING_BYTES * max(lengths)
         steps = settings.autoencoder_steps * _products(autoencoder) + settings.denoiser_steps * _products(denoiser)
         #: A multiplication and an addition forward, twice that backward.
         self.training_flops = 6.0 * settings.batch * steps
@@ -107,6 +125,29 @@ def _products(network: nn.Module) -> int:
     return sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Linear))
 
 
+def _kept(network: Autoencoder | Denoiser, sizes: Sizes, batch: int) -> int:
+    """Bytes that a forward pass of one batch keeps for the way back; the network is on no device."""
+    with torch.device("meta"):
+        rows, one = torch.empty((batch, sizes.chunk)), torch.zeros(batch, dtype=torch.int64)
+        labels = Labels(one, one, one, one, one, torch.ones((batch, 1)))
+        codes = torch.empty((batch, sizes.latent))
+    own = {id(parameter) for parameter in network.parameters()}
+    found: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            found[id(tensor)] = tensor
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        if isinstance(network, Denoiser):
+            network(codes, one, labels)
+        else:
+            mu, std = network.encode(rows, labels)
+            network.decode(mu + std * codes, labels)
+    return sum(tensor.numel() * tensor.element_size() for tensor in found.values())
+
+
 def paper(report: Report) -> None:
     """Claim what follows from shapes and settings."""
     for name, settings in JOBS.items():
@@ -118,15 +159,39 @@ def paper(report: Report) -> None:
         report.claim(f"{label}: data and codes", found.data_bytes / 1e9, "GB")
         report.claim(f"{label}: parameters of the networks", found.network_parameters / 1e6, "M")
         report.claim(f"{label}: networks in training", found.network_bytes / 1e9, "GB")
+        report.claim(f"{label}: peak memory of training", found.training_bytes / 1e9, "GB")
+        report.claim(f"{label}: peak memory of a sample", found.sample_bytes / 1e9, "GB")
         report.claim(f"{label}: training", found.training_flops / 1e12, "TFLOP")
         report.claim(f"{label}: training, estimated", found.training_seconds, "s")
         report.claim(f"{label}: one sample, 25 steps", found.sample_flops / 1e12, "TFLOP")
         report.claim(f"{label}: one sample, estimated", found.sample_seconds, "s")
         report.claim(f"{label}: a kept sample in bfloat16", 2 * found.parameters / 1e6, "MB")
+    _checked(report)
     report.note(
         f"cost at 8 B: seconds are for {RATE / 1e12:g} TFLOP/s, and at least {1000 * LAUNCHES:g} ms a step, a third "
         "of it a forward pass; estimated from shapes, not measured"
     )
+
+
+def _checked(report: Report) -> None:
+    """Claim that a training takes the memory that it has on paper, where that can be counted."""
+    known, settings = header(tuple(SMALL.items())), COUNTED
+    on_paper = Paper(settings, known).training_bytes
+    counted = peak_of(lambda: measured(settings, known, torch.device("cpu"), settings.autoencoder_steps))
+    name = "cost: peak memory of a training, counted, over that on paper: a block of 3.1 million parameters"
+    report.claim(name, counted / on_paper, "", 1.25, "lower")
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """The most bytes that were allocated on the host at once, as torch's profiler counts them."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    held = most = 0
+    for event in seen.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 def on_gpu(report: Report) -> None:

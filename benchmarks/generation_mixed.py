@@ -1,14 +1,15 @@
 """A search that mixes merges, layouts and samples around the elite of an earlier one, beside the same without samples.
 
-First merges alone are searched. The best of them train a generator, and the search goes on for as many items again:
-once over merges, layouts and samples around the best merge so far, once over merges and layouts. Both hear of the best
-merges of before, and both are the product's own proposer, race, scores and ranking (`search_driver`).
+Once by the elite of an earlier search: merges alone are searched, the best of them train a generator, and two more
+searches hear of the best merges, one over merges, layouts and samples around the best of them, one over merges and
+layouts. And once with a generator of its own: a search over merges and layouts trains it on its way from what it has
+found, and goes on with samples; beside it one without. Items are equal within each pair, and all are the product's own
+proposer, race, scores and ranking (`search_driver`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,27 +18,30 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import Report
-from benchmarks.generation_rivals import everything
 from benchmarks.generation_selection import SHARES, TASKS, outcomes_of
-from benchmarks.generation_setting import MERGE, Setting
+from benchmarks.generation_setting import MERGE, Setting, everything
 from benchmarks.search_driver import Advice, Candidate, Search
 from benchmarks.search_driver import Setting as Searching
 from benchmarks.search_nursery import HIGHEST, SPECIALISTS
 from core.generators import training
-from core.noun import canonical_json
+from core.noun import canonical_json, digest_of
 from core.params import Scalar
 from core.recipe import Recipe
 from core.space import SearchSpace
 from core.space_spec import SpaceSpec
 from core.statistics import confirm
+from core.tasks import Side
 from merging.generation.sources import candidate_source
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, Scalar]
 
-#: Full evaluations of the first search and of each of the two that follow.
-BEFORE, AFTER = 10.0, 16.0
-SEEDS = (0, 1, 2)
+#: Full evaluations of the first search and of each of the two that follow; a search that trains its own generator does
+#: so after the first, and has as many as both.
+BEFORE, AFTER = 8.0, 12.0
+FAMILIES, SEEDS = (7, 11, 23), (0, 1, 2)
+#: Items per task.
+ITEMS: Mapping[Side, int] = {"search": 300, "heldout": 1000}
 TOP, FINALISTS, TOLD = 8, 3, 3
 STRATEGY = "gp"
 MERGES: dict[str, Any] = {
@@ -50,15 +54,25 @@ MERGES: dict[str, Any] = {
 LAYOUTS: dict[str, Any] = {"family": "layout", "presets": ("dus", "drop", "repeat"), "sources": SPECIALISTS}
 
 
-#: The figures, with their units.
+#: What stands for a generator that is not trained yet.
+UNTRAINED = "0" * 64
+SAMPLED = ("diffusion", "matched-noise")
+#: The two ways in which a search comes by its generator.
+ELITE, OWN = "elite of a search", "a generator of its own"
+#: The figures of either, with their units; and of the best diffusion finalist, where there is one.
 TELLS = {
-    "mixed: candidates that are samples": "of 1",
-    "mixed: finalists sampled by diffusion": "of 1",
-    "mixed: finalists that are matched noise": "of 1",
-    "mixed: searches led by a sample": "of 1",
-    "mixed: held-out, with samples less without, at equal items": "points",
-    "mixed: leaders proved better than the best merge before": "of 1",
+    "candidates that are samples": "of 1",
+    "finalists sampled by diffusion": "of 3",
+    "finalists that are matched noise": "of 3",
+    "led by a sample": "of 1",
+    "held-out accuracy with samples": "%",
+    "held-out accuracy without, at equal items": "%",
+    "held-out, with samples less without": "points",
+    "diffusion finalists proved better than what they lie around": "of 3",
 }
+
+
+BEST = "best diffusion finalist on held-out items, less what it lies around"
 
 
 class Margins:
@@ -101,14 +115,24 @@ class Place:
         setting: the nursery.
         families: of the space.
         seed: of the study.
+        closed: families that nothing is proposed of yet.
+        known: margins of candidates by recipe, of other searches as well; what is not there is scored.
     """
 
-    def __init__(self, setting: Setting, families: list[dict[str, Any]], seed: int) -> None:
-        self._setting, self._known = setting, {}  # type: ignore[var-annotated]
+    def __init__(
+        self,
+        setting: Setting,
+        families: Sequence[Mapping[str, Any]],
+        seed: int,
+        *,
+        closed: Sequence[str] = (),
+        known: dict[str, Margins] | None = None,
+    ) -> None:
+        self._setting, self._known = setting, {} if known is None else known
         models = setting.nursery.models
         spec = SpaceSpec.model_validate({"families": families})
         depth = models["base"].header.layers
-        self.space = SearchSpace(spec, list(models), depth=depth, save_dtype="float32", seed=seed)
+        self.space = SearchSpace(spec, list(models), depth=depth, save_dtype="float32", seed=seed, closed=closed)
         self.per_task = setting.items["search"]
         self.uniform: Values = self.space.read(self.space.uniform()[0])
         self.parents: Sequence[Values] = [
@@ -121,9 +145,10 @@ class Place:
 
     def margins(self, values: Values) -> Any:
         """On search items."""
-        key = canonical_json(dict(values))
+        recipe = self.space.fill(values)
+        key = digest_of(recipe.model_dump(mode="json"))
         if key not in self._known:
-            self._known[key] = Margins(self._setting, self.space.fill(values))
+            self._known[key] = Margins(self._setting, recipe)
         return self._known[key]
 
     def held_out(self, values: Values) -> Floats:
@@ -140,7 +165,7 @@ class Place:
 
 
 class Continued(Search):
-    """A search that is told of the best merges of an earlier one.
+    """A search that is told of the best merges of an earlier one, if there was one.
 
     Args:
         place: searched in.
@@ -148,7 +173,7 @@ class Continued(Search):
         known: weights of merges, the best first.
     """
 
-    def __init__(self, place: Place, seed: int, known: list[Mapping[str, float]]) -> None:
+    def __init__(self, place: Place, seed: int, known: Sequence[Mapping[str, float]] = ()) -> None:
         super().__init__(place, Searching(STRATEGY), seed)
         self._place, self._told = place, known
 
@@ -164,71 +189,135 @@ class Continued(Search):
     @cached_property
     def ranked(self) -> list[Candidate]:
         """Candidates that were scored in full, those worth most first, equal ones once."""
-        found: dict[str, Candidate] = {}
-        for candidate in sorted(filter(lambda c: c.complete, self.ended), key=lambda c: -c.last_heard.score):
-            found.setdefault(canonical_json(dict(candidate.values)), candidate)
-        return list(found.values())
+        return _each_once(sorted(filter(lambda c: c.complete, self.ended), key=lambda c: -c.last_heard.score))
+
+    def elite(self) -> list[Candidate]:
+        """Merges, those scored on most items first, the best of these first: what a generator learns from."""
+        merges = [candidate for candidate in self.ended if _kind(candidate) == "merge"]
+        return _each_once(sorted(merges, key=lambda c: (-c.items, -c.last_heard.score)))[:TOP]
 
 
-def _searched(setting: Setting, families: list[dict[str, Any]], seed: int, known: Any, budget: float) -> Continued:
-    search = Continued(Place(setting, families, seed), seed, known)
-    search.run([budget])
-    return search
+class Opening(Continued):
+    """A search that trains a generator from its best at the first checkpoint, and goes on with samples.
+
+    Args:
+        setting: the nursery.
+        seed: of the study.
+        known: margins of candidates.
+    """
+
+    def __init__(self, setting: Setting, seed: int, known: dict[str, Margins]) -> None:
+        waits = {"family": "generation", "generator": UNTRAINED}
+        place = Place(setting, [MERGES, LAYOUTS, waits], seed, closed=("generation",), known=known)
+        super().__init__(place, seed)
+        self._setting, self._margins = setting, known
+        self.around: Candidate | None = None
+
+    def advise(self, spent: float) -> Advice:
+        """Nothing, but the generator is trained."""
+        if self.around is None:
+            best = self.elite()
+            families = [MERGES, LAYOUTS, _generation(self._setting, self._place, best)]
+            self.around = best[0]
+            self.reopen(Place(self._setting, families, self._seed, known=self._margins))
+        return super().advise(spent)
+
+
+def _each_once(candidates: Sequence[Candidate]) -> list[Candidate]:
+    found: dict[str, Candidate] = {}
+    for candidate in candidates:
+        found.setdefault(canonical_json(dict(candidate.values)), candidate)
+    return list(found.values())
 
 
 def _weights(candidate: Candidate) -> dict[str, float]:
     return {name: float(candidate.values[f"merge.{MERGE}.weight.{name}"]) for name in SPECIALISTS}
 
 
-def _generation(setting: Setting, first: Continued) -> dict[str, Any]:
+def _generation(setting: Setting, place: Place, elite: Sequence[Candidate]) -> dict[str, Any]:
     """The family of samples: a generator of the elite, around the best of it."""
-    nursery, elite = setting.nursery, first.ranked[:TOP]
     sources = setting.sources("base")
     for candidate in elite:
-        recipe = setting.resolved(first.world.space.fill(candidate.values))
-        sources.append(candidate_source(recipe, nursery.resident.parents, candidate.last_heard.score))
+        recipe = setting.resolved(place.space.fill(candidate.values))
+        sources.append(candidate_source(recipe, setting.nursery.resident.parents, candidate.last_heard.score))
     selectors = everything(setting)
     kept = setting.trained(sources, training(selectors=selectors))
-    around = first.world.space.fill(elite[0].values)
+    around = place.space.fill(elite[0].values)
     family = {"family": "generation", "generator": kept.digest, "selectors": selectors, "subspace": 2}
-    return {**family, "arms": ("diffusion", "matched-noise"), "around": around}
+    return {**family, "arms": SAMPLED, "around": around}
 
 
-def mixed(report: Report, setting: Setting) -> None:
-    """Claim whether samples reach the finalists, and whether what is found is better for them, at equal items."""
-    if report.quick:
-        for name in TELLS:
-            report.skip(name, None, f"{3 * len(SEEDS)} searches and {len(SEEDS)} trainings take minutes")
-        return
-    arms: Counter[str] = Counter()
-    led, gains, tried, verdicts = 0, [], [], []
-    for seed in SEEDS:
-        first = _searched(setting, [MERGES], seed, [], BEFORE)
-        known = [_weights(candidate) for candidate in first.ranked[:TOLD]]
-        families: list[dict[str, Any]] = [MERGES, LAYOUTS, _generation(setting, first)]
-        ours = _searched(setting, families, seed, known, AFTER)
-        plain = _searched(setting, families[:2], seed, known, AFTER)
-        finalists = [_kind(candidate) for candidate in ours.ranked[:FINALISTS]]
-        arms.update(finalists)
-        led += finalists[0] not in ("merge", "layout")
-        tried.append(sum(_kind(c) not in ("merge", "layout") for c in ours.ended) / len(ours.ended))
-        *ends, before = (_held_out(search) for search in (ours, plain, first))
-        gains.append(100 * float(ends[0].mean() - ends[1].mean()))
-        verdicts.append(_verdict(ends[0], before))
-        report.note(f"mixed, seed {seed}: finalists {', '.join(finalists)}; held out {100 * ends[0].mean():.2f} % with "
-                    f"samples, {100 * ends[1].mean():.2f} % without; best merge before "
-                    f"{100 * before.mean():.2f} %, verdict against it: {verdicts[-1]}")  # fmt: skip
-    total = FINALISTS * len(SEEDS)
-    figures = (
-        float(np.mean(tried)),
-        arms["diffusion"] / total,
-        arms["matched-noise"] / total,
-        led / len(SEEDS),
-        float(np.mean(gains)),
-        verdicts.count("gain") / len(verdicts),
-    )
-    for (name, unit), value in zip(TELLS.items(), figures, strict=True):
-        report.claim(name, value, unit)
+def mixed(family: int, seed: int) -> Callable[[Report], None]:
+    """A part that claims whether samples reach the finalists of a study, and whether it ends higher for them.
+
+    Args:
+        family: seed of the nursery.
+        seed: of the study.
+    """
+
+    def measure(report: Report) -> None:
+        label = f"mixed, nursery {family}, seed {seed}"
+        if report.quick:
+            for form in (ELITE, OWN):
+                report.skip(f"{label}, {form}: {next(iter(TELLS))}", None, "five searches and two trainings")
+            return
+        torch.set_num_threads(1)
+        setting, known = Setting(family, ITEMS), {}  # type: ignore[var-annotated]
+        for form, study in ((ELITE, _of_elite), (OWN, _of_its_own)):
+            ours, plain, around = study(setting, seed, known)
+            figures, best = _figures(ours, plain, around)
+            for (name, unit), value in zip(TELLS.items(), figures, strict=True):
+                report.claim(f"{label}, {form}: {name}", value, unit)
+            if best is not None:
+                report.claim(f"{label}, {form}: {BEST}", best, "points")
+            kinds = ", ".join(_kind(candidate) for candidate in ours.ranked[:FINALISTS])
+            report.note(f"{label}, {form}: finalists {kinds}")
+
+    return measure
+
+
+def _of_elite(setting: Setting, seed: int, known: dict[str, Margins]) -> tuple[Continued, Continued, NDArray[np.bool_]]:
+    """A search of merges; then two that hear of its best, with samples from a generator of its elite and without."""
+    place = Place(setting, [MERGES], seed, known=known)
+    first = Continued(place, seed)
+    first.run([BEFORE])
+    told = [_weights(candidate) for candidate in first.ranked[:TOLD]]
+    best = first.elite()
+    families = [MERGES, LAYOUTS, _generation(setting, place, best)]
+    ours, plain = (Continued(Place(setting, own, seed, known=known), seed, told) for own in (families, families[:2]))
+    for search in (ours, plain):
+        search.run([AFTER])
+    return ours, plain, _right(first, best[0])
+
+
+def _of_its_own(
+    setting: Setting, seed: int, known: dict[str, Margins]
+) -> tuple[Continued, Continued, NDArray[np.bool_]]:
+    """A search that trains its own generator on its way, and one of as many items that does not."""
+    ours, plain = Opening(setting, seed, known), Continued(Place(setting, [MERGES, LAYOUTS], seed, known=known), seed)
+    ours.run([BEFORE, BEFORE + AFTER])
+    plain.run([BEFORE + AFTER])
+    assert ours.around is not None
+    return ours, plain, _right(ours, ours.around)
+
+
+def _figures(ours: Continued, plain: Continued, around: NDArray[np.bool_]) -> tuple[list[float], float | None]:
+    """The values of `TELLS`, and of `BEST`."""
+    finalists = ours.ranked[:FINALISTS]
+    kinds = [_kind(candidate) for candidate in finalists]
+    ends = [_right(search, search.ranked[0]) for search in (ours, plain)]
+    drawn = [_right(ours, candidate) for candidate in finalists if _kind(candidate) == "diffusion"]
+    gains = [100 * float(each.mean() - around.mean()) for each in drawn]
+    figures = [
+        sum(_kind(candidate) in SAMPLED for candidate in ours.ended) / len(ours.ended),
+        kinds.count("diffusion"),
+        kinds.count("matched-noise"),
+        float(kinds[0] in SAMPLED),
+        *(100 * float(end.mean()) for end in ends),
+        100 * float(ends[0].mean() - ends[1].mean()),
+        sum(_verdict(each, around) == "gain" for each in drawn),
+    ]
+    return figures, max(gains, default=None)
 
 
 def _kind(candidate: Candidate) -> str:
@@ -236,8 +325,9 @@ def _kind(candidate: Candidate) -> str:
     return str(candidate.values["generation.arm"]) if family == "generation" else family
 
 
-def _held_out(search: Continued) -> NDArray[np.bool_]:
-    return np.asarray(search.world.held_out(search.ranked[0].values) > 0)
+def _right(search: Search, candidate: Candidate) -> NDArray[np.bool_]:
+    """(tasks, items) whether a candidate is right on held-out items."""
+    return np.asarray(search.world.held_out(candidate.values) > 0)
 
 
 def _verdict(leader: NDArray[np.bool_], reference: NDArray[np.bool_]) -> str:

@@ -10,14 +10,19 @@ import torch
 
 from benchmarks.claims import Report
 from benchmarks.generation_exact import distance, norms_of
-from benchmarks.generation_setting import NORMS, Kept, Setting, loss_of, norms_generator, threads
+from benchmarks.generation_setting import (
+    NORMS,
+    Kept,
+    Setting,
+    block_generator,
+    loss_of,
+    norms_generator,
+    threads,
+)
 from core.draws import Draw
 from core.generators import training
 from core.recipe import Recipe
 
-#: The last block, all values: as many numbers in the code as in the chunk. What is sampled is not looked at, so its
-#: denoiser is left as it begins.
-BLOCK = training(selectors=("block:-1",), parameterisation="full", autoencoder_steps=600, denoiser_steps=1)
 PERMUTATIONS = 4
 CORES = 2
 
@@ -73,7 +78,7 @@ def _memory(report: Report, kept: Kept) -> None:
 
 def block(report: Report, setting: Setting) -> None:
     """Claim what the generator of a whole block rebuilds."""
-    kept = setting.trained(setting.sources("base"), BLOCK)
+    kept = block_generator(setting)
     metrics = kept.opened().metrics
     report.claim("4: last block, chunks that were trained on, relative L2", metrics["chunks_rel_l2"], "", 0.05, "lower")
     report.claim("4: the same of chunks never seen", metrics["held_out_chunks_rel_l2"], "")

@@ -14,15 +14,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from benchmarks.claims import ROOT
-from benchmarks.generation_rivals import everything, parents_generator
-from benchmarks.generation_setting import NORMS, Setting, norms_generator
+from benchmarks.generation_setting import NORMS, Setting, everything, norms_generator, parents_generator
 from core.draws import Draw
 from core.recipe import Recipe
 from core.tasks import Side
@@ -48,18 +47,20 @@ class Pool:
     Attributes:
         search, held_out: (1 + candidates, tasks, items) whether right; the first is what they lie around.
         radii: (candidates,).
+        generator: digest of the one that they were drawn from.
     """
 
     search: Bools
     held_out: Bools
     radii: NDArray[np.float64]
+    generator: str = ""
 
     @classmethod
     def load(cls, name: str, file: Path = FILE) -> Self:
         """One of those kept."""
         with np.load(file) as kept:
             radii = np.array([RADII[k % len(RADII)] for k in range(COUNT)])
-            return cls(kept[f"{name} search"], kept[f"{name} heldout"], radii)
+            return cls(kept[f"{name} search"], kept[f"{name} heldout"], radii, str(kept[f"{name} generator"]))
 
 
 def complete(file: Path = FILE) -> list[str]:
@@ -69,18 +70,23 @@ def complete(file: Path = FILE) -> list[str]:
     return [name for name, lengths in sides.items() if lengths == [COUNT + 1] * len(SIDES)]
 
 
-def recipes(setting: Setting, name: str) -> list[Recipe]:
+def recipes(setting: Setting, name: str, generator: str) -> list[Recipe]:
     """What a pool scores, in order: what is sampled around, then its samples."""
     place, arm = name.split(" ")
     alone = place == "one-shot"
-    kept = norms_generator(setting) if alone else parents_generator(setting)
     around = setting.recipe() if alone else setting.merged()
     selectors = NORMS if alone else everything(setting)
     draws = [
-        Draw(generator=kept.digest, selectors=selectors, arm=arm, seed=k, rho=RADII[k % len(RADII)])  # type: ignore[arg-type]
+        Draw(generator=generator, selectors=selectors, arm=arm, seed=k, rho=RADII[k % len(RADII)])  # type: ignore[arg-type]
         for k in range(COUNT)
     ]
     return [around, *(around.evolve(generation=draw) for draw in draws)]
+
+
+def drawn_from(setting: Setting, name: str) -> str:
+    """Digest of the generator of a pool, trained where it is not kept."""
+    place, _ = name.split(" ")
+    return (norms_generator(setting) if place == "one-shot" else parents_generator(setting)).digest
 
 
 def scored(setting: Setting, recipe: Recipe) -> dict[str, Bools]:
@@ -89,11 +95,18 @@ def scored(setting: Setting, recipe: Recipe) -> dict[str, Bools]:
 
 
 def collect(setting: Setting, names: list[str], seconds: float, file: Path = FILE) -> bool:
-    """Score what is missing, for as long as there is time; whether nothing is."""
+    """Score what is missing, for as long as there is time; whether nothing is.
+
+    Answers of samples from another generator than today's are forgotten.
+    """
     begun = time.monotonic()
     kept = dict(np.load(file)) if file.exists() else {}
     for name in names:
-        for k, recipe in enumerate(recipes(setting, name)):
+        generator = drawn_from(setting, name)
+        if str(kept.get(f"{name} generator")) != generator:
+            kept = {key: answers for key, answers in kept.items() if not key.startswith(f"{name} ")}
+            kept[f"{name} generator"] = np.array(generator)
+        for k, recipe in enumerate(recipes(setting, name, generator)):
             done = len(kept.get(f"{name} search", ()))
             if k < done:
                 continue
@@ -106,7 +119,7 @@ def collect(setting: Setting, names: list[str], seconds: float, file: Path = FIL
     return True
 
 
-def _save(file: Path, kept: dict[str, Bools]) -> None:
+def _save(file: Path, kept: dict[str, NDArray[Any]]) -> None:
     aside = file.with_name("aside.npz")
     np.savez_compressed(aside, **kept)  # type: ignore[arg-type]
     aside.replace(file)

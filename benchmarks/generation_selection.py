@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.claims import Report
 from benchmarks.generation_rivals import interval
-from benchmarks.generation_samples import ARMS, FILE, PLACES, POOLS, Pool, complete, recipes, scored
+from benchmarks.generation_samples import ARMS, FILE, PLACES, POOLS, Pool, complete, drawn_from, recipes, scored
 from benchmarks.generation_setting import Setting
 from benchmarks.search_null import upper_bound
 from core.outcomes import Outcomes
@@ -43,12 +43,19 @@ class Choice:
         verdict: of the service.
         seen, held_out: points of the chosen one over what it lies around, on the replay's items.
         true: points on all held-out items that they were drawn from; 0 under the null.
+        itself: whether it is what the candidates lie around, which nothing can promote.
     """
 
     verdict: str
     seen: float
     held_out: float
     true: float
+    itself: bool = False
+
+    @property
+    def endangered(self) -> bool:
+        """Whether a promotion is possible, and would be false."""
+        return not self.itself and self.true <= 0
 
 
 def replay(pool: Pool, rng: np.random.Generator, *, null: bool) -> Choice:
@@ -61,7 +68,7 @@ def replay(pool: Pool, rng: np.random.Generator, *, null: bool) -> Choice:
     tasks = [outcomes_of(task) for task in held_out[:, best]], [outcomes_of(task) for task in held_out[:, 0]]
     found = confirm([("best", tasks[0])], ("base", tasks[1]), TASKS, SHARES)
     seen = 100 * float(macro.max() - search[:, 0].mean())
-    return Choice(found.verdict, seen, _points(held_out[:, best], held_out[:, 0]), true)
+    return Choice(found.verdict, seen, _points(held_out[:, best], held_out[:, 0]), true, best == 0)
 
 
 def _drawn(right: Bools, rng: np.random.Generator, *, null: bool) -> Bools:
@@ -106,15 +113,27 @@ def best_of(report: Report, setting: Setting) -> None:
     report.claim("11: replays that promote", _share(every), "of 1")
     report.claim("11: false promotions", false / len(every), "of 1")
     report.claim("11: false promotions, upper 95 % bound", upper_bound(false, len(every)), "of 1", 0.05, "lower")
+    _conditional(report, "11", "the chosen one is no better than what it lies around", every)
     nothing = [choice for found in null.values() for choice in found]
     hits = sum(choice.verdict == "gain" for choice in nothing)
     report.claim("12: null, gain of the luckiest on search items", _mean(c.seen for c in nothing), "points")
     report.claim("12: null, its gain on held-out items", _mean(c.held_out for c in nothing), "points")
     report.claim("12: null, promotions", hits / len(nothing), "of 1")
     report.claim("12: null, promotions, upper 95 % bound", upper_bound(hits, len(nothing)), "of 1", 0.05, "lower")
+    _conditional(report, "12", "something else than what samples lie around is chosen", nothing)
     report.note(f"11 and 12: {len(every)} replays each over {len(pools)} pools, {false} and {hits} false promotions; "
                 "nominal level 0.025, one-sided")  # fmt: skip
     again(report, setting)
+
+
+def _conditional(report: Report, item: str, where: str, choices: Sequence[Choice]) -> None:
+    """False promotions among the replays alone in which one can happen."""
+    found = [choice for choice in choices if choice.endangered]
+    false = sum(choice.verdict == "gain" for choice in found)
+    report.claim(f"{item}: replays in which {where}", len(found) / len(choices), "of 1")
+    report.claim(f"{item}: false promotions among these", false / max(1, len(found)), "of 1")
+    name = f"{item}: false promotions among these, upper 95 % bound"
+    report.claim(name, upper_bound(false, len(found)), "of 1", 0.05, "lower")
 
 
 def _replays(pool: Pool, many: int, place: int, *, null: bool) -> list[Choice]:
@@ -128,7 +147,7 @@ def _compared(report: Report, place: str, samples: Pool, noise: Pool) -> None:
     right = [np.concatenate([pool.search, pool.held_out], axis=2) for pool in (samples, noise)]
     one, other = ([_points(candidate, pool[0]) for candidate in pool[1:]] for pool in right)
     mean, low, high = interval(np.subtract(one, other))
-    report.claim(f"8: {place}: accuracy over the base's, sample", float(np.mean(one)), "points")
+    report.claim(f"8: {place}: accuracy over what is sampled around, sample", float(np.mean(one)), "points")
     report.claim(f"8: {place}: the same, matched noise", float(np.mean(other)), "points")
     report.claim(f"8: {place}: accuracy, sample less matched noise", mean, "points")
     report.claim(f"8: {place}: the same, lower 95 % bound", low, "points")
@@ -148,14 +167,17 @@ def _told(report: Report, name: str, pool: Pool, found: Sequence[Choice]) -> Non
 
 def again(report: Report, setting: Setting) -> None:
     """Claim that what is kept is what candidates score."""
-    wrong = total = 0
+    wrong = total = others = 0
     # A quick run does not train a generator of several parents.
     for name in complete()[: 1 if report.quick else None : len(ARMS)]:
-        pool, wanted = Pool.load(name), recipes(setting, name)
+        pool, generator = Pool.load(name), drawn_from(setting, name)
+        others += pool.generator != generator
+        wanted = recipes(setting, name, generator)
         for k in np.linspace(0, len(wanted) - 1, AGAIN, dtype=int):
             found = scored(setting, wanted[k])
             for side, kept in (("search", pool.search[k]), ("heldout", pool.held_out[k])):
                 wrong, total = wrong + int((found[side] != kept).sum()), total + kept.size
+    report.claim("11: pools of other generators than today's", others, "", 0, "lower")
     report.claim("11: kept answers that differ when scored again", wrong / total, "of 1", 0.002, "lower")
     report.note(f"11: read from benchmarks/results/{FILE.name}, made by `python -m benchmarks.generation_samples`")
 

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from benchmarks.claims import ROOT
 from benchmarks.search_nursery import SPECIALISTS, Nursery
 from core.draws import Draw
-from core.generators import Training, training
+from core.generators import Parameterisation, Training, training
 from core.noun import digest_of
 from core.recipe import Merge, Recipe, ResolvedRecipe, identity, resolve
 from core.recipe.short import Dtype
@@ -53,6 +53,10 @@ ITEMS: Mapping[Side, int] = {"search": 300, "heldout": 1000}
 TEXTS = 600
 ROWS = 64
 NORMS = ("norms",)
+PARENTS = ("base", *SPECIALISTS)
+#: The last block, all values: as many numbers in the code as in the chunk. What is sampled is not looked at, so its
+#: denoiser is left as it begins.
+BLOCK = training(selectors=("block:-1",), parameterisation="full", autoencoder_steps=600, denoiser_steps=1)
 MERGE = "task_arithmetic"
 
 
@@ -179,6 +183,22 @@ class Setting:
 def norms_generator(setting: Setting) -> Kept:
     """The norms of the base, all settings at their defaults."""
     return setting.trained(setting.sources("base"), training())
+
+
+def block_generator(setting: Setting) -> Kept:
+    """The last block of the base."""
+    return setting.trained(setting.sources("base"), BLOCK)
+
+
+def everything(setting: Setting) -> tuple[str, ...]:
+    """The selectors of all norms and all blocks."""
+    return (*NORMS, *(f"block:{layer}" for layer in range(setting.nursery.models["base"].header.layers)))
+
+
+def parents_generator(setting: Setting, parameterisation: Parameterisation = "gain") -> Kept:
+    """Norms and every matrix in the stack, of the base and its specialists: by default by the norms of their rows."""
+    settings = training(selectors=everything(setting), parameterisation=parameterisation)
+    return setting.trained(setting.sources(*PARENTS), settings)
 
 
 @torch.no_grad()

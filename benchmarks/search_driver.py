@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from optuna.storages import InMemoryStorage
+
 from benchmarks.search_world import TASKS
 from core.jobs import Racing
 from core.params import Scalar
@@ -176,20 +178,30 @@ class Search:
         self.ended: list[Candidate] = []
         self.parents: list[Candidate] = []
         self._standings: list[Standing] = []
-        self.proposer = Proposer(
-            world.space,
-            setting.strategy,
-            study_name="simulated",
-            seed=seed,
-            history=_SimulatedHistory(self),
-            tasks=tuple(f"task_{k}" for k in range(TASKS)),
-        )
+        self._seed, self._storage = seed, InMemoryStorage()
+        self.proposer = self._proposer()
         self._waiting: deque[Proposal] = deque()
         self._running: list[tuple[int, int, Candidate]] = []  # by the time at which their items are through
         self._begun = 0
         self._due: deque[float] = deque()
         self._advice: list[Advice] = []
         self.reference: tuple[Floats, ...] = ()
+
+    def _proposer(self) -> Proposer:
+        return Proposer(
+            self.world.space,
+            self.setting.strategy,
+            storage=self._storage,
+            study_name="simulated",
+            seed=self._seed,
+            history=_SimulatedHistory(self),
+            tasks=tuple(f"task_{k}" for k in range(TASKS)),
+        )
+
+    def reopen(self, world: Place) -> None:
+        """Go on in a space of which more is open; the study stays."""
+        self.world = world
+        self.proposer = self._proposer()
 
     @property
     def whole(self) -> int:

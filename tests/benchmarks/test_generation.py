@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks import generation_cost, generation_mixed, generation_selection
+from benchmarks import generation_cost, generation_mixed, generation_samples, generation_selection
 from benchmarks.claims import Report
-from benchmarks.generation_cost import JOBS, Paper, header, measured, on_gpu
+from benchmarks.generation_cost import JOBS, Paper, header, measured, on_gpu, peak_of
 from benchmarks.generation_exact import _changed_by_packing, distance
-from benchmarks.generation_mixed import MERGE, MERGES, Continued, Margins, Place
+from benchmarks.generation_mixed import MERGE, MERGES, SAMPLED, Continued, Margins, Opening, Place
 from benchmarks.generation_rivals import _mixed, _normal, interval
-from benchmarks.generation_samples import POOLS, RADII, Pool, complete
-from benchmarks.generation_selection import replay
+from benchmarks.generation_samples import POOLS, RADII, Pool, collect, complete
+from benchmarks.generation_selection import Choice, replay
 from benchmarks.generation_setting import loss_of
 from core.generators import training
 
@@ -123,6 +123,38 @@ def test_every_pool_is_told_with_its_promotions_and_the_bound(monkeypatch):
     assert [entry["name"] for entry in report.not_run] == [f"11: {POOLS[3]}: its true gain on held-out items"]
 
 
+def test_a_promotion_can_be_false_only_where_another_one_is_chosen_that_is_no_better():
+    found = [Choice("gain", 2.0, 1.0, true, itself) for true, itself in ((0.0, False), (-1.0, False), (0.0, True))]
+    found += [Choice("no gain", 2.0, 1.0, true) for true in (-1.0, 3.0)]
+    assert [choice.endangered for choice in found] == [True, True, False, True, False]
+    report = Report(quick=True)
+    generation_selection._conditional(report, "11", "it is no better", found)
+    told = claims_of(report)
+    assert told["11: replays in which it is no better"] == pytest.approx(3 / 5)
+    assert told["11: false promotions among these"] == pytest.approx(2 / 3)
+
+
+def test_answers_of_samples_from_another_generator_are_forgotten_and_scoring_goes_on_where_it_stopped(
+    tmp_path, monkeypatch
+):
+    asked, generators = [], {"digest": "one"}
+    answers = {"search": np.ones((3, 2), bool), "heldout": np.zeros((3, 4), bool)}
+    monkeypatch.setattr(generation_samples, "drawn_from", lambda setting, name: generators["digest"])
+    monkeypatch.setattr(
+        generation_samples, "recipes", lambda setting, name, digest: [f"{digest} {k}" for k in range(3)]
+    )
+    monkeypatch.setattr(generation_samples, "scored", lambda setting, recipe: asked.append(recipe) or answers)
+    file = tmp_path / "samples.npz"
+    assert collect(None, [POOLS[0]], 1e9, file)
+    assert collect(None, [POOLS[0]], 1e9, file)
+    assert asked == ["one 0", "one 1", "one 2"]
+    generators["digest"] = "two"
+    assert collect(None, [POOLS[0]], 1e9, file)
+    assert asked[3:] == ["two 0", "two 1", "two 2"]
+    kept = Pool.load(POOLS[0], file)
+    assert (kept.generator, kept.search.shape, kept.held_out.shape) == ("two", (3, 3, 2), (3, 3, 4))
+
+
 def test_a_pool_is_complete_with_all_its_candidates_on_both_sides(tmp_path):
     kept = {f"{POOLS[0]} {side}": np.zeros((25, 3, 2), bool) for side in ("search", "heldout")}
     np.savez(tmp_path / "samples.npz", **kept, **{f"{POOLS[1]} search": np.zeros((25, 3, 2), bool)})
@@ -150,6 +182,24 @@ def test_operations_on_paper_are_those_of_the_matrices():
     autoencoder, denoiser = 5 * 128 + 4 * 256, 3 * 64 + 2 * 128 + 320
     assert found.training_flops == 6 * 7 * (3 * autoencoder + 5 * denoiser)
     assert found.sample_flops == 2 * 5 * (autoencoder + 25 * denoiser)
+
+
+def test_memory_on_paper_is_that_of_values_codes_networks_and_one_step():
+    found = Paper(training(width=8, blocks=1, batch=7), header(tuple(TINY.items())))
+    # Five norms of sixteen values: chunks, two numbers of a code for each in float32, and a byte for what is shown.
+    assert found.data_bytes == 5 * 16 * (4 * 3 + 1)
+    larger = 4 * 5 * found.network_parameters
+    assert found.data_bytes + 0.5 * larger < found.training_bytes < found.data_bytes + larger + 4 * 7 * 8 * 200
+
+
+def test_the_peak_counts_what_is_held_at_once():
+    def work():
+        held = torch.zeros(1000)
+        for _ in range(3):
+            torch.ones(500)
+        return held
+
+    assert peak_of(work) == 4 * 1500
 
 
 def test_without_a_gpu_its_figures_are_listed_and_with_one_they_are_claimed(monkeypatch):
@@ -219,3 +269,25 @@ def test_a_search_that_goes_on_begins_with_what_it_was_told_and_ranks_what_it_sc
     assert search.ranked[0].values == place.weights(told[0])
     scores = [candidate.last_heard.score for candidate in search.ranked]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_a_search_with_a_generator_of_its_own_samples_from_its_checkpoint_on_and_not_before(monkeypatch):
+    def worth(recipe):
+        weights = dict(recipe.merge.params or {}).get("weight") if recipe.merge else None
+        return 1.0 - sum((weights[name] - 0.8) ** 2 for name in weights) if isinstance(weights, dict) else 0.5
+
+    learned = []
+
+    def generation(setting, place, elite):
+        learned.extend(elite)
+        around = place.space.fill(elite[0].values)
+        return {"family": "generation", "generator": "ab" * 32, "subspace": 2, "arms": SAMPLED, "around": around}
+
+    monkeypatch.setattr(generation_mixed, "_generation", generation)
+    search = Opening(Scored(worth), 3, {})
+    search.run([9.0, 18.0])
+    kinds = [generation_mixed._kind(candidate) for candidate in search.ended]
+    assert learned and {generation_mixed._kind(candidate) for candidate in learned} == {"merge"}
+    assert search.around is learned[0]
+    first = next(place for place, kind in enumerate(kinds) if kind in SAMPLED)
+    assert max(search.ended.index(candidate) for candidate in learned) < first
