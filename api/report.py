@@ -131,7 +131,9 @@ def _finalists(s: ReadSession, job: JobRecord, every: Sequence[TrialSummary]) ->
 
 
 def _tested(verdict: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """The finalists' tests, in the order in which they were made."""
+    """The finalists' tests, in the order in which they were made, and who was not read as somebody before failed."""
+    found = verdict or {}
+    unread = dict.fromkeys(("points", "interval", "p"), "") | {"word": "not read"}
     return [
         {
             "number": str(row["number"]),
@@ -140,8 +142,8 @@ def _tested(verdict: Mapping[str, Any] | None) -> list[dict[str, str]]:
             "p": p_value(row["p"]),
             "word": "passed" if row["passed"] else "failed" if row["tested"] else "not reached",
         }
-        for row in (verdict or {}).get("tested", [])
-    ]
+        for row in found.get("tested", [])
+    ] + [{"number": str(row["number"]), **unread} for row in found.get("unread", [])]
 
 
 def _rungs(every: Sequence[TrialSummary]) -> list[int]:

@@ -17,12 +17,14 @@ from optuna.storages import InMemoryStorage
 
 from benchmarks.search_world import TASKS
 from core.jobs import Racing
+from core.outcomes import Outcomes
 from core.params import Scalar
 from core.rungs import adapted, items_of, rung_sizes
 from core.space import SearchSpace
 from search import plan
 from search.finalists import optimism
 from search.history import Known
+from search.parents import told_apart
 from search.past import Past
 from search.racing import Decision, Standing, decide
 from search.scores import Floats, Heard, paired, plain, smooth
@@ -227,7 +229,7 @@ class Search:
     # -- the clock -------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Reference and parents in full, then as many candidates as there are workers."""
+        """The reference in full, the parents' race, then as many candidates as there are workers."""
         if not self.setting.bare:
             for values in plan.seeds(self.world.space):
                 self.proposer.enqueue(values)
@@ -236,13 +238,21 @@ class Search:
             self.ledger.reference += self._scored(first)
             self.ledger.builds += 1  # parents need none: they are what is loaded
             self._tell(first)
-            for values in self.world.parents:
-                parent = Candidate(values, None, len(self.rungs) - 1, self.world.margins(values))
-                self.ledger.parents += self._scored(parent)
-                self.parents.append(parent)
+            self._race_parents()
         start = self.ledger.cost
         for _ in range(self.setting.parallel):
             self._begin(start)
+
+    def _race_parents(self) -> None:
+        """Whoever is told apart from the best parent is read no further."""
+        self.parents = [Candidate(values, None, 0, self.world.margins(values)) for values in self.world.parents]
+        left = {str(k): parent for k, parent in enumerate(self.parents)}
+        for rung, size in enumerate(self.rungs):
+            for parent in left.values():
+                parent.rung = rung
+                self.ledger.parents += self._scored(parent)
+            for name in told_apart({name: _answers(each.margins[:, :size]) for name, each in left.items()}, SHARES):
+                del left[name]
 
     def _begin(self, clock: int) -> None:
         """A free worker takes what has waited longest; another proposal takes its place."""
@@ -344,6 +354,12 @@ class Search:
         base = sum(float(task.mean()) for task in self.reference) / TASKS
         numbers = sum(isinstance(value, float) for value in candidate.values.values())
         return optimism(worth - base, candidate.last_heard.variance, numbers)
+
+
+def _answers(margins: Floats) -> list[Outcomes]:
+    """Of (tasks, items) margins."""
+    numbers = tuple(range(margins.shape[1]))
+    return [Outcomes(numbers, tuple(int(m > 0) for m in task), tuple(map(float, task))) for task in margins]
 
 
 def _gain(score: Callable[[Values], float], values: Values, against: Values | None) -> float:

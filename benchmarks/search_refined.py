@@ -1,8 +1,9 @@
 """A search by refinement on real merges, step by step as the service does it with one worker.
 
-Parents and reference are scored in full, known good starts are raced, the best of them is refined, and what was found
-is raced with them: rungs, decisions and starts are the service's own. Nothing else is proposed, so this is the shortest
-search that refines. Every item is counted, a forward and backward pass as three.
+The parents race among themselves, the reference is scored in full, known good starts are raced, the best of them is
+refined, and what was found is raced with them: rungs, decisions and starts are the service's own. Nothing else is
+proposed, so this is the shortest search that refines. Every item is counted, a forward and backward pass as three; as
+in the service no candidate is scored twice on an item.
 """
 
 from __future__ import annotations
@@ -13,22 +14,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from benchmarks.search_evolved import Found
 from benchmarks.search_nursery import SPECIALISTS, Floats, Nursery
 from core.jobs import Budget, Racing
 from core.outcomes import Outcomes
 from core.params import Scalar
-from core.recipe import Recipe, identity
+from core.recipe import Recipe, identity, resolve
 from core.refinement import Refine
 from core.rungs import rung_sizes
-from core.statistics import confirm
+from core.statistics import Verdict, confirm
+from search.parents import told_apart
 from search.plan import seeds
 from search.racing import Decision, Standing, decide
 from search.refining import Candidate, Granularity, Start, around, starts
 from search.scores import paired, smooth
 from workers.runner.descent import Pace, walk
-from workers.runner.refining import Ground, divide, rounded
+from workers.runner.refining import Ground, Notes, complete, divide, rounded
 
 Values = dict[str, Scalar]
 
@@ -43,15 +46,19 @@ class Search(NamedTuple):
 
     Attributes:
         found: what it returns; its items and seconds are without the confirmation.
-        confirmation: items of the finalists and the best parent on held-out items.
+        confirmation: items of the first finalist and the best parent on held-out items: all that the verdict needs.
+        further: items of the finalists that are read after it, as long as all before them are proved.
         verdict: of the confirmation.
         spent: items by what they were spent on.
+        parent: the held-out accuracy of the parent that the verdict is against, in %.
     """
 
     found: Found
     confirmation: int
+    further: int
     verdict: str
     spent: dict[str, int]
+    parent: float
 
 
 @dataclass
@@ -84,9 +91,10 @@ class Race:
         self.candidates: list[Raced] = []
         self._standings: list[Standing] = []
         self._reference: list[Floats] = []
+        self._notes = Notes()
 
     def opened(self) -> None:
-        """Parents and the reference in full, then the other known good starts."""
+        """The reference in full, the parents' race, then the other known good starts."""
         first, *others = seeds(self.space)
         uniform = Raced(self.space.fill(first), first)
         for rung in range(len(self.rungs)):
@@ -94,11 +102,15 @@ class Race:
         self._reference = [smooth(task) for task in uniform.margins]
         self._hear(uniform)
         self.candidates.append(uniform)
-        for name in PARENTS:
-            self.parents[name] = Raced(identity(name, save_dtype="float32"))
-            for rung in range(len(self.rungs)):
-                self._score(self.parents[name], rung, "parents")
-            self._hear(self.parents[name])
+        self.parents = {name: Raced(identity(name, save_dtype="float32")) for name in PARENTS}
+        left = dict(self.parents)
+        for rung in range(len(self.rungs)):
+            for parent in left.values():
+                self._score(parent, rung, "parents")
+            for name in told_apart({name: _outcomes(each.margins) for name, each in left.items()}, self.shares):
+                del left[name]
+        for parent in self.parents.values():
+            self._hear(parent)
         for values in others:
             self.enter(self.space.fill(values), values)
 
@@ -139,14 +151,18 @@ class Race:
         return sorted(whole, key=lambda each: -each.score)[: RACING.finalists]
 
     def _score(self, candidate: Raced, rung: int, what: str) -> None:
-        done, last = candidate.margins.shape[1], self.rungs[rung]
-        block = self.nursery.margins(candidate.recipe, "search", first=done, last=last)
-        candidate.margins = np.concatenate([candidate.margins, block], axis=1)
-        self.spent[what] += block.size
+        nursery, recipe = self.nursery, resolve(candidate.recipe, self.nursery.models)
+        tasks = [spec.task for spec in nursery.objective.tasks]
+        wanted = {task: nursery.numbers(task, "search")[: self.rungs[rung]] for task in tasks}
+        with torch.no_grad():
+            self.spent[what] += complete(self._notes, nursery.resident, nursery.scorer, recipe, wanted)
+        known = {task: {n: margin for n, _, margin in self._notes.known(recipe, task).items()} for task in tasks}
+        candidate.margins = np.array([[known[task][number] for number in wanted[task]] for task in tasks])
 
     def _hear(self, candidate: Raced) -> None:
-        """One that was scored in full at once, on every rung."""
-        for rung, size in enumerate(self.rungs):
+        """One that was not judged, on every rung that it has passed."""
+        passed = [size for size in self.rungs if size <= candidate.margins.shape[1]]
+        for rung, size in enumerate(passed):
             own = [smooth(task[:size]) for task in candidate.margins]
             candidate.score = paired(own, self._reference, self.shares).score
             candidate.first = candidate.first if rung else candidate.score
@@ -186,6 +202,7 @@ class Race:
             fine=fine,
             batch=self.rules.batch,
             temperature=self.rules.temperature,
+            memory=self._notes,
         )
         pace = Pace(rate=self.rules.rate, max_items=way.max_items)
         found = walk(ground.bounds, pace, loss=ground.loss, score=ground.score)
@@ -200,19 +217,27 @@ def refined(nursery: Nursery, seed: int, rules: Refine) -> Search:
     race.opened()
     race.refined()
     seconds, ranked = time.process_time() - begun, race.ranked()
-    held_out = [nursery.margins(each.recipe, "heldout") for each in ranked]
-    best = max(race.parents.values(), key=lambda each: float((each.margins > 0).mean()))
+    best = max(race.parents.values(), key=lambda each: (each.margins.shape[1], float((each.margins > 0).mean())))
     parent = nursery.margins(best.recipe, "heldout")
-    found = Found.of(held_out[0], ranked[0].score, sum(race.spent.values()), seconds)
-    items = (len(ranked) + 1) * nursery.full("heldout")
-    return Search(found, items, verdict_of(nursery, held_out, parent), race.spent)
+    held_out = [nursery.margins(ranked[0].recipe, "heldout")]
+    while len(held_out) < len(ranked) and all(each.gain for each in verdict_of(nursery, held_out, parent).comparisons):
+        held_out.append(nursery.margins(ranked[len(held_out)].recipe, "heldout"))
+    found, full = Found.of(held_out[0], ranked[0].score, sum(race.spent.values()), seconds), nursery.full("heldout")
+    return Search(
+        found,
+        2 * full,
+        (len(held_out) - 1) * full,
+        verdict_of(nursery, held_out, parent).verdict,
+        race.spent,
+        100 * float((parent > 0).mean()),
+    )
 
 
-def verdict_of(nursery: Nursery, finalists: Sequence[Floats], parent: Floats) -> str:
+def verdict_of(nursery: Nursery, finalists: Sequence[Floats], parent: Floats) -> Verdict:
     """The service's verdict over finalists, in their order, from (tasks, items) margins on held-out items."""
     named = [(f"finalist {place}", _outcomes(margins)) for place, margins in enumerate(finalists)]
     tasks = [spec.task for spec in nursery.objective.tasks]
-    return str(confirm(named, ("best parent", _outcomes(parent)), tasks, nursery.objective.shares).verdict)
+    return confirm(named, ("best parent", _outcomes(parent)), tasks, nursery.objective.shares)
 
 
 def _outcomes(margins: Floats) -> list[Outcomes]:

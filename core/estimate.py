@@ -195,7 +195,7 @@ def reaching(candidates: int, rungs: int, rivals: int, eta: int, share: float = 
     Args:
         candidates: that are begun.
         rungs: how many there are.
-        rivals: parents, which pass every rung.
+        rivals: parents, as if none of them were told apart on the way.
         eta: of the race.
         share: how much likelier than by symmetry a promotion is (a search that improves promotes more).
     """
@@ -260,7 +260,9 @@ def _course(race: Race, costs: Costs | None, candidates: int) -> _Course:
     reached = reaching(candidates, len(race.rungs), parents, race.job.racing.eta, race.share)
     steps = [items_of(size, race.sizes) for size in race.rungs]
     fresh = [steps[0], *(after - before for before, after in itertools.pairwise(steps))]
-    scored = parents * steps[-1] + math.fsum(count * more for count, more in zip(reached, fresh, strict=True))
+    scored = of_parents(parents, steps, race.share) + math.fsum(
+        count * more for count, more in zip(reached, fresh, strict=True)
+    )
     items = max(0.0, scored - race.reused) + race.walks.items
     # A promotion is built again unless its weights are still in place: never in the cheap course, always in the dear.
     again = {1.0: 0.0, 1.3: 0.5}.get(race.share, 1.0)
@@ -273,6 +275,19 @@ def _course(race: Race, costs: Costs | None, candidates: int) -> _Course:
         device = work
         wall = costs.start + max(work / race.hands, steps[-1] * costs.item)
     return _Course(reached, items, builds, device, wall, "")
+
+
+def of_parents(parents: int, steps: Sequence[int], share: float) -> int:
+    """Items of the parents' race: in the cheap course the best one is told apart on the first rung, in the likely one
+    two are left after the second, in the dear one nobody is told apart.
+
+    Args:
+        parents: how many.
+        steps: items at each rung.
+        share: the course, by how much likelier than by symmetry a promotion is.
+    """
+    whole = min(parents, {1.0: 1, 1.3: 2}.get(share, parents))
+    return whole * steps[-1] + (parents - whole) * steps[0 if share == 1.0 else min(1, len(steps) - 1)]
 
 
 # -- telling -------------------------------------------------------------------------------------------------------
@@ -308,6 +323,7 @@ def _reckoned(kappa: float | None, walks: Sequence[Walks]) -> list[Input]:
 def _assumptions(job: SearchJob, tasks: Sequence[TaskSize], known: bool, reused: int) -> tuple[str, ...]:
     said = [
         f"a promotion is 1 (cheap), 1.3 (likely) or 2 (dear) times as likely as 1 in {job.racing.eta}",
+        "of the parents one (cheap), two (likely) or all (dear) are scored in full",
         f"{reused} outcomes of parents and the first uniform merge are reused, none in the dear course; others share "
         "none with earlier jobs",
         "a gradient refinement ends after three tenths (cheap), nine tenths (likely) or all (dear) of its items",

@@ -13,7 +13,9 @@ def test_every_item_is_counted():
     scored = sum(3 * candidate.items for candidate in search.ended[1:])
     under_way = sum(3 * search.rungs[candidate.rung] for _, _, candidate in search._running)
     assert search.ledger.reference == FULL
-    assert search.ledger.parents == 2 * FULL
+    # One of the two is told from the other on the first rung.
+    assert search.ledger.parents == FULL + 150
+    assert [parent.items for parent in search.parents] == [50, 1000]
     assert search.ledger.candidates == scored + under_way
     assert search.ledger.builds == len(search.ended) + len(search._running)
     assert search.ledger.cost == search.ledger.items + 40 * search.ledger.builds

@@ -12,6 +12,7 @@ from benchmarks.search_nursery import Nursery
 from benchmarks.search_refined import Search, refined
 from core.jobs import Racing
 from core.refinement import Refine
+from evaluation.scorer import Scorer
 from examples.nursery.grow import GrowthPlan, grow
 
 torch.set_num_threads(1)
@@ -39,15 +40,17 @@ def low_rungs(monkeypatch):
 def test_every_item_of_a_search_by_refinement_is_counted(nursery, monkeypatch):
     walked, walk = [], search_refined.walk
     monkeypatch.setattr(search_refined, "walk", lambda *a, **k: walked.append(walk(*a, **k)) or walked[-1])
-    scored, score = [], Nursery.margins
-    monkeypatch.setattr(Nursery, "margins", lambda *a, **k: scored.append((a[2], found := score(*a, **k))) or found)
+    read, margins = [], Nursery.margins
+    monkeypatch.setattr(Nursery, "margins", lambda *a, **k: read.append(found := margins(*a, **k)) or found)
+    scored, score = [], Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda *a, **k: scored.append(len(a[3])) or score(*a, **k))
     search = refined(nursery, 0, RULES)
-    assert search.spent["parents"] == 4 * 72
+    assert search.spent["parents"] == 4 * 72  # Nothing tells these apart.
     assert search.spent["reference"] == 72
     assert search.spent["walks"] == sum(found.items for found in walked)
-    read = {side: sum(found.size for on, found in scored if on == side) for side in ITEMS}
-    assert search.found.items == sum(search.spent.values()) == read["search"] + search.spent["walks"]
-    assert search.confirmation == read["heldout"]
+    assert search.confirmation + search.further == sum(found.size for found in read)
+    slopes = sum(3 * RULES.batch * (len(found.iterates) - 1) for found in walked)
+    assert search.found.items == sum(search.spent.values()) == sum(scored) - sum(found.size for found in read) + slopes
     assert search.verdict in {"gain", "no gain", "worse"}
 
 
@@ -113,11 +116,12 @@ def test_the_ratio_counts_the_confirmation_and_a_control_must_not_gain(monkeypat
     monkeypatch.setattr(search_refine, "ITEMS", ITEMS)
     report = Report(quick=False)
     spent = {"parents": 4, "walks": 6}
-    mine = [[Search(found, 5, "gain", spent) for found in family] for family in searches(40, 10)]
+    mine = [[Search(found, 3, 2, "gain", spent, 50.0) for found in family] for family in searches(40, 10)]
     baseline = [[[found] * len(search_refine.CHECKPOINTS) for found in family] for family in searches(36, 300)]
-    search_refine.claim(report, mine, baseline, [Search(mine[0][0].found, 5, "no gain", spent)])
+    search_refine.claim(report, mine, baseline, [Search(mine[0][0].found, 3, 0, "no gain", spent, 50.0)])
     values = {claim.name: claim.value for claim in report.claims}
     assert values[search_refine.FEWER] == pytest.approx(20.0)
+    assert values[f"{search_refine.FEWER}, of the finalists the winner alone"] == pytest.approx(300 / 13)
     assert values[f"{search_refine.FEWER}, without confirmation"] == pytest.approx(30.0)
     assert values[search_refine.GAIN] == pytest.approx(100 * 4 / 48, rel=1e-3)
     assert values["shuffled answers: searches by refinement that end in gain"] == 0.0

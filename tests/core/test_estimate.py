@@ -4,7 +4,7 @@ import pytest
 
 from core.costs import Pace, Range, TaskSize, task_size
 from core.devices import speeds_of
-from core.estimate import estimate, reaching
+from core.estimate import estimate, of_parents, reaching
 from core.jobs import SearchJob
 from core.objective import TaskSpec
 from core.outcomes import bitmap
@@ -53,13 +53,21 @@ def test_the_cheapest_course_scores_what_the_race_asks_for():
     reached = reaching(12, 3, 2, 3)
     # 10, 30 and 100 items per task; the first task has 20 only.
     steps = (20, 50, 120)
-    by_hand = 2 * 120 + reached[0] * 20 + reached[1] * 30 + reached[2] * 70
+    # One parent in full, the other told apart on the first rung.
+    by_hand = 120 + 20 + reached[0] * 20 + reached[1] * 30 + reached[2] * 70
     assert [rung.items for rung in found.rungs] == list(steps)
     assert found.item_evaluations.low == pytest.approx(by_hand)
     assert found.item_evaluations.low < found.item_evaluations.likely < found.item_evaluations.high
     assert found.item_evaluations.high < (2 + 12) * 120
     assert found.builds.low == 14 and found.candidates == Range(12, 12, 12)
     assert (found.ends_by, found.heldout_items) == ("trials", (2 + 2) * 100)
+
+
+def test_parents_are_scored_in_full_as_far_as_nothing_tells_them_apart():
+    steps = (20, 50, 120)
+    assert [of_parents(4, steps, share) for share in (1.0, 1.3, 2.0)] == [120 + 3 * 20, 2 * 120 + 2 * 50, 4 * 120]
+    assert [of_parents(1, steps, share) for share in (1.0, 1.3, 2.0)] == [120] * 3
+    assert [of_parents(3, (120,), share) for share in (1.0, 1.3, 2.0)] == [360] * 3
 
 
 @pytest.mark.parametrize(

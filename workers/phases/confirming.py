@@ -26,7 +26,7 @@ ALSO = {"part": "also"}
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
-    """Rank, remember the ranking, and order the reading of held-out items for finalists and parents."""
+    """Rank, remember the ranking, and order the reading of held-out items for the first finalist and the parents."""
     every, search = trials.of_job(session, job.id), Search.of(session, job)
     parents = [trial for trial in every if trial.origin == PARENT]
     best = best_parent(parents)
@@ -42,12 +42,13 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     if below:
         payload["below_floor"] = below
     events.append(session, job.id, "finalists", payload)
-    for trial in (*ranked, *parents):
+    for trial in (*ranked[:1], *parents):
         steps.add(session, StepKind.CONFIRM, search.device, job_id=job.id, trial_id=trial.id)
 
 
 def look(session: Session, settings: Settings, job: JobRecord) -> None:
-    """Once everything is read: the verdict, what was kept back for a proven gain, and what follows from it.
+    """Once everything is read: the next finalist in turn, or the verdict, what was kept back for a proven gain, and
+    what follows from it.
 
     The job fails if the reference could not be read. Anybody else who could not is recorded in the verdict.
     """
@@ -62,8 +63,14 @@ def look(session: Session, settings: Settings, job: JobRecord) -> None:
     if reference.id in failures:
         jobs.fail(session, job.id, failures[reference.id])
         return
-    verdict = _verdict(session, job, ranked, reference, failures)
-    winner, confirmation, device = verdict["winner"]["trial_id"], job.request.confirmation, job_device(session, job)
+    tried = [trial for trial in ranked if trial.id in {step.trial_id for step in readings}]
+    following, device = ranked[len(tried) :], job_device(session, job)
+    if following and _all_proved(session, job, tried, reference, failures):
+        steps.add(session, StepKind.CONFIRM, device, job_id=job.id, trial_id=following[0].id)
+        return
+    verdict = _verdict(session, job, tried, reference, failures)
+    verdict["unread"] = [{"trial_id": trial.id, "number": trial.number} for trial in following]
+    winner, confirmation = verdict["winner"]["trial_id"], job.request.confirmation
     last = [FINAL] if verdict["verdict"] == "gain" and confirmation.final_split > 0 else []
     further = [ALSO] if confirmation.also and winner != reference.id else []
     if not last and not further:
@@ -141,6 +148,28 @@ def _noted(session: ReadSession, job: JobRecord) -> dict[str, Any]:
     return events.of_kind(session, job.id, "finalists")[0].payload
 
 
+def _all_proved(
+    session: ReadSession,
+    job: JobRecord,
+    tried: Sequence[TrialRecord],
+    reference: TrialRecord,
+    failures: Mapping[str, Failure],
+) -> bool:
+    """Whether the fixed sequence goes on to the next finalist: who would not be tested is not read either."""
+    if any(trial.id in failures for trial in tried):
+        return False
+    return all(comparison.gain for comparison in _compared(session, job, tried, reference).comparisons)
+
+
+def _compared(session: ReadSession, job: JobRecord, read: Sequence[TrialRecord], reference: TrialRecord) -> Verdict:
+    return confirm(
+        [(trial.id, _heldout(session, job, trial)) for trial in read],
+        (reference.id, _heldout(session, job, reference)),
+        [spec.task for spec in job.request.objective.tasks],
+        job.request.objective.shares,
+    )
+
+
 def _verdict(
     session: ReadSession,
     job: JobRecord,
@@ -148,14 +177,9 @@ def _verdict(
     reference: TrialRecord,
     failures: Mapping[str, Failure],
 ) -> dict[str, Any]:
-    read = [trial for trial in ranked if trial.id not in failures]
-    found = confirm(
-        [(trial.id, _heldout(session, job, trial)) for trial in read],
-        (reference.id, _heldout(session, job, reference)),
-        [spec.task for spec in job.request.objective.tasks],
-        job.request.objective.shares,
-    )
-    found = cut_off(found, [trial.id for trial in ranked])
+    # A hypothesis that cannot be tested is one that is not rejected: it ends the sequence, at the first of all too.
+    read = list(takewhile(lambda trial: trial.id not in failures, ranked))
+    found = _compared(session, job, read, reference)
     lost = [trials.get(session, id) for id in failures]
     ids = [trial.id for trial in trials.briefs(session, job.id) if trial.origin == PARENT]
     parents = trials.some(session, ids)
@@ -200,20 +224,6 @@ def _floors(
 ) -> list[dict[str, Any]]:
     ours, theirs = (_heldout(session, job, trial) for trial in (read[0], reference))
     return annex.floors(ours, theirs, job.request.objective.tasks)
-
-
-def cut_off(found: Verdict, ranked: Sequence[str]) -> Verdict:
-    """The verdict when some of the `ranked` could not be read: the fixed sequence ends at the first of them.
-
-    Their order was written down before anything was read. A hypothesis that cannot be tested is one that is not
-    rejected, so nobody after it is tested; without the first-ranked there is nothing to say.
-    """
-    compared = {comparison.candidate for comparison in found.comparisons}
-    reached = set(takewhile(compared.__contains__, ranked))
-    comparisons = tuple(c if c.candidate in reached else c.evolve(tested=False, gain=False) for c in found.comparisons)
-    if ranked and not reached:
-        return Verdict(verdict="no gain", reference=found.reference, alpha=found.alpha, comparisons=comparisons)
-    return found.evolve(comparisons=comparisons)
 
 
 def _reason(ranked: Sequence[TrialRecord], failures: Mapping[str, Failure], below: Sequence[Any]) -> str | None:

@@ -81,7 +81,7 @@ def _by_task(request: SearchJob, every: list[TrialSummary]) -> list[dict[str, An
     """Per task the best parent's and the best candidates' scores, and what may be lost of it."""
     parents = [trial for trial in every if trial.origin == "parent" and trial.macro is not None]
     full = [trial for trial in every if trial.origin != "parent" and trial.state is TrialState.SCORED]
-    best_parent = max(parents, key=lambda trial: trial.macro or 0.0, default=None)
+    best_parent = max(parents, key=lambda trial: (trial.scored_items, trial.macro or 0.0), default=None)
     best = sorted(full, key=lambda trial: (-(trial.macro or 0.0), trial.number))[: request.racing.finalists]
     found = []
     for spec in request.objective.tasks:

@@ -43,7 +43,8 @@ def reference_digest(session: ReadSession, search: Search) -> str | None:
 
 
 def reference(session: Session, search: Search, every: Sequence[TrialBrief]) -> TrialBrief | None:
-    """The trial of the reference. If it cannot be scored, or there is none, the first parent takes its place for good.
+    """The trial of the reference. If it cannot be scored, or there is none, the first parent takes its place for good:
+    the first of those that are still in their race, or have come through it.
 
     None before anything was proposed.
     """
@@ -54,7 +55,7 @@ def reference(session: Session, search: Search, every: Sequence[TrialBrief]) -> 
             return trial
     if digest is not None and not any(trial.optuna_number is not None for trial in every):
         return None
-    parent = next(trial for trial in every if trial.origin == PARENT)
+    parent = next(t for t in every if t.origin == PARENT and t.state is not TrialState.STOPPED)
     why = f"{found[0].label} {found[0].state.value}" if found else "no uniform merge was proposed"
     payload = {"recipe_digest": parent.recipe_digest, "label": parent.label, "reason": f"the first parent, as {why}"}
     events.append(session, search.job.id, REFERENCE, payload)
@@ -62,11 +63,11 @@ def reference(session: Session, search: Search, every: Sequence[TrialBrief]) -> 
 
 
 def ready(search: Search, every: Sequence[TrialBrief], reference: TrialBrief | None) -> bool:
-    """Whether candidates can be heard: all parents, and whom candidates are compared with, are scored in full."""
+    """Whether candidates can be heard: the parents' race is over, and whom they are compared with is scored in full."""
     if search.strategy.hears == "accuracy" and not search.strategy.races:
         return True
-    awaited = [trial for trial in every if trial.origin == PARENT]
-    return reference is not None and all(trial.scored_items >= search.whole for trial in [*awaited, reference])
+    racing = [trial for trial in every if trial.origin == PARENT and trial.state is not TrialState.STOPPED]
+    return reference is not None and all(trial.scored_items >= search.whole for trial in [*racing, reference])
 
 
 def listen(

@@ -26,7 +26,7 @@ def under_way(trial: TrialBrief) -> bool:
 def judge(
     session: Session, search: Search, every: Sequence[TrialBrief], reference: TrialBrief | None, *, ready: bool
 ) -> bool:
-    """The word on every waiting candidate; whether any trial changed.
+    """The word on every waiting candidate (parents have a race of their own); whether any trial changed.
 
     Args:
         session: a transaction.
@@ -37,8 +37,8 @@ def judge(
     """
     changed = False
     # One that was raised and that no runner has taken yet waits still, but has had its word.
-    for trial in (t for t in every if t.state is TrialState.WAITING and not under_way(t)):
-        whole = trial.origin == PARENT or (reference is not None and trial.id == reference.id)
+    for trial in (t for t in _waiting(every) if not under_way(t)):
+        whole = reference is not None and trial.id == reference.id
         decision, rung = _word(search, trial, every, whole=whole, ready=ready)
         if decision is Decision.FINISH:
             trials.move(session, trial.id, TrialState.SCORED)
@@ -58,8 +58,6 @@ def _word(
     if not passed:
         return Decision.RAISE, 0  # Scored less than the first rung, before the rungs were settled.
     rung = passed[-1]
-    if trial.origin == PARENT and rung == len(search.rungs) - 1:
-        return Decision.FINISH, rung
     if not ready:
         seen = sum(other.scored_items >= search.rungs[rung] for other in every)
         sure = rung < len(search.rungs) - 1 and (whole or raised_unheard(seen, search.job.request.racing.eta))
@@ -79,11 +77,15 @@ def take_back(session: Session, every: Sequence[TrialBrief]) -> bool:
 
 def wind_up(session: Session, search: Search, every: Sequence[TrialBrief], *, ready: bool) -> bool:
     """The budget is spent: nothing is raised any more, and what waits ends as it is, once it was heard."""
-    waiting = [trial for trial in every if trial.state is TrialState.WAITING and (ready or trial.origin == PARENT)]
+    waiting = _waiting(every) if ready else []
     for trial in waiting:
         complete = trial.scored_items >= search.whole
         trials.move(session, trial.id, TrialState.SCORED if complete else TrialState.STOPPED)
     return bool(waiting)
+
+
+def _waiting(every: Sequence[TrialBrief]) -> list[TrialBrief]:
+    return [trial for trial in every if trial.state is TrialState.WAITING and trial.origin != PARENT]
 
 
 def to_complete(every: Sequence[TrialBrief]) -> TrialBrief | None:

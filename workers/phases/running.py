@@ -19,6 +19,7 @@ from search.study import Proposer
 from store import events, jobs, steps, trials
 from store.session import ReadSession, Session
 from workers.phases import confirming, converging, generating, hearing, pacing, proposers, refining, warming
+from workers.phases.contest import contest
 from workers.phases.judging import ACTIVE, COMPLETED, judge, take_back, to_complete, under_way, wind_up
 from workers.phases.study import Search
 
@@ -46,7 +47,7 @@ class Look:
 
 
 def begin(session: Session, settings: Settings, job: JobRecord) -> None:
-    """Queue every parent as it is, on all search items, and the known good starts; then look."""
+    """Queue every parent as it is and the known good starts; then look."""
     search = Search.of(session, job)
     for model in job.request.models:
         _add(session, search, PARENT, model.name, identity(model.name, save_dtype=job.request.export.save_dtype))
@@ -102,10 +103,12 @@ def _heard(session: Session, search: Search, every: list[TrialBrief]) -> tuple[S
     if ready:
         search = search if search.settled else pacing.settle(session, search, every)
         every = hearing.listen(session, search, every, reference)
+    # Whatever is left of the budget: without the best parent there is no verdict.
+    changed = contest(session, search, every, reference)
     if spent:
-        changed = wind_up(session, search, every, ready=ready)
+        changed |= wind_up(session, search, every, ready=ready)
     else:
-        changed = judge(session, search, every, reference, ready=ready)
+        changed |= judge(session, search, every, reference, ready=ready)
     return search, trials.briefs(session, search.job.id) if changed else every, ready
 
 
@@ -251,10 +254,8 @@ def _add(
     number: int | None = None,
 ) -> None:
     resolved = resolved or resolve(recipe, search.models)
-    # Whom all are compared with is scored in full, before anybody else.
-    whole = origin == PARENT or (
-        origin == "enqueued" and resolved.digest() == hearing.reference_digest(session, search)
-    )
+    # Whom all are compared with is scored in full; that and the parents' race come before anybody else.
+    whole = origin == "enqueued" and resolved.digest() == hearing.reference_digest(session, search)
     trials.create(
         session,
         search.job.id,
@@ -266,5 +267,5 @@ def _add(
         target_items=search.whole if whole else search.rungs[0],
         device=search.device,
         optuna_number=number,
-        priority=10 if whole else 0,
+        priority=10 if whole or origin == PARENT else 0,
     )

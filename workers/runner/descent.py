@@ -60,13 +60,16 @@ class Answer:
 
     Attributes:
         value: the loss, or the kept-back score.
-        items: item evaluations that it cost.
+        items: item evaluations that it takes.
         slopes: of the loss, one per coefficient.
+        reused: of the items, those whose outcomes were known. What a walk may cost is reckoned without them, so that
+            it goes the same way whatever is known.
     """
 
     value: float
     items: int
     slopes: Sequence[float] = ()
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class Look:
         score: on the kept-back items.
         items, seconds: spent so far.
         point: where the walk stood.
+        reused: of the items, those whose outcomes were known.
     """
 
     step: int
@@ -87,6 +91,12 @@ class Look:
     items: int
     seconds: float
     point: Point
+    reused: int = 0
+
+    @property
+    def fresh(self) -> int:
+        """Item evaluations made so far."""
+        return self.items - self.reused
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,8 @@ class Walk:
 
     @property
     def items(self) -> int:
-        """Item evaluations spent."""
-        return self.looks[-1].items
+        """Item evaluations made."""
+        return self.looks[-1].fresh
 
     def points(self) -> tuple[Point, ...]:
         """What is worth being scored: the best look, and the mean of the iterates around it where the walk drifted off.
@@ -145,12 +155,14 @@ def walk(
     point: Point = tuple(bound.clip(bound.start) for bound in bounds)
     iterates, looks, losses = [point], list[Look](), list[float]()
     first, second = [0.0] * len(bounds), [0.0] * len(bounds)
-    spent = step = dear = 0
+    spent = step = dear = reused = 0
 
     def look() -> int:
+        nonlocal reused
         answer = score(point)
+        reused += answer.reused
         mean = math.fsum(losses) / len(losses) if losses else None
-        looks.append(Look(step, mean, answer.value, spent + answer.items, clock() - begun, point))
+        looks.append(Look(step, mean, answer.value, spent + answer.items, clock() - begun, point, reused))
         told(looks[-1])
         losses.clear()
         return answer.items

@@ -7,11 +7,12 @@ from typing import Any
 
 from core.errors import TaskError
 from core.jobs import SearchJob
-from core.recipe import resolve
+from core.outcomes import Outcomes
+from core.recipe import ResolvedRecipe, resolve
 from core.records import JobRecord, StepRecord
 from core.refinement import PROGRESS
 from evaluation.scorer import Scorer
-from store import events, jobs, steps
+from store import events, jobs, outcomes, steps
 from workers.heart import Heart
 from workers.provenance import provenance
 from workers.runner.bench import Bench
@@ -29,16 +30,16 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
     started = time.monotonic()
     with bench.database.reading() as session:
         job = jobs.get(session, str(step.job_id))
-    ground = ground_of(bench, job, step.payload, heart)
+    ground = ground_of(bench, job, step, heart)
     counted = 0
 
     def told(look: Look) -> None:
         nonlocal counted
         with bench.database.transaction() as session:
             steps.guard(session, step.id, step.fence)
-            jobs.count(session, job.id, items=look.items - counted)
+            jobs.count(session, job.id, items=look.fresh - counted)
             events.append(session, job.id, PROGRESS, {"step_id": step.id, **_told(look), **_named(step)})
-        counted = look.items
+        counted = look.fresh
 
     found = walk(ground.bounds, pace_of(job.request, step.payload), loss=ground.loss, score=ground.score, told=told)
     seconds = time.monotonic() - started
@@ -49,13 +50,13 @@ def run(bench: Bench, step: StepRecord, heart: Heart) -> None:
         steps.ensure_advance(session, job.id)
 
 
-def ground_of(bench: Bench, job: JobRecord, payload: dict[str, Any], heart: Heart) -> Ground:
+def ground_of(bench: Bench, job: JobRecord, step: StepRecord, heart: Heart) -> Ground:
     """What the step's refinement walks on.
 
     Raises:
         TaskError: a task's documents changed since the job began.
     """
-    known, rules = bench.models_of(job), job.request.refine
+    known, rules, payload = bench.models_of(job), job.request.refine, step.payload
     space = job.request.search_space(min(model.header.layers for model in known.values()))
     scorer = bench.scorer(job, resolve(space.fill(payload["values"]), known), known)
     _check_contents(job, scorer)
@@ -79,8 +80,39 @@ def ground_of(bench: Bench, job: JobRecord, payload: dict[str, Any], heart: Hear
         fine=payload["granularity"] == "tensor",
         batch=rules.batch,
         temperature=rules.temperature,
+        memory=Kept(bench, step, scorer),
         cancelled=lambda: heart.cancelled,
     )
+
+
+class Kept:
+    """Outcomes as the database has them, or would have: under this runner's fingerprints."""
+
+    def __init__(self, bench: Bench, step: StepRecord, scorer: Scorer) -> None:
+        self._database, self._step, self._scorer = bench.database, step, scorer
+        self._fingerprints = bench.fingerprints(scorer)
+
+    def known(self, recipe: ResolvedRecipe, task: str) -> Outcomes:
+        """What was scored of a candidate."""
+        with self._database.reading() as session:
+            return outcomes.load(session, recipe.digest(), self._fingerprints[task])
+
+    def keep(self, recipe: ResolvedRecipe, task: str, found: Outcomes) -> None:
+        """So that the candidate, should it enter the race, is scored on the rest alone.
+
+        Raises:
+            LeaseLostError: the step is no longer ours.
+        """
+        with self._database.transaction() as session:
+            steps.guard(session, self._step.id, self._step.fence)
+            outcomes.complete(
+                session,
+                recipe_digest=recipe.digest(),
+                fingerprint=self._fingerprints[task],
+                task=task,
+                documents=self._scorer.prepared.tasks[task].content.documents,
+                outcomes=found,
+            )
 
 
 def pace_of(request: SearchJob, payload: dict[str, Any]) -> Pace:
@@ -109,7 +141,7 @@ def _told(look: Look) -> dict[str, Any]:
         "step": look.step,
         "loss": None if look.loss is None else round(look.loss, 6),
         "score": round(look.score, 6),
-        "items": look.items,
+        "items": look.fresh,
         "seconds": round(look.seconds, 3),
     }
 

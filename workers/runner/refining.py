@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
 from core.errors import CancelledError
 from core.model import Model
 from core.objective import Objective
 from core.outcomes import Outcomes
-from core.recipe import Recipe, resolve
+from core.recipe import Recipe, ResolvedRecipe, resolve
 from core.smooth import Axis, Coordinate, axes, by_tensor, with_tensor_values
 from core.space import SearchSpace, Values
 from core.tasks import order
@@ -79,6 +80,54 @@ def divide(
     return tuple(found)
 
 
+class Memory(Protocol):
+    """What is known of candidates: a look at one that was scored before costs nothing, and what it finds is kept.
+
+    Scores are always read from here, so that a walk that begins anew sees the same numbers, to the last digit kept.
+    """
+
+    def known(self, recipe: ResolvedRecipe, task: str) -> Outcomes:
+        """Outcomes of a candidate on some documents of a task."""
+
+    def keep(self, recipe: ResolvedRecipe, task: str, found: Outcomes) -> None:
+        """Outcomes that were not known before."""
+
+
+class Notes:
+    """A memory of its own, by recipe and task."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Outcomes] = {}
+
+    def known(self, recipe: ResolvedRecipe, task: str) -> Outcomes:
+        """Outcomes kept so far."""
+        return self._found.get((recipe.digest(), task), Outcomes.empty())
+
+    def keep(self, recipe: ResolvedRecipe, task: str, found: Outcomes) -> None:
+        """Beside those kept already."""
+        self._found[recipe.digest(), task] = self.known(recipe, task) | found
+
+
+def complete(
+    memory: Memory,
+    resident: Resident,
+    scorer: Scorer,
+    recipe: ResolvedRecipe,
+    wanted: Mapping[str, Sequence[int]],
+    *,
+    cancelled: Callable[[], bool] = never,
+) -> int:
+    """Have a candidate's outcomes on the wanted documents of each task known; how many were not."""
+    missing = {
+        task: found for task, numbers in wanted.items() if (found := memory.known(recipe, task).missing(numbers))
+    }
+    if missing:
+        model = resident.build(recipe).model
+        for task, numbers in missing.items():
+            memory.keep(recipe, task, scorer.score(model, task, numbers, cancelled=cancelled))
+    return sum(map(len, missing.values()))
+
+
 class Ground:
     """What a refinement walks on: the candidates around a start, as functions of their smooth coefficients.
 
@@ -94,6 +143,7 @@ class Ground:
         temperature: what choices' log-likelihoods are divided by before their softmax, in units of the task's median
             margin at the start: tasks whose answers differ by little are as loud as others.
         batch_tokens: tokens of a pass with its graph; None takes what the device has room for.
+        memory: of outcomes on kept-back items; one of its own by default.
         cancelled: asked between passes.
     """
 
@@ -110,6 +160,7 @@ class Ground:
         batch: int = 48,
         temperature: float = 1.0,
         batch_tokens: int | None = None,
+        memory: Memory | None = None,
         cancelled: Callable[[], bool] = never,
     ) -> None:
         coarse = axes(space, values, models)
@@ -117,7 +168,7 @@ class Ground:
         self._space, self._values, self._models, self._fine = space, dict(values), models, fine
         self._resident, self._scorer, self._items = resident, scorer, tuple(items)
         self._batch, self._temperature, self._tokens = batch, temperature, batch_tokens
-        self._cancelled = cancelled
+        self._memory, self._cancelled = memory or Notes(), cancelled
         self._scales: dict[str, float] = {}
         self._wanted = frozenset(coordinate for axis in self.axes for coordinate in axis.coordinates)
 
@@ -162,13 +213,18 @@ class Ground:
     def score(self, point: Point) -> Answer:
         """The smoothed macro on the kept-back items; the first one, at the start, sets the temperatures."""
         self._stop_if_cancelled()
-        model = self._resident.build(resolve(self.recipe_at(point), self._models)).model
+        start = tuple(bound.start for bound in self.bounds)
+        # As it would leave the walk: what a look finds out is then true of the candidate that enters the race.
+        recipe = resolve(self.recipe_at(point if point == start else rounded(point, self.bounds)), self._models)
+        items = sum(len(part.kept) for part in self._items)
+        wanted = {part.task: part.kept for part in self._items}
+        fresh = complete(self._memory, self._resident, self._scorer, recipe, wanted, cancelled=self._cancelled)
         total = 0.0
         for part in self._items:
-            found = self._scorer.score(model, part.task, part.kept, cancelled=self._cancelled)
+            found = self._memory.known(recipe, part.task).select(part.kept)
             total += part.share * smoothed(found)
             self._scales.setdefault(part.task, self._scale(part.task, found))
-        return Answer(total, sum(len(part.kept) for part in self._items))
+        return Answer(total, items, reused=items - fresh)
 
     def _scale(self, task: str, found: Outcomes) -> float:
         """The median size of a margin, in nats of a whole answer; 1 where all are 0."""

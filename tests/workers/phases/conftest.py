@@ -232,6 +232,15 @@ def begun(search):
     return search
 
 
+def measured(search):
+    """Begun, and its parents' race over."""
+    begun(search)
+    while any(trial.origin == "parent" and not trial.state.final for trial in search.trials):
+        assert search.work()
+        search.look()
+    return search
+
+
 def failing(search, which, error):
     """Have the runner fail on some trials."""
     work = search.verbs[StepKind.RUN_TRIAL]

@@ -36,9 +36,22 @@ def test_finalists_are_the_best_on_all_search_items_and_the_reference_is_the_bes
     best = sorted(search.candidates, key=lambda trial: (-trial.macro, trial.number))[:2]
     event = noted(search)
     assert (event["ranked"], event["reference"]) == ([t.id for t in best], search.trials[1].id)
-    # Finalists first, then every parent.
+    # The first finalist and every parent; the second once the first is proved.
     read = [step.trial_id for step in search.steps(StepKind.CONFIRM)]
-    assert read == [t.id for t in (*best, *search.trials[:2])]
+    assert read == [t.id for t in (best[0], *search.trials[:2])]
+
+
+@pytest.mark.parametrize(("bonus", "read"), [(0.5, 3), (0.0, 1)])
+def test_a_finalist_is_read_once_all_before_it_are_proved(new_search, bonus, read):
+    search = new_search(racing={"rungs": [24], "finalists": 3})
+    search.ability = lambda trial, items: 0.5 if trial.origin == "parent" else 0.5 + bonus - trial.number / 1000
+    verdict = search.go().verdict
+    ranked = noted(search)["ranked"]
+    assert [each["trial_id"] for each in verdict["tested"]] == ranked[:read]
+    assert [each["trial_id"] for each in verdict["unread"]] == ranked[read:]
+    opened = [step.trial_id for step in search.steps(StepKind.CONFIRM)]
+    assert set(opened) & set(ranked) == set(ranked[:read])
+    assert len(opened) == 2 + read
 
 
 @pytest.mark.parametrize("bonus", [0.5, -0.4])
@@ -58,7 +71,8 @@ def test_the_verdict_is_that_of_the_statistics_over_held_out_outcomes(new_search
     assert job.state is JobState.SUCCEEDED
     assert verdict["verdict"] == found.verdict
     assert (verdict["points"], verdict["low"], verdict["high"]) == (found.points, found.low, found.high)
-    assert [c["passed"] for c in verdict["tested"]] == [c.gain for c in found.comparisons]
+    tested = [(c.candidate, c.gain) for c in found.comparisons if c.tested]
+    assert [(c["trial_id"], c["passed"]) for c in verdict["tested"]] == tested
     right = sum(heldout_outcomes(ranked[0], ranked[0].macro).correct)
     assert verdict["tasks"][0]["winner"]["value"] == right / HELDOUT
     expected = 100 * (right - sum(heldout_outcomes(reference, 0.5).correct)) / HELDOUT
@@ -79,6 +93,7 @@ def test_reads_of_held_out_items_are_counted_over_all_jobs(new_search):
 
 
 def test_nothing_is_decided_before_the_last_reading(search):
+    search.ability = lambda trial, items: 0.5  # Nobody is proved, so that the first finalist is the last to be read.
     confirming(search)
     for _ in range(len(search.steps(StepKind.CONFIRM)) - 1):
         search.work()
@@ -121,7 +136,8 @@ def test_a_proof_stands_when_a_later_finalist_could_not_be_read(three):
     verdict = job.verdict
     assert verdict["verdict"] == "gain" and verdict["winner"]["trial_id"] == first and verdict["p"] < 0.025
     # What cannot be tested is not rejected, and ends the sequence.
-    assert outline(verdict) == [(first, True, True), (third, False, False)]
+    assert outline(verdict) == [(first, True, True)]
+    assert [trial["trial_id"] for trial in verdict["unread"]] == [third]
     number = next(trial.number for trial in three.trials if trial.id == second)
     assert verdict["failed"] == [
         {"trial_id": second, "number": number, "code": "out_of_memory", "message": "no room"},
@@ -137,7 +153,9 @@ def test_without_the_first_ranked_there_is_no_gain_however_good_the_second_is(th
     verdict = job.verdict
     assert verdict["verdict"] == "no gain" and verdict["winner"] == verdict["reference"]
     assert (verdict["points"], verdict["low"], verdict["high"], verdict["p"]) == (0.0, 0.0, 0.0, 1.0)
-    assert outline(verdict) == [(second, False, False), (third, False, False)]
+    assert outline(verdict) == []
+    assert [trial["trial_id"] for trial in verdict["unread"]] == [second, third]
+    assert {second, third}.isdisjoint(step.trial_id for step in three.steps(StepKind.CONFIRM))
     assert "could not be read: no room" in verdict["reason"]
     assert not three.steps(StepKind.EXPORT)
 
@@ -219,7 +237,7 @@ def test_a_candidate_below_a_floor_is_no_finalist_and_the_verdict_says_who_was_s
     below = verdict["below_floor"]
     assert [found["number"] for found in below] == [2]
     assert below[0]["tasks"] == [{"task": "arc_easy", "points": pytest.approx(-15), "floor": 10.0}]
-    assert {found["number"] for found in verdict["tested"]} == {3, 4, 5}
+    assert {found["number"] for found in [*verdict["tested"], *verdict["unread"]]} == {3, 4, 5}
     (floor,) = verdict["floors"]
     first, reference = (
         next(heldout_outcomes(t, t.macro) for t in search.trials if t.id == verdict[who]["trial_id"])

@@ -58,10 +58,6 @@ def test_before_anybody_is_heard_only_the_first_of_a_rung_go_on():
     assert word(brief(9), more, whole=True, ready=False) == (Decision.RAISE, 1)
 
 
-def test_a_parent_has_its_word_before_anybody_is_heard():
-    assert word(brief(0, 24, origin="parent"), [], whole=True, ready=False)[0] is Decision.FINISH
-
-
 def test_whoever_was_scored_on_less_than_the_first_rung_that_stayed_goes_on_to_it():
     rivals = [brief(n, 24, score=0.9) for n in range(9)]
     assert word(brief(10, score=0.1), rivals, rungs=(12, 24)) == (Decision.RAISE, 0)

@@ -9,7 +9,7 @@ from core.records import Device, StepKind
 from core.states import JobState, TrialState
 from store import events, jobs, models, steps
 from tests.store.makers import put
-from tests.workers.phases.conftest import begun, failing, steady
+from tests.workers.phases.conftest import begun, failing, measured, steady
 from workers.phases import converging, proposers, running, study
 
 #: What the sampler heard.
@@ -22,15 +22,15 @@ def forget_study(search):
     search.change(lambda session: session.execute(text("TRUNCATE optuna.studies, optuna.trials CASCADE")))
 
 
-def test_parents_run_first_and_on_all_items(search):
+def test_parents_run_first(search):
     begun(search)
     parents = [trial for trial in search.trials if trial.origin == "parent"]
-    assert [(t.label, t.target_items, t.optuna_number) for t in parents] == [("a", 24, None), ("b", 24, None)]
+    assert [(t.label, t.target_items, t.optuna_number) for t in parents] == [("a", 6, None), ("b", 6, None)]
     search.work()
     search.work()
     assert [t.state for t in search.trials[:2]] == [TrialState.WAITING] * 2
     search.look()
-    assert [t.state for t in search.trials[:2]] == [TrialState.SCORED] * 2
+    assert [(t.state, t.target_items) for t in search.trials[:2]] == [(TrialState.WAITING, 12)] * 2
 
 
 def test_known_good_starts_are_proposed_first_and_named(search):
@@ -61,7 +61,7 @@ def test_a_race_raises_the_best_third_and_stops_the_rest(new_search):
 
 
 def test_a_candidate_that_was_raised_and_is_not_taken_yet_is_not_judged_again(new_search):
-    search = work_off(begun(new_search(parallel=2)))
+    search = work_off(measured(new_search(parallel=2)))
     search.look()
     waiting = [t for t in search.candidates if t.state is TrialState.WAITING and t.target_items > t.scored_items]
     assert len(waiting) > 1
@@ -117,7 +117,7 @@ def work_off(search):
 
 
 def test_a_spent_budget_chooses_the_one_to_complete_among_all_that_wait(new_search):
-    search = work_off(begun(without_reference(new_search(parallel=2, budget={"item_evaluations": 48 + 3 * 6}))))
+    search = work_off(measured(without_reference(new_search(parallel=2, budget={"item_evaluations": 48 + 3 * 6}))))
     assert [trial.state for trial in search.candidates[1:]] == [TrialState.WAITING] * 3
     assert search.go().state is JobState.SUCCEEDED, search.job.failure
     _, *waited, completed = search.candidates
@@ -128,7 +128,7 @@ def test_a_spent_budget_chooses_the_one_to_complete_among_all_that_wait(new_sear
 
 
 def test_a_spent_budget_takes_back_a_promotion_that_nobody_began(new_search):
-    search = work_off(begun(without_reference(new_search(parallel=3, budget={"seconds": 600}))))
+    search = work_off(measured(without_reference(new_search(parallel=3, budget={"seconds": 600}))))
     search.look()
     raised = [t for t in search.candidates if t.state is TrialState.WAITING and t.target_items == 12]
     assert len(raised) > 1
@@ -274,7 +274,7 @@ def history(search):
 
 
 def test_a_parent_that_is_replaced_under_a_running_job_fails_it(new_search):
-    search = work_off(begun(new_search(budget={"trials": 30})))
+    search = work_off(measured(new_search(budget={"trials": 30})))
     with search.database.transaction() as session:
         record = models.by_name(session, "a")
         models.mark_ready(session, record.id, record.header, "other-weights", renew=True)

@@ -44,7 +44,7 @@ def test_a_cancelled_refinement_stops_before_the_next_pass(service, claimed):
 
 def test_one_that_begins_anew_gives_the_same_findings(service, claimed):
     job, step, bench = claimed
-    ground = refine.ground_of(bench, service.job(job.id), step.payload, CALM)
+    ground = refine.ground_of(bench, service.job(job.id), step, CALM)
     pace = refine.pace_of(job.request, step.payload)
     again = refine.findings(ground, refine.walk(ground.bounds, pace, loss=ground.loss, score=ground.score), fine=True)
     refine.run(bench, step, CALM)

@@ -21,7 +21,7 @@ from merging.compiled import Compiler
 from merging.resident import Resident
 from tests.merging.conftest import Family, write_family
 from workers.runner.descent import Bounds, Pace, walk
-from workers.runner.refining import Ground, divide, rounded
+from workers.runner.refining import Ground, Notes, complete, divide, rounded
 
 torch.set_num_threads(1)
 OBJECTIVE = Objective.model_validate(
@@ -154,3 +154,31 @@ def test_nothing_more_is_read_once_it_is_cancelled(family, scorer):
 
 def test_rounding_stays_inside_the_interval():
     assert rounded((0.12345678, 0.99999999), [Bounds(0, 1, 0), Bounds(0, 0.9999999, 0)]) == (0.123457, 0.9999999)
+
+
+def test_a_look_at_what_was_scored_costs_nothing_and_the_walk_goes_the_same_way(family, scorer):
+    notes = Notes()
+    here = ground(family, scorer, "task_arithmetic", fine=True, memory=notes)
+    at = tuple(bound.start for bound in here.bounds)
+    # The candidate that the space makes of its values is the one at the start, by tensor as well.
+    space_ground = ground(family, scorer, "task_arithmetic")
+    start = resolve(space_ground.recipe_at(tuple(bound.start for bound in space_ground.bounds)), family.models)
+    wanted = {part.task: part.kept for part in divide(OBJECTIVE, scorer, 7, kept_share=0.2, kept_most=4)}
+    assert complete(notes, here._resident, scorer, start, wanted) == 8
+    assert (here.score(at).items, here.score(at).reused) == (8, 8)
+    pace = Pace(max_items=150, check_every=2, patience=99)
+    informed = walk(here.bounds, pace, loss=here.loss, score=here.score)
+    plain = ground(family, scorer, "task_arithmetic", fine=True)
+    alone = walk(plain.bounds, pace, loss=plain.loss, score=plain.score)
+    assert informed.iterates == alone.iterates
+    assert informed.items == alone.items - 8
+
+
+def test_what_a_look_found_holds_for_the_candidate_that_leaves_the_walk(family, scorer):
+    notes = Notes()
+    here = ground(family, scorer, "task_arithmetic", memory=notes)
+    found = walk(here.bounds, Pace(max_items=150, check_every=2, patience=99), loss=here.loss, score=here.score)
+    assert found.looks[-1].step > 0
+    leaving = resolve(here.recipe_at(rounded(found.looks[-1].point, here.bounds)), family.models)
+    wanted = {part.task: part.kept for part in divide(OBJECTIVE, scorer, 7, kept_share=0.2, kept_most=4)}
+    assert complete(notes, here._resident, scorer, leaving, wanted) == 0
