@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from core.checkpoint import SINGLE
 from core.model import DTYPE_BYTES, TensorInfo
-
-#: Bytes from which on the disk is told to begin: left to itself the system waits for gigabytes, then for all of them.
-BEHIND = 1 << 26
-#: macOS has no call that leaves the times of a file alone.
-_sync = getattr(os, "fdatasync", os.fsync)
+from merging.direct import PIECE, DirectFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,63 +64,46 @@ class ShardWriter:
 
     What is written is hashed meanwhile, and the disk takes it meanwhile.
 
+    Args:
+        path: where the file is made.
+        tensors: all of them.
+        piece: bytes handed to the disk at once.
+
     Raises:
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, tensors: Sequence[TensorInfo]) -> None:
-        self._path = path
+    def __init__(self, path: Path, tensors: Sequence[TensorInfo], piece: int = PIECE) -> None:
+        self._path, self._piece = path, piece
         self._header = _header(tensors)
+        self._size = len(self._header) + sum(map(tensor_size, tensors))
         self._sha = hashlib.sha256()
-        self._size = self._sent = 0
         self._hashing = ThreadPoolExecutor(2, thread_name_prefix="shard-hash")
-        self._sending = ThreadPoolExecutor(1, thread_name_prefix="shard-sync")
-        self._sync: Future[None] | None = None
         #: The sha256 of every tensor so far.
         self.digests: list[str] = []
 
     def __enter__(self) -> ShardWriter:
-        self._file: BinaryIO = self._path.open("wb")
+        self._file = DirectFile(self._path, self._size, self._piece)
         self._sha.update(self._header)
-        self._append(memoryview(self._header))
+        self._file.write(self._header)
         return self
 
     def write(self, data: memoryview) -> None:
         """Append the bytes of the next tensor."""
         whole, own = self._hashing.submit(self._sha.update, data), self._hashing.submit(hashlib.sha256, data)
-        self._append(data)
+        self._file.write(data)
         whole.result()
         self.digests.append(own.result().hexdigest())
-
-    def _append(self, data: memoryview) -> None:
-        self._file.write(data)
-        self._size += data.nbytes
-        if self._size - self._sent >= BEHIND and (self._sync is None or self._sync.done()):
-            self._check_sync()
-            self._sent = self._size
-            self._file.flush()
-            self._sync = self._sending.submit(_sync, self._file.fileno())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._hashing.shutdown()
-        self._sending.shutdown()
-        with self._file:
-            if error is None:
-                self._check_sync()
-                # A checkpoint that is said to be complete must survive a power cut.
-                self._file.flush()
-                os.fsync(self._file.fileno())
-
-    def _check_sync(self) -> None:
-        """Raise what the disk said of an earlier stretch: the system tells it only once."""
-        if self._sync is not None:
-            self._sync.result()
+        self._file.close(complete=error is None)
 
     @property
     def written(self) -> ExportedFile:
-        """What has been written so far."""
+        """The file, once all of it is written."""
         return ExportedFile(self._path.name, self._size, self._sha.hexdigest())
 
 

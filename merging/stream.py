@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from core.model import TensorInfo
+from merging.direct import LEAST_PIECE, piece_within
 from merging.shards import ExportedFile, ShardWriter, shard_names
 
 
@@ -29,7 +30,10 @@ class ShardStream:
     """
 
     def __init__(self, folder: Path, shards: Sequence[Sequence[TensorInfo]], waiting_bytes: int) -> None:
-        self._folder, self._shards, self._limit = folder, shards, waiting_bytes
+        self._folder, self._shards = folder, shards
+        # The pieces on their way to the disk wait too, but for the least they can be.
+        self._piece = piece_within(waiting_bytes)
+        self._limit = waiting_bytes - 2 * (self._piece - LEAST_PIECE)
         self._changed = threading.Condition()
         self._queue: deque[memoryview] = deque()
         self._waiting = 0
@@ -72,7 +76,7 @@ class ShardStream:
     def _write(self) -> None:
         try:
             for name, shard in zip(shard_names(len(self._shards)), self._shards, strict=True):
-                with ShardWriter(self._folder / name, shard) as writer:
+                with ShardWriter(self._folder / name, shard, self._piece) as writer:
                     for _ in shard:
                         self._write_next(writer)
                 self.files.append(writer.written)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 
@@ -67,27 +66,3 @@ def test_the_index_names_the_shard_of_every_tensor():
     first, second = shard_names(2)
     assert index["metadata"]["total_size"] == 38
     assert index["weight_map"] == {"b": first, "a": first, "c": second, "empty": second}
-
-
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_what_the_disk_refuses_meanwhile_is_raised_although_later_writes_succeed(tmp_path, monkeypatch, failing):
-    calls = []
-
-    def sync(descriptor):
-        calls.append(descriptor)
-        if len(calls) == failing:
-            raise OSError(errno.EIO, "the disk failed")
-
-    monkeypatch.setattr("merging.shards._sync", sync)
-    monkeypatch.setattr("merging.shards.BEHIND", 1)
-    infos = [TENSORS[0].evolve(name=f"t{place}") for place in range(3)]
-
-    def written():
-        with ShardWriter(tmp_path / "one.safetensors", infos) as writer:
-            for info in infos:
-                writer.write(memoryview(bytes(tensor_size(info))))
-                if writer._sync is not None:
-                    writer._sync.exception()  # It is over before the next tensor comes.
-
-    with pytest.raises(OSError, match="the disk failed"):
-        written()
