@@ -91,18 +91,6 @@ class Table:
         """Of the result."""
         return self.tensors[0].numel()
 
-    @property
-    def even(self) -> bool:
-        """Whether the tensors divide into words of two numbers."""
-        return not self.columns % 2 and not any(tensor.storage_offset() % 2 for tensor in self.tensors)
-
-    @property
-    def as_pairs(self) -> Table:
-        """The same with numbers of 16 bits as int32 words of two each; their columns must be even."""
-        narrow = [tensor.itemsize == 2 and tensor.shape[1] == self.columns for tensor in self.tensors]
-        pairs = zip(self.tensors, narrow, strict=True)
-        return replace(self, tensors=[tensor.view(torch.int32) if two else tensor for tensor, two in pairs])
-
 
 def tables(tasks: Sequence[Task], limit: int) -> Iterator[Table]:
     """Tasks of one variant as tables of at most `limit` elements (and at least one row)."""

@@ -1,8 +1,9 @@
 """Formulas as compiled kernels that write in place: every byte read once, every byte written once.
 
-A formula is compiled once per variant (flags, number and dtypes of sources, ...). What differs between candidates goes
-in as small tensors, so nothing is compiled again for other weights. Until a variant is ready, and wherever compiling
-fails, blocks run as they stand; the bytes are the same either way, which is checked before a variant is used.
+A formula is compiled once per variant (flags, number and dtypes of sources, ...): by the machine's C++ compiler for
+processors, by torch's elsewhere. What differs between candidates goes in as small tensors, so nothing is compiled again
+for other weights. Until a variant is ready, and wherever compiling fails, blocks run as they stand; the bytes are the
+same either way, which is checked before a variant is used.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +22,9 @@ from torch import Tensor
 
 from merging.batches import Layouts, Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
-from merging.lanes import single_threaded, spread
+from merging.expressions import UnknownOperationError, source_of
+from merging.lanes import spread
+from merging.native import Native, compile_native
 from merging.variants import Kernel, Variant, function_of, variant_of
 
 log = logging.getLogger(__name__)
@@ -30,28 +32,26 @@ log = logging.getLogger(__name__)
 #: `auto` compiles in the background what has proved worth it, `always` at first use.
 Mode = Literal["auto", "never", "always"]
 #: Seconds that a variant takes as it stands before it is compiled, which takes about as long.
-WORTH_SECONDS = 2.0
+WORTH_SECONDS = 1.0
 #: Elements of the smallest tensors that are worth compiling for.
 SMALLEST = 1 << 10
 #: Rows and columns that a variant is tried on before it is used.
 SAMPLE = (12, 8192)
 #: Elements per call; fewer where the result is read again at once and should still be in the cache.
 LARGEST, CACHED = 1 << 30, 1 << 20
-#: Columns from which on a row is worth a compiled kernel.
-SHORTEST = 16
 #: Elements that are not worth a second core.
 SMALL = 1 << 18
 #: Kinds of tasks whose variant is remembered.
 SEEN = 1 << 14
 #: So many variants may fail before no more are tried.
 FAILURES = 4
-#: Kernels use as many threads as torch is set to; everything a guard would look at is part of the variant.
+#: For torch's compiler: everything a guard would look at is part of the variant; divide and round exactly as eager
+#: operations do, without fused multiply-adds.
 OPTIONS: dict[str, Any] = {
-    "cpp.dynamic_threads": True,
     "guard_filter_fn": torch.compiler.skip_all_guards_unsafe,
+    "emulate_precision_casts": True,
+    "eager_numerics.division_rounding": True,
 }
-#: Divide and round exactly as eager operations do, without fused multiply-adds.
-GPU_OPTIONS: dict[str, Any] = {"emulate_precision_casts": True, "eager_numerics.division_rounding": True}
 
 
 class Compiler:
@@ -65,7 +65,7 @@ class Compiler:
         self.mode = mode
         self._seen: dict[Hashable, Variant | None] = {}
         self._one: dict[Variant, Variant] = {}
-        self._kernels: dict[Variant, Kernel | None] = {}
+        self._kernels: dict[Variant, Native | Kernel | None] = {}
         self._plain: dict[Variant, Kernel] = {}
         self._seconds: dict[Variant, float] = {}
         self._busy: threading.Thread | None = None
@@ -90,12 +90,14 @@ class Compiler:
             else:
                 alike[variant].append(task)
         for variant, members in alike.items():
-            plain = self._plain.setdefault(variant, function_of(variant))
             kernel = self._compiled(variant, members)
             if kernel is None:
                 notes += self._as_it_stands(variant, members)
-                continue
-            notes += _call(kernel, plain, variant, members, layouts or Layouts())
+            elif isinstance(kernel, Native):
+                lanes = 1 if _small(members) else None
+                notes += kernel.run((layouts or Layouts()).tables(members, LARGEST), lanes)
+            else:
+                notes += _call(kernel, members, layouts or Layouts())
         return notes
 
     def _variant_of(self, task: Task) -> Variant | None:
@@ -117,11 +119,11 @@ class Compiler:
         if self._busy is not None:
             self._busy.join()
 
-    def _compiled(self, variant: Variant, tasks: Sequence[Task]) -> Kernel | None:
+    def _compiled(self, variant: Variant, tasks: Sequence[Task]) -> Native | Kernel | None:
         if self.mode == "always" and self._may_try(variant):
-            sample = sample_of(variant, tasks)
-            if sample is not None:
-                self._try(variant, sample)
+            trial = self._trial(variant, tasks)
+            if trial is not None:
+                trial()
         return self._kernels.get(variant)
 
     def _as_it_stands(self, variant: Variant, tasks: Sequence[Task]) -> list[Note]:
@@ -129,34 +131,55 @@ class Compiler:
         started = time.perf_counter()
         lanes = None if variant.device.type == "cpu" and not _small(tasks) else 1
         notes: list[Note] = []
+        plain = self._plain.setdefault(variant, function_of(variant))
         for checked, members in _kinds(tasks):
-            invoke = partial(_invoke, self._plain[variant], checked=checked)
+            invoke = partial(_invoke, plain, checked=checked)
             for found in spread(invoke, tables(members, block_size(variant.device)), lanes):
                 notes += found
         total = self._seconds[variant] = self._seconds.get(variant, 0.0) + time.perf_counter() - started
         idle = self._busy is None or not self._busy.is_alive()
         if self.mode == "auto" and total >= WORTH_SECONDS and idle and self._may_try(variant):
-            sample = sample_of(variant, tasks)
-            if sample is not None:
-                self._busy = threading.Thread(target=self._try, args=(variant, sample), name="compiler")
+            trial = self._trial(variant, tasks)
+            if trial is not None:
+                self._busy = threading.Thread(target=trial, name="compiler")
                 self._busy.start()
         return notes
 
     def _may_try(self, variant: Variant) -> bool:
         return variant not in self._kernels and self._failures < FAILURES
 
-    def _try(self, variant: Variant, sample: Task) -> None:
+    def _trial(self, variant: Variant, tasks: Sequence[Task]) -> Callable[[], None] | None:
+        """What compiles a variant, on any thread; None where there is nothing to try it on, or no way to write it."""
+        sample = sample_of(variant, tasks)
+        if sample is None:
+            return None
         try:
-            self._kernels[variant] = compile_variant(variant, sample)
-        except Exception as error:  # Whatever a compiler may raise: the blocks serve.
+            # Here, for while something is traced, no other thread may run a model.
+            source = source_of(variant) if variant.device.type == "cpu" else None
+        except UnknownOperationError as error:
+            log.debug("%s runs as it stands: %s", variant.formula.__name__, error)
             self._kernels[variant] = None
-            self._failures += 1
-            level = logging.WARNING if self._failures == 1 else logging.DEBUG
-            log.log(level, "merging goes on without a compiled kernel for %s: %s", variant.formula.__name__, error)
+            return None
+        except Exception as error:  # Whatever tracing may raise: the blocks serve.
+            self._give_up(variant, error)
+            return None
+        return partial(self._try, variant, sample, source)
+
+    def _try(self, variant: Variant, sample: Task, source: str | None) -> None:
+        try:
+            self._kernels[variant] = compile_variant(variant, sample, source)
+        except Exception as error:  # Whatever a compiler may raise: the blocks serve.
+            self._give_up(variant, error)
+
+    def _give_up(self, variant: Variant, error: Exception) -> None:
+        self._kernels[variant] = None
+        self._failures += 1
+        level = logging.WARNING if self._failures == 1 else logging.DEBUG
+        log.log(level, "merging goes on without a compiled kernel for %s: %s", variant.formula.__name__, error)
 
 
 def sample_of(variant: Variant, tasks: Sequence[Task]) -> Task | None:
-    """The beginning of the largest tensors, copied, as rows and columns; None where none is large enough or divides."""
+    """The beginning of the largest tensors, copied, as rows and columns; None where none is large enough."""
     task = max(tasks, key=lambda each: each.inputs.elements)
     step, inputs = task.step, task.inputs
     if inputs.elements < SMALLEST:
@@ -170,8 +193,6 @@ def sample_of(variant: Variant, tasks: Sequence[Task]) -> Task | None:
         columns = min(SAMPLE[1], inputs.elements // rows) // 2 * 2
         fields = tuple(field.reshape(-1)[: rows * columns].view(rows, columns).clone() for field in step.fields)
         step = replace(step, fields=fields)
-    if variant.pairs and columns % 2:
-        return None
     tensors = tuple(tensor[: rows * columns].clone() for tensor in inputs.tensors)
     out = torch.empty(rows * columns, dtype=task.out.dtype, device=inputs.device)
     return Task(step, replace(inputs, tensors=tensors, shape=(rows, columns)), out, task.scale)
@@ -182,34 +203,36 @@ def _top(table: Tensor | None, rows: int) -> Tensor:
     return table[:rows].clone()
 
 
-def compile_variant(variant: Variant, sample: Task) -> Kernel:
+def compile_variant(variant: Variant, sample: Task, source: str | None) -> Native | Kernel:
     """The compiled kernel.
 
     Args:
         variant: what to compile.
         sample: what it is compiled and tried on.
+        source: its C++; None for torch's compiler.
 
     Raises:
         RuntimeError: its bytes are not those of the formula.
         Exception: whatever the compiler raises.
     """
-    options = OPTIONS if variant.device.type == "cpu" else {**OPTIONS, **GPU_OPTIONS}
-    kernel: Kernel = torch.compile(function_of(variant, pairs=variant.pairs), fullgraph=True, options=options)
     rows, columns = sample.inputs.shape
-    (whole,) = _suited(variant, slices([sample], rows, columns, LARGEST))
-    _mark(whole)
-    for parts in ([whole], _suited(variant, slices([sample], rows, columns, columns))):
+    whole, by_row = (list(slices([sample], rows, columns, limit)) for limit in (LARGEST, columns))
+    expected = _expected(sample).view(torch.uint8)
+    if source is not None:
+        kernel: Native | Kernel = compile_native(source)
+    else:
+        kernel = torch.compile(function_of(variant), fullgraph=True, options=OPTIONS)
+        _mark(whole[0])
+    for parts, past in ((whole, False), (by_row, False), (whole, True)):
         sample.out.zero_()
-        for part in parts:
-            _invoke(kernel, part, checked=False)
-        if not torch.equal(sample.out.view(torch.uint8), _expected(sample).view(torch.uint8)):
+        if isinstance(kernel, Native):
+            kernel.run(parts, past=past)
+        else:
+            for table in parts:
+                _invoke(kernel, table, checked=False)
+        if not torch.equal(sample.out.view(torch.uint8), expected):
             raise RuntimeError("its bytes are not those of the formula")
     return kernel
-
-
-def _suited(variant: Variant, parts: Iterable[Table]) -> list[Table]:
-    """Tables as the variant's kernel takes them."""
-    return [part.as_pairs if variant.pairs else part for part in parts]
 
 
 @torch.no_grad()
@@ -239,17 +262,13 @@ def _kinds(tasks: Sequence[Task]) -> Iterator[tuple[bool, list[Task]]]:
     return ((checked, members) for checked, members in zip((True, False), kinds, strict=True) if members)
 
 
-def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task], layouts: Layouts) -> list[Note]:
-    """Run a compiled kernel, over rows that it suits, and look results through that need it."""
+def _call(kernel: Kernel, tasks: Sequence[Task], layouts: Layouts) -> list[Note]:
+    """Run a kernel of torch's compiler, and look results through that need it."""
     notes: list[Note] = []
     for checked, members in _kinds(tasks):
         # All of them first: a kernel leaves nothing in the caches for the code between its calls.
         for table in list(layouts.tables(members, CACHED if checked else LARGEST)):
-            suits = table.columns >= SHORTEST and (table.even or not variant.pairs)
-            with single_threaded() if table.elements < SMALL else nullcontext():
-                notes += _invoke(
-                    kernel if suits else plain, table.as_pairs if variant.pairs and suits else table, checked
-                )
+            notes += _invoke(kernel, table, checked)
     return notes
 
 
@@ -257,6 +276,4 @@ def _call(kernel: Kernel, plain: Kernel, variant: Variant, tasks: Sequence[Task]
 def _invoke(kernel: Kernel, table: Table, checked: bool = True) -> list[Note]:
     out, *others = table.tensors
     kernel(out, table.numbers, table.words, table.starts, *others)
-    # Pairs are looked through as what they are.
-    told = out.view(table.tasks[0].out.dtype)
-    return [Note(witness(told), [task.out for task in table.tasks])] if checked else []
+    return [Note(witness(out), [task.out for task in table.tasks])] if checked else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from core.params import ChoiceParam, FloatParam
 from merging.kernels import Block, Inputs
 from merging.magnitudes import Cut, changes, cut_at, largest, share, within
 from merging.masks import below, chosen
-from merging.ranks import joined, row_ranks
+from merging.ranks import row_ranks
 from merging.scaling import Kept, trimmed_factor
 
 GAMMA = FloatParam(
@@ -39,13 +38,13 @@ def middle(inputs: Inputs) -> tuple[tuple[float, ...], tuple[int, ...], tuple[Te
     rows, rescaled = inputs.flag("outliers") == "row", inputs.flag("rescale") != "none"
     numbers: list[float] = []
     words: list[int] = []
-    planes = [row_ranks(inputs, position) for position in inputs.others] if rows else []
+    ranks = [row_ranks(inputs, position) for position in inputs.others] if rows else []
     given = zip(inputs.others, inputs.values("density"), inputs.values("gamma"), strict=True)
     for place, (position, density, gamma) in enumerate(given):
         if rows:
             first, after = bounds(inputs.columns, density, gamma)
             words += [first, after]
-            kept = _kept_ranks(planes[place], first, after)
+            kept = _kept_ranks(ranks[place], first, after)
         else:
             first, after = bounds(inputs.elements, density, gamma)
             sizes = changes(inputs, position)
@@ -54,8 +53,7 @@ def middle(inputs: Inputs) -> tuple[tuple[float, ...], tuple[int, ...], tuple[Te
             kept = _kept_sizes(lower, upper)
         if rescaled:
             numbers.append(trimmed_factor(inputs, position, density, kept))
-    fields = tuple(plane for own in planes for plane in own)
-    return tuple(numbers), tuple(words), fields, {"rows": rows, "rescaled": rescaled}
+    return tuple(numbers), tuple(words), tuple(ranks), {"rows": rows, "rescaled": rescaled}
 
 
 def bounds(count: int, density: float, gamma: float) -> tuple[int, int]:
@@ -74,12 +72,10 @@ def kept_middle(block: Block, *, rows: bool, rescaled: bool) -> list[Tensor]:
         rescaled: whether there are factors.
     """
     count = len(block.others)
-    width = len(block.fields) // count
     found = []
     for place, delta in enumerate(block.deltas()):
         if rows:
-            ranks = joined(block.fields[width * place : width * (place + 1)])
-            mask = _between(ranks, block.words[2 * place], block.words[2 * place + 1])
+            mask = _between(block.fields[place], block.words[2 * place], block.words[2 * place + 1])
         else:
             mask = within(block, delta, 4 * place) & within(block, delta, 4 * place + 2).bitwise_not_()
         part = chosen(delta, mask)
@@ -88,12 +84,13 @@ def kept_middle(block: Block, *, rows: bool, rescaled: bool) -> list[Tensor]:
 
 
 def _between(ranks: Tensor, first: Tensor | int, after: Tensor | int) -> Tensor:
+    ranks = ranks.to(torch.int32)
     return below(ranks, after).bitwise_and_(below(ranks, first).bitwise_not_())
 
 
-def _kept_ranks(planes: Sequence[Tensor], first: int, after: int) -> Kept:
-    flat = [plane.reshape(-1) for plane in planes]
-    return lambda delta, start, stop: chosen(delta, _between(joined([p[start:stop] for p in flat]), first, after))
+def _kept_ranks(ranks: Tensor, first: int, after: int) -> Kept:
+    flat = ranks.reshape(-1)
+    return lambda delta, start, stop: chosen(delta, _between(flat[start:stop], first, after))
 
 
 def _kept_sizes(lower: Cut, upper: Cut) -> Kept:

@@ -13,7 +13,7 @@ from merging.dropping import drawn, key_words
 from merging.kernels import Block, Inputs
 from merging.masks import below, chosen
 from merging.randomness import hash24
-from merging.ranks import joined, row_ranks
+from merging.ranks import row_ranks
 from merging.scaling import norm_ratio
 
 EPSILON = FloatParam(
@@ -41,17 +41,16 @@ UNIT = float(1 << 24)
 def dropping_by_rank(inputs: Inputs) -> tuple[tuple[float, ...], tuple[int, ...], tuple[Tensor, ...], dict[str, Any]]:
     """The numbers, words, fields and flags of `dropped_by_rank`, from `density`, `epsilon` and `rescale`."""
     rule = str(inputs.flag("rescale"))
-    planes = [row_ranks(inputs, position) for position in inputs.others]
+    ranks = [row_ranks(inputs, position) for position in inputs.others]
     lines = [
         chance_line(density, epsilon, inputs.columns)
         for density, epsilon in zip(inputs.values("density"), inputs.values("epsilon"), strict=True)
     ]
     numbers = [number for line in lines for number in line]
     if realised := rule in ("l1", "l2"):
-        sources = zip(inputs.others, planes, lines, strict=True)
+        sources = zip(inputs.others, ranks, lines, strict=True)
         numbers += [_realised(rule, inputs, position, own, line) for position, own, line in sources]
-    fields = tuple(plane for own in planes for plane in own)
-    return tuple(numbers), key_words(inputs), fields, {"each": rule == "inv_density", "realised": realised}
+    return tuple(numbers), key_words(inputs), tuple(ranks), {"each": rule == "inv_density", "realised": realised}
 
 
 def growth(numbers: Sequence[float], flags: Mapping[str, Any]) -> float:
@@ -76,12 +75,10 @@ def dropped_by_rank(block: Block, *, each: bool, realised: bool) -> list[Tensor]
         realised: whether there is a factor per source.
     """
     count = len(block.others)
-    width = len(block.fields) // count
     found = []
     for place, delta in enumerate(block.deltas()):
         first = count + 2 * place
-        ranks = joined(block.fields[width * place : width * (place + 1)])
-        chance = _chances(ranks, block.numbers[first], block.numbers[first + 1])
+        chance = _chances(block.fields[place], block.numbers[first], block.numbers[first + 1])
         part = chosen(delta, _below(drawn(block, 2 * place), chance))
         if each:
             # What has no chance is not there any more, so anything but 0 will do.
@@ -99,13 +96,12 @@ def _below(draws: Tensor, chances: Tensor) -> Tensor:
     return below(draws, torch.ceil(chances).to(torch.int32))
 
 
-def _realised(rule: str, inputs: Inputs, position: int, planes: Sequence[Tensor], line: tuple[float, float]) -> float:
-    flat = [plane.reshape(-1) for plane in planes]
+def _realised(rule: str, inputs: Inputs, position: int, ranks: Tensor, line: tuple[float, float]) -> float:
+    flat = ranks.reshape(-1)
     smallest, step = torch.tensor(line, dtype=torch.float32, device=inputs.device)
 
     def kept(delta: Tensor, start: int, stop: int) -> Tensor:
         draws = hash24(inputs.keys[position], start, stop, inputs.device)
-        ranks = joined([plane[start:stop] for plane in flat])
-        return chosen(delta, _below(draws, _chances(ranks, smallest, step)))
+        return chosen(delta, _below(draws, _chances(flat[start:stop], smallest, step)))
 
     return norm_ratio(rule, inputs, position, kept)

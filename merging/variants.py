@@ -15,8 +15,6 @@ from merging.kernels import Block, Formula, Step
 
 #: Takes (result, numbers, words, starts, *sources, *fields) of a table, and writes the result.
 Kernel = Callable[..., None]
-#: The upper half of a 32-bit word.
-UPPER = -(1 << 16)
 _names = count()
 
 
@@ -44,11 +42,6 @@ class Variant(NamedTuple):
     scaled: bool
     out: torch.dtype
     device: torch.device
-
-    @property
-    def pairs(self) -> bool:
-        """Whether it is compiled for pairs of bfloat16 numbers."""
-        return self.device.type == "cpu" and {self.out, *self.dtypes} == {torch.bfloat16}
 
 
 def variant_of(task: Task) -> Variant | None:
@@ -91,69 +84,26 @@ def carries(step: Step) -> bool:
     return False
 
 
-def function_of(variant: Variant, *, pairs: bool = False) -> Kernel:
-    """The function to compile, which also runs as it stands.
-
-    Args:
-        variant: what is fixed.
-        pairs: whether results and sources are handed over as int32 words of two bfloat16 numbers each. The compiler
-            makes kernels of 32-bit lanes alone several times faster than those that mix in narrower ones.
-    """
+def function_of(variant: Variant) -> Kernel:
+    """The function to compile, which also runs as it stands."""
     formula, flags, base, count = variant.formula, dict(variant.flags), variant.base, len(variant.dtypes)
-    kinds = variant.fields
-
-    def result(
-        sources: list[Tensor], fields: tuple[Tensor, ...], numbers: Tensor, words: Tensor, index: Tensor | None
-    ) -> Tensor:
-        anchor = None if base is None else sources.pop(base)
-        stretch = None if index is None else torch.zeros((), dtype=torch.int32, device=index.device)
-        *values, scale = (number[:, None] for number in numbers.unbind(1))
-        keys = [word[:, None] for word in words.unbind(1)]
-        found = formula(Block(tuple(sources), anchor, fields, values, keys, index, stretch), **flags)
-        return found * scale if variant.scaled else found
 
     def kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> None:
         sources = [tensor.to(torch.float32) for tensor in tensors[:count]]
         fields = tuple(field.expand(out.shape) for field in tensors[count:])
-        out.copy_(result(sources, fields, numbers, words, _index(out, starts, 1) if variant.indexed else None))
+        anchor = None if base is None else sources.pop(base)
+        index = _index(out, starts) if variant.indexed else None
+        stretch = None if index is None else torch.zeros((), dtype=torch.int32, device=index.device)
+        *values, scale = (number[:, None] for number in numbers.unbind(1))
+        keys = [word[:, None] for word in words.unbind(1)]
+        found = formula(Block(tuple(sources), anchor, fields, values, keys, index, stretch), **flags)
+        out.copy_(found * scale if variant.scaled else found)
 
-    def pair_kernel(out: Tensor, numbers: Tensor, words: Tensor, starts: Tensor, *tensors: Tensor) -> None:
-        halves = []
-        for half in (0, 1):
-            sources = [_wide(tensor, half) for tensor in tensors[:count]]
-            fields = tuple(
-                _half(field, half, kind).expand(out.shape) for field, kind in zip(tensors[count:], kinds, strict=True)
-            )
-            index = _index(out, starts + half, 2) if variant.indexed else None
-            halves.append(_rounded(result(sources, fields, numbers, words, index)))
-        out.copy_((halves[0] >> 16 & 0xFFFF) | (halves[1] & UPPER))
-
-    return _own(pair_kernel if pairs else kernel)
+    return _own(kernel)
 
 
-def _index(out: Tensor, starts: Tensor, step: int) -> Tensor:
-    return starts + torch.arange(out.shape[1], dtype=torch.int32, device=out.device) * step
-
-
-def _wide(words: Tensor, half: int) -> Tensor:
-    """The lower (0) or upper (1) bfloat16 numbers of words, as float32."""
-    return (words & UPPER if half else words << 16).view(torch.float32)
-
-
-def _half(field: Tensor, half: int, kind: tuple[torch.dtype, bool, bool]) -> Tensor:
-    """What every other column of a field holds, from the first (0) or second (1); a single column belongs to all."""
-    dtype, _, columns = kind
-    if not columns:
-        return field
-    if dtype == torch.int16:
-        return field >> 16 if half else field << 16 >> 16
-    return _wide(field, half) if dtype == torch.bfloat16 else field[:, half::2]
-
-
-def _rounded(result: Tensor) -> Tensor:
-    """Float32 rounded to bfloat16, to nearest and even, in the upper half of int32 words."""
-    bits = result.view(torch.int32)
-    return bits + ((bits >> 16 & 1) + 0x7FFF)
+def _index(out: Tensor, starts: Tensor) -> Tensor:
+    return starts + torch.arange(out.shape[1], dtype=torch.int32, device=out.device)
 
 
 def _own(function: Kernel) -> Kernel:

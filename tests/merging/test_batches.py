@@ -135,17 +135,6 @@ def test_a_field_that_is_spread_along_some_of_the_first_dimensions_only_is_left_
     assert torch.equal(task.out.view(2, 3, 4), field.expand(2, 3, 4))
 
 
-def test_pairs_of_narrow_numbers_share_a_word():
-    task = task_of([torch.arange(8.0).bfloat16()], Step(combination, (1.0,)))
-    (table,) = tables([task], 10**9)
-    assert table.even
-    words = table.as_pairs.tensors[1]
-    assert words.shape == (1, 4)
-    assert torch.equal((words << 16).view(torch.float32)[0], torch.tensor([0.0, 2.0, 4.0, 6.0]))
-    (odd,) = tables([task_of([torch.zeros(7).bfloat16()])], 10**9)
-    assert not odd.even
-
-
 @pytest.mark.parametrize(
     ("dtype", "largest"), [(torch.float32, 3.4e38), (torch.bfloat16, 3.3e38), (torch.float16, 6.5e4)]
 )

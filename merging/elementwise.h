@@ -1,0 +1,88 @@
+// What every compiled formula is made with: numbers as they are stored and as they are reckoned with, and writing that
+// goes past the caches. The formulas themselves are written by merging/expressions.py.
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+template <class To, class From> static inline To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "as many bits");
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+// What is read is widened to 32 bits, which every formula reckons with.
+static inline float wide(float number) { return number; }
+static inline float wide(bfloat16 number) { return bits<float>(uint32_t(number.bits) << 16); }
+static inline int32_t wide(int32_t number) { return number; }
+static inline int32_t wide(int16_t number) { return number; }
+static inline int32_t wide(uint8_t number) { return number; }
+
+// What is written is rounded to nearest and even. `unsound` is not zero where it is NaN or infinite.
+template <class Number> struct Written;
+
+template <> struct Written<float> {
+    static inline float of(float number) { return number; }
+    static inline uint32_t unsound(float number) {
+        return (bits<uint32_t>(number) & 0x7f800000u) == 0x7f800000u;
+    }
+};
+
+template <> struct Written<bfloat16> {
+    static inline bfloat16 of(float number) {
+        uint32_t word = bits<uint32_t>(number);
+        uint32_t rounded = (word + ((word >> 16 & 1u) + 0x7fffu)) >> 16;
+        return {uint16_t((word & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+    }
+    static inline uint32_t unsound(bfloat16 number) { return (number.bits & 0x7f80u) == 0x7f80u; }
+};
+
+#if defined(__FLT16_MAX__)
+static inline float wide(_Float16 number) { return number; }
+template <> struct Written<_Float16> {
+    static inline _Float16 of(float number) { return (_Float16)number; }
+    static inline uint32_t unsound(_Float16 number) { return (bits<uint16_t>(number) & 0x7c00u) == 0x7c00u; }
+};
+#endif
+
+// Bytes of a result that stay in the first cache while they are computed.
+constexpr int64_t TILE = 8192;
+
+// Copies a finished tile to where it belongs. Past the caches, memory need not be read before it is written.
+static inline void put(void *target, const void *tile, size_t bytes, bool past) {
+#if defined(__SSE2__)
+    if (past && bytes >= 128) {
+        char *to = static_cast<char *>(target);
+        const char *from = static_cast<const char *>(tile);
+        const size_t head = -reinterpret_cast<uintptr_t>(to) & 63;
+        std::memcpy(to, from, head);
+        to += head, from += head, bytes -= head;
+        for (; bytes >= 64; to += 64, from += 64, bytes -= 64) {
+#if defined(__AVX512F__)
+            _mm512_stream_si512(reinterpret_cast<__m512i *>(to), _mm512_loadu_si512(from));
+#else
+            for (int part = 0; part < 64; part += 16)
+                _mm_stream_si128(reinterpret_cast<__m128i *>(to + part),
+                                 _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + part)));
+#endif
+        }
+        std::memcpy(to, from, bytes);
+        return;
+    }
+#endif
+    std::memcpy(target, tile, bytes);
+}
+
+static inline void settled(bool past) {
+#if defined(__SSE2__)
+    if (past) _mm_sfence();
+#endif
+}
