@@ -11,11 +11,15 @@ from collections.abc import Mapping, Sequence
 from statistics import quantiles
 from typing import NamedTuple
 
+from pydantic import Field
+
 from core.devices import Speeds, speeds_of
+from core.generators import Training
 from core.jobs import SearchJob
 from core.model import DTYPE_BYTES, Header
 from core.noun import Noun
 from core.objective import TaskSpec
+from core.selectors import select
 from core.space_spec import LayoutFamily, MergeFamily
 from core.tasks import TaskContent
 
@@ -95,11 +99,12 @@ class Memory(Noun):
     candidate: int
     reuse: int
     working: int
+    training: int = Field(default=0, exclude_if=lambda training: not training)
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.parents + self.candidate + self.reuse + self.working
+        return self.parents + self.candidate + self.reuse + self.working + self.training
 
 
 class Costs(NamedTuple):
@@ -173,8 +178,7 @@ def training_of(job: SearchJob, speeds: Speeds) -> tuple[list[float], list[Input
     if lesson is None:
         return [0.0] * 3, []
     own = lesson.settings
-    weights = 5 * own.width * own.chunk + (4 + 8 * own.blocks) * own.width**2
-    flops = 6.0 * weights * own.batch
+    flops = 6.0 * _network_weights(own) * own.batch
     found = [
         own.steps * (flops / fast + beside) for fast, beside in zip(reversed(speeds.flops), _LAUNCHES, strict=True)
     ]
@@ -183,6 +187,32 @@ def training_of(job: SearchJob, speeds: Speeds) -> tuple[list[float], list[Input
         Input(name="training_steps", value=own.steps, unit="steps", source="of the search's own generator"),
         Input(name="seconds_of_training", value=round(found[1], 1), unit="s", source=source),
     ]
+
+
+def _network_weights(settings: Training) -> int:
+    """Of an autoencoder and a denoiser together, about, where chunks are as long as they may be."""
+    return 5 * settings.width * settings.chunk + (4 + 8 * settings.blocks) * settings.width**2
+
+
+def _training_bytes(job: SearchJob, headers: Mapping[str, Header]) -> int:
+    """What the training of a search's own generator holds at its peak; 0 without one.
+
+    Of every source the values, and a mean and a deviation for each number of their codes, in float32; a byte for each
+    value of whether it is shown; of the networks weights, gradients, two moments and an average.
+    """
+    lesson, family = job.lesson, job.sampled
+    if lesson is None or family is None or family.own is None:
+        return 0
+    own, base = lesson.settings, headers[lesson.models[0]]
+    shapes = base.shapes()
+    found = select(shapes, base.architecture, base.layers, own.selectors)
+    by_rows = own.parameterisation == "gain"
+    lengths = [shapes[target.name][0] if by_rows else math.prod(shapes[target.name]) for target in found]
+    chunk = min(own.chunk, max(lengths))
+    numbers = chunk if own.latent is None else min(own.latent, chunk)
+    chunks = sum(-(-length // chunk) for length in lengths)
+    sources = len(lesson.models) + (family.own.top if family.own.train_after else 0)
+    return chunks * (sources * 4 * (chunk + 2 * numbers) + chunk) + 20 * _network_weights(own)
 
 
 def _observed(
@@ -247,7 +277,13 @@ def _moved_bytes(job: SearchJob, headers: Mapping[str, Header]) -> int:
 
 
 def memory_of(job: SearchJob, headers: Mapping[str, Header], device: str, reuse_bytes: int) -> Memory:
-    """What one worker holds at its peak: the parents as they are stored, a candidate, and the logits of one pass."""
+    """What one worker holds at its peak: the parents as they are stored, a candidate, and the logits of one pass.
+
+    Where the search trains its own generator, what that holds beside them.
+
+    Raises:
+        SelectorError: a selector of that generator that finds nothing in its base.
+    """
     largest = max(headers.values(), key=lambda header: header.parameters)
     held, on_cpu = _HELD[job.export.save_dtype], device.startswith("cpu")
     deeper = 2 if any(isinstance(family, LayoutFamily) for family in job.space.families) else 1
@@ -259,4 +295,5 @@ def memory_of(job: SearchJob, headers: Mapping[str, Header], device: str, reuse_
         candidate=candidate,
         reuse=reuse_bytes,
         working=logits * (held + 8),
+        training=_training_bytes(job, headers),
     )

@@ -330,8 +330,8 @@ def _assumptions(job: SearchJob, tasks: Sequence[TaskSize], known: bool, reused:
     ]
     if job.sampled is not None:
         said.append(
-            "the search's own generator is trained once, if the limits let the search come to it; its memory is "
-            "not reckoned"
+            "the search's own generator is trained once, if the limits let the search come to it; what a step of it "
+            "keeps for its way back is not in the memory"
         )
     if job.confirmation.also:
         said.append("what only the confirmation reads is not reckoned")

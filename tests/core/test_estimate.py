@@ -184,6 +184,26 @@ def test_a_worker_holds_the_parents_a_candidate_and_the_logits():
     assert cpu.candidate == 3 * gpu.candidate
 
 
+def test_a_worker_that_trains_the_search_s_own_generator_holds_its_values_codes_and_networks_as_well():
+    training = {"width": 8, "blocks": 1}
+    own = {
+        "family": "generation",
+        "generator": {"train_after": 4, "top": 2, "training": training},
+        "selectors": ["norms", "block:-1"],
+        "base": "a",
+    }
+    merges = {"family": "merge", "methods": ["linear"]}
+    found = estimate(job(space={"families": [merges, own]}), HEADERS, SIZES, device="cuda").memory
+    plain = estimate(job(), HEADERS, SIZES, device="cuda").memory
+    # Five norms of 8 and two matrices of 16 and 8 rows are seven chunks of 16, of the base and two candidates: values,
+    # means and deviations in four bytes each; one byte more for what is shown.
+    data = 7 * (3 * 4 * (16 + 2 * 16) + 16)
+    networks = 20 * (5 * 8 * 1024 + (4 + 8) * 8**2)
+    assert (found.training, plain.training) == (data + networks, 0)
+    assert found.total - plain.total == data + networks
+    assert "training" not in plain.model_dump(mode="json")
+
+
 def test_a_task_that_was_read_costs_what_it_holds_and_others_what_was_published():
     content = TaskContent(
         name="one",
