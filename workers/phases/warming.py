@@ -6,19 +6,22 @@ held-out items plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 
 from core.errors import HuarizoError
+from core.model import Model
 from core.outcomes import Outcomes
 from core.params import Scalar
 from core.recipe import Recipe, ResolvedRecipe, resolve
+from core.recipe.renaming import renamed
 from core.records import TrialBrief, TrialRecord
 from core.scores import macro_of, score_of
 from core.states import TrialState
 from search.study import Proposer
-from store import events, outcomes, steps, trials
+from store import events, jobs, outcomes, steps, trials
 from store.session import ReadSession, Session
+from workers.parents import job_models
 from workers.phases.study import Search
 
 #: Event: everything that the other jobs have to offer was taken.
@@ -67,7 +70,11 @@ _Fitted = tuple[TrialRecord, dict[str, Scalar], Recipe, ResolvedRecipe]
 
 
 def _offered(session: ReadSession, search: Search) -> Iterator[_Fitted]:
-    """Ended candidates of the other jobs that fit this space, each job's best first, the jobs taking turns."""
+    """Ended candidates of the other jobs that fit this space, each job's best first, the jobs taking turns.
+
+    Models are told by their weights, whatever a job calls them; what is left goes by its name.
+    """
+    names = {id: _names(session, search, id) for id in search.job.request.warm_start}
     ended = (TrialState.SCORED, TrialState.STOPPED)
     ranked = [
         sorted(
@@ -78,16 +85,37 @@ def _offered(session: ReadSession, search: Search) -> Iterator[_Fitted]:
         if id != search.job.id
     ]
     for trial in chain.from_iterable(zip_longest(*ranked)):
-        fitted = _fitted(search, trial) if trial is not None else None
+        fitted = _fitted(search, trial, names[trial.job_id]) if trial is not None else None
         if trial is not None and fitted is not None:
             yield trial, *fitted
 
 
-def _fitted(search: Search, trial: TrialRecord) -> tuple[dict[str, Scalar], Recipe, ResolvedRecipe] | None:
-    """A candidate of another job as one of this space, under this job's seed and dtype; None where it is none."""
-    space = search.space
+def _names(session: ReadSession, search: Search, job_id: str) -> dict[str, str]:
+    """This job's names of another one's models."""
     try:
-        values = space.read(trial.recipe.evolve(seed=space.seed, save_dtype=space.save_dtype))
+        theirs = job_models(session, jobs.get(session, job_id))
+    except HuarizoError:  # One of its models is not registered any more.
+        return {name: name for name in search.models}
+    mine = {_weights(model): name for name, model in search.models.items()}
+    same = {name: mine[_weights(model)] for name, model in theirs.items() if _weights(model) in mine}
+    # Another checkpoint under the same name: nothing is known of its candidates, but they may be good starts.
+    return same | {name: name for name in search.models if name not in same and name not in same.values()}
+
+
+def _weights(model: Model) -> tuple[str, str]:
+    return model.weights_digest, model.header.config_digest
+
+
+def _fitted(
+    search: Search, trial: TrialRecord, names: Mapping[str, str]
+) -> tuple[dict[str, Scalar], Recipe, ResolvedRecipe] | None:
+    """A candidate of another job as one of this space, under this job's seed and dtype; None where it is none."""
+    space, anew = search.space, any(old != new for old, new in names.items())
+    called = renamed(trial.recipe, names) if anew else trial.recipe
+    if called is None:
+        return None
+    try:
+        values = space.read(called.evolve(seed=space.seed, save_dtype=space.save_dtype))
         recipe = space.fill(values)
         return values, recipe, resolve(recipe, search.models)
     except HuarizoError:

@@ -6,7 +6,8 @@ from sqlalchemy import delete
 from core.jobs import SearchJob
 from core.records import StepKind
 from core.states import JobState, TrialState
-from store import events, jobs, tables
+from store import events, jobs, models, tables
+from tests.core.families import model
 from tests.workers.phases.conftest import REQUEST, Search
 from workers.phases import proposers
 
@@ -70,6 +71,32 @@ def test_candidates_whose_outcomes_are_known_cost_nothing(follow):
     ran = {step.trial_id for step in second.steps(StepKind.RUN_TRIAL)}
     stayed = [trial for trial in adopted if trial.scored_items == old[trial.recipe_digest].scored_items]
     assert stayed and not any(trial.id in ran for trial in stayed)
+
+
+@pytest.mark.parametrize("names", ["xy", "ba"])
+def test_models_are_told_by_their_weights_whatever_a_job_calls_them(follow, names):
+    called = [{"name": name, "ref": ref} for name, ref in zip(names, "ab", strict=True)]
+    first, second = follow(budget={"trials": 2}, models=called)
+    assert second.go().state is JobState.SUCCEEDED, second.job.failure
+    old = {trial.recipe_digest: trial for trial in first.candidates}
+    adopted = adopted_of(second)
+    assert adopted and {trial.recipe_digest for trial in adopted} <= set(old)
+    theirs = dict(zip("ab", names, strict=True))
+    for trial in adopted:
+        before = old[trial.recipe_digest].values
+        renamed = {f"merge.linear.weight.{theirs[name[-1]]}": value for name, value in before.items()}
+        assert trial.values == renamed
+    assert warmed(second)[0]["queued"] == 0
+
+
+def test_a_new_checkpoint_under_an_old_name_takes_the_best_starts_along(follow, new_search):
+    first, _ = follow()
+    with first.database.transaction() as session:
+        record, parent = models.register(session, "c", "hub:herd/c@0"), model("c")
+        models.mark_ready(session, record.id, parent.header, parent.weights_digest)
+    _, second = follow(models=[{"name": "a", "ref": "a"}, {"name": "b", "ref": "c"}], budget={"trials": 6})
+    assert second.go().state is JobState.SUCCEEDED, second.job.failure
+    assert adopted_of(second) == [] and warmed(second)[0]["queued"] > 0
 
 
 def test_the_sampler_hears_of_what_was_adopted(follow):
