@@ -338,7 +338,7 @@ def test_a_runner_killed_in_the_midst_of_scoring_loses_nothing_and_scores_nothin
     monkeypatch.setenv("HUARIZO_DEVICE", "cpu")
     monkeypatch.setenv("HUARIZO_THREADS", "1")
     monkeypatch.setattr(stopping, "STRETCH_SECONDS", 300.0)
-    job = service.post(**SMALL)
+    job = service.post(**SMALL | {"racing": {"rungs": [32]}})
     step = service.until(StepKind.RUN_TRIAL)
     with service.database.transaction() as s:
         steps.release(s, "runner")

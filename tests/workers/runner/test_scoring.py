@@ -48,9 +48,13 @@ def test_a_score_is_the_mean_of_correctness_and_macro_the_weighted_mean_of_score
     assert macro_of([found, other], [0.8, 0.2]) == pytest.approx(0.65)
 
 
+#: Nobody is judged before all items are scored.
+WHOLE = {"racing": {"rungs": [32]}}
+
+
 @pytest.mark.parametrize("ending", ["cancelled", "lost"])
 def test_scoring_stops_between_blocks_and_what_was_committed_stands(service, scored, ending):
-    job = service.post(**SMALL)
+    job = service.post(**SMALL | WHOLE)
     step, bench = service.until(StepKind.RUN_TRIAL), service.runner()
     end = {
         "cancelled": lambda session: jobs.cancel(session, job.id),
@@ -74,7 +78,7 @@ def test_scoring_stops_between_blocks_and_what_was_committed_stands(service, sco
     assert len(first) == 8
     (row,) = all_rows(service)
     assert sorted(bits(bytes(row.presence))) == sorted(number for _, number in first)
-    again = job if ending == "lost" else service.post(**SMALL)
+    again = job if ending == "lost" else service.post(**SMALL | WHOLE)
     assert service.finish(again.id).state is JobState.SUCCEEDED
     trial = service.trials(again.id)[0]
     assert trial.state is TrialState.SCORED
