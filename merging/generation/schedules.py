@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
 
 #: `clip_sample` defaults to true in diffusers, and would cut codes off at one without a word.
 SCHEDULE: dict[str, Any] = {
@@ -24,8 +26,23 @@ def for_training() -> DDPMScheduler:
     return DDPMScheduler(**SCHEDULE)
 
 
+class Sampling(DDIMScheduler):
+    """diffusers' sampler, which gives no number for its first step where all is noise and all of it is drawn anew.
+
+    There (eta 1) it takes the root of 1 - abar - sigma², which is 0, or by rounding a little less. A sigma² that is
+    rounded down until nothing is missing leaves every other step as it was, to the last bit.
+    """
+
+    def _get_variance(self, timestep: int, prev_timestep: int) -> Tensor:
+        variance: Tensor = super()._get_variance(timestep, prev_timestep)
+        before = self.alphas_cumprod[prev_timestep] if prev_timestep >= 0 else self.final_alpha_cumprod
+        while float(1 - before - (variance**0.5) ** 2) < 0.0:
+            variance = torch.nextafter(variance, torch.zeros_like(variance))
+        return variance
+
+
 def for_sampling(steps: int) -> DDIMScheduler:
     """Takes noise back in so many steps."""
-    schedule = DDIMScheduler(**SCHEDULE)
+    schedule = Sampling(**SCHEDULE)
     schedule.set_timesteps(steps)
     return schedule
