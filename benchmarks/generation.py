@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.claims import Report
+from benchmarks.generation_card import card
 from benchmarks.generation_cost import on_gpu, paper
 from benchmarks.generation_exact import determinism, exact
 from benchmarks.generation_mixed import FAMILIES, SEEDS, mixed
@@ -40,6 +41,7 @@ ON_NURSERY: dict[str, Callable[[Report, Setting], None]] = {
     "rivals-delta": rivals("delta", equal=False),
     "rivals-delta-equal": rivals("delta", equal=True),
     "selection": best_of,
+    "card": card,
 }
 
 
