@@ -53,6 +53,7 @@ class Task:
         fields = self.step.fields
         self.dense = not fields or all(each.shape == self.inputs.shape for each in fields)
         self.flat = (self.out, *self.inputs.tensors)
+        assert all(tensor.is_contiguous() for tensor in self.flat), "results and sources have no gaps"
         if self.dense and fields:
             self.flat += tuple(each.contiguous() for each in fields)
 
@@ -278,7 +279,8 @@ def _cut(task: Task, start: int, stop: int) -> Task:
 def _field(field: Tensor, inputs: Inputs) -> Tensor:
     table = laid(field.to(inputs.device), inputs)
     assert table is not None
-    return table
+    # What is spread along a row, or lies across, is read as if its numbers lay one after another.
+    return table.contiguous()
 
 
 def _numbers(run: Sequence[Task], parts: int) -> Tensor:

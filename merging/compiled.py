@@ -24,8 +24,8 @@ from merging.batches import Layouts, Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
 from merging.expressions import UnknownOperationError, source_of
 from merging.lanes import spread
-from merging.native import Native, compile_native
-from merging.variants import Kernel, Variant, function_of, variant_of
+from merging.native import Native, NoCompilerError, compile_native, compiler
+from merging.variants import Kernel, Variant, carries, function_of, variant_of
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ WORTH_SECONDS = 1.0
 SMALLEST = 1 << 10
 #: Rows and columns that a variant is tried on before it is used.
 SAMPLE = (12, 8192)
+#: What variants are tried on besides: zeros of both signs, the smallest numbers, those halfway between two of 16 bits,
+#: and large ones.
+ODD = (0.0, -0.0, 1e-45, -1e-39, 1.17549435e-38, 1.0, -1.0, 1.00390625, 1.01171875, -1.00390625, 3.1, -65504.0)
 #: Elements per call; fewer where the result is read again at once and should still be in the cache.
 LARGEST, CACHED = 1 << 30, 1 << 20
 #: Elements that are not worth a second core.
@@ -102,9 +105,9 @@ class Compiler:
 
     def _variant_of(self, task: Task) -> Variant | None:
         """As `variant_of`; looked up for a task of which one with the same seat and the same kind of step was seen."""
-        if task.seat is None or task.step.fields:
-            return variant_of(task)
         step = task.step
+        if task.seat is None or step.fields or carries(step):
+            return variant_of(task)
         kind = (task.seat, step.formula, *step.flags.items(), len(step.numbers), len(step.words), task.scale != 1.0)
         if kind not in self._seen:
             if len(self._seen) >= SEEN:
@@ -141,7 +144,7 @@ class Compiler:
         if self.mode == "auto" and total >= WORTH_SECONDS and idle and self._may_try(variant):
             trial = self._trial(variant, tasks)
             if trial is not None:
-                self._busy = threading.Thread(target=trial, name="compiler")
+                self._busy = threading.Thread(target=trial, name="compiler", daemon=True)
                 self._busy.start()
         return notes
 
@@ -153,9 +156,16 @@ class Compiler:
         sample = sample_of(variant, tasks)
         if sample is None:
             return None
+        source: str | None = None
         try:
-            # Here, for while something is traced, no other thread may run a model.
-            source = source_of(variant) if variant.device.type == "cpu" else None
+            if variant.device.type == "cpu":
+                compiler()
+                # Here, for while something is traced, no other thread may run a model.
+                source = source_of(variant)
+        except NoCompilerError as error:
+            self._give_up(variant, error)
+            self._failures = FAILURES
+            return None
         except UnknownOperationError as error:
             log.debug("%s runs as it stands: %s", variant.formula.__name__, error)
             self._kernels[variant] = None
@@ -217,22 +227,63 @@ def compile_variant(variant: Variant, sample: Task, source: str | None) -> Nativ
     """
     rows, columns = sample.inputs.shape
     whole, by_row = (list(slices([sample], rows, columns, limit)) for limit in (LARGEST, columns))
-    expected = _expected(sample).view(torch.uint8)
     if source is not None:
         kernel: Native | Kernel = compile_native(source)
     else:
         kernel = torch.compile(function_of(variant), fullgraph=True, options=OPTIONS)
         _mark(whole[0])
+    expected = _expected(sample)
     for parts, past in ((whole, False), (by_row, False), (whole, True)):
         sample.out.zero_()
-        if isinstance(kernel, Native):
-            kernel.run(parts, past=past)
-        else:
-            for table in parts:
-                _invoke(kernel, table, checked=False)
-        if not torch.equal(sample.out.view(torch.uint8), expected):
-            raise RuntimeError("its bytes are not those of the formula")
+        _do(kernel, parts, past)
+        _compare(sample.out, expected)
+    odd = odd_table(whole[0])
+    _do(function_of(variant), [odd], past=False)
+    expected = odd.tensors[0].clone()
+    _do(kernel, [odd], past=False)
+    _compare(odd.tensors[0], expected)
     return kernel
+
+
+def _do(kernel: Native | Kernel, parts: Sequence[Table], past: bool) -> None:
+    if isinstance(kernel, Native):
+        kernel.run(parts, past=past)
+        return
+    for table in parts:
+        _invoke(kernel, table, checked=False)
+
+
+def _compare(found: Tensor, expected: Tensor) -> None:
+    """Raises RuntimeError unless the bytes are the same, but for those of NaN, which has many."""
+    sound = ~torch.isnan(expected)
+    whole = torch.int32 if found.itemsize == 4 else torch.int16
+    same = (found.view(whole) == expected.view(whole)) | (torch.isnan(found) & ~sound)
+    if not bool(same.all()):
+        raise RuntimeError("its bytes are not those of the formula")
+
+
+def odd_table(table: Table) -> Table:
+    """A table of its shape with numbers that candidates seldom hold, and indices from all over the range."""
+    generator = torch.Generator().manual_seed(0)
+    out, *others = table.tensors
+    sources = len(table.tasks[0].inputs.tensors)
+    tensors = [torch.empty_like(out)]
+    for tensor in others[:sources]:
+        numbers = torch.tensor(ODD).to(tensor.dtype)
+        tensors.append(numbers[torch.randint(len(ODD), tensor.shape, generator=generator)].to(out.device))
+    rows = out.shape[0]
+    low, high = -(1 << 31), 1 << 31
+
+    def words(*shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator).to(out.device, torch.int32)
+
+    return replace(
+        table,
+        tensors=[*tensors, *others[sources:]],
+        numbers=torch.randn(rows, table.numbers.shape[1], generator=generator).to(out.device),
+        words=words(rows, table.words.shape[1]),
+        starts=table.starts if table.starts.shape[0] != rows else words(rows, 1),
+    )
 
 
 @torch.no_grad()

@@ -45,13 +45,33 @@ template <> struct Written<bfloat16> {
     static inline uint32_t unsound(bfloat16 number) { return (number.bits & 0x7f80u) == 0x7f80u; }
 };
 
-#if defined(__FLT16_MAX__)
-static inline float wide(_Float16 number) { return number; }
-template <> struct Written<_Float16> {
-    static inline _Float16 of(float number) { return (_Float16)number; }
-    static inline uint32_t unsound(_Float16 number) { return (bits<uint16_t>(number) & 0x7c00u) == 0x7c00u; }
+#if defined(__aarch64__)
+typedef __fp16 float16;
+#define HAS_FLOAT16
+#elif defined(__FLT16_MAX__) && (defined(__clang__) || defined(__x86_64__))
+typedef _Float16 float16;
+#define HAS_FLOAT16
+#endif
+#if defined(HAS_FLOAT16)
+static inline float wide(float16 number) { return number; }
+template <> struct Written<float16> {
+    static inline float16 of(float number) { return (float16)number; }
+    static inline uint32_t unsound(float16 number) { return (bits<uint16_t>(number) & 0x7c00u) == 0x7c00u; }
 };
 #endif
+
+// Limits let NaN through, on either side, as torch's do.
+template <class Number> static inline Number at_least(Number number, Number low) {
+    return number < low || low != low ? low : number;
+}
+template <class Number> static inline Number at_most(Number number, Number high) {
+    return number > high || high != high ? high : number;
+}
+
+// Towards zero. What does not fit is the smallest whole number, as x86 has it.
+static inline int32_t whole(float number) {
+    return number >= -0x1p31f && number < 0x1p31f ? (int32_t)number : INT32_MIN;
+}
 
 // Bytes of a result that stay in the first cache while they are computed.
 constexpr int64_t TILE = 8192;

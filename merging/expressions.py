@@ -1,12 +1,14 @@
 """Formulas as C++: a formula is traced once, and every operation of it becomes one line of a loop over elements.
 
 The lines do what the operations do, in their order and each rounded by itself, so the bytes are those of the formula.
-Only what formulas are made of is known here: arithmetic, bits, limits and choices of float32 and int32.
+Only what formulas are made of is known here: arithmetic, bits, limits and choices of float32 and int32; whatever else a
+formula holds is refused, and it runs as it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -23,14 +25,14 @@ from merging.variants import Variant
 STORED = {
     torch.float32: "float",
     torch.bfloat16: "bfloat16",
-    torch.float16: "_Float16",
+    torch.float16: "float16",
     torch.int32: "int32_t",
     torch.int16: "int16_t",
     torch.uint8: "uint8_t",
 }
 #: What is reckoned with, by dtype.
 RECKONED = {torch.float32: "float", torch.int32: "int32_t", torch.bool: "bool"}
-#: Operations by name, in C++. Whole numbers wrap around (`-fwrapv`), and limits let NaN through, as torch's do.
+#: Operations by name, in C++, on operands of the kind of the result. Whole numbers wrap around (`-fwrapv`).
 OPERATIONS = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
@@ -40,29 +42,28 @@ OPERATIONS = {
     "abs": "std::fabs({0})",
     "ceil": "std::ceil({0})",
     "sign": "({kind})((0 < {0}) - ({0} < 0))",
-    "clamp_min": "{0} < {1} ? ({kind}){1} : {0}",
-    "clamp_max": "{0} > {1} ? ({kind}){1} : {0}",
+    "clamp_min": "at_least({0}, {1})",
+    "clamp_max": "at_most({0}, {1})",
+    "clamp": "at_most(at_least({0}, {1}), {2})",
     "bitwise_and": "{0} & {1}",
     "bitwise_xor": "{0} ^ {1}",
     "bitwise_or": "{0} | {1}",
     "bitwise_not": "~{0}",
+    "detach_copy": "{0}",
+}
+#: Those that only float32 has as they are written above.
+FLOATING = frozenset(("div", "abs", "ceil"))
+#: Those that truth values have.
+LOGICAL = frozenset(("bitwise_and", "bitwise_xor", "bitwise_or", "detach_copy"))
+#: Those by a literal number of bits.
+SHIFTS = {
     "bitwise_right_shift": "{0} >> {1}",
     "__rshift__": "{0} >> {1}",
     "bitwise_left_shift": "{0} << {1}",
     "__lshift__": "{0} << {1}",
-    "where": "{0} ? {1} : {2}",
-    "ge": "{0} >= {1}",
-    "gt": "{0} > {1}",
-    "le": "{0} <= {1}",
-    "lt": "{0} < {1}",
-    "eq": "{0} == {1}",
-    "ne": "{0} != {1}",
-    "_to_copy": "({kind}){0}",
-    "zeros": "0",
-    "detach_copy": "{0}",
-    "detach": "{0}",
-    "alias": "{0}",
 }
+#: Those that compare operands of a common kind.
+COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "eq": "==", "ne": "!="}
 #: Elements that a formula is traced on.
 TRACED = 8
 
@@ -160,15 +161,11 @@ def _traced(variant: Variant) -> GraphModule:
         return variant.formula(Block(tuple(sources), anchor, tuple(fields), numbers, words, index, stretch), **flags)
 
     examples = [torch.zeros(TRACED) for _ in variant.dtypes]
-    examples += [torch.zeros(TRACED, dtype=_reckoned(dtype)) for dtype, _, _ in variant.fields]
+    examples += [torch.zeros(TRACED, dtype=dtype) for dtype, _, _ in variant.fields]
     examples += [torch.zeros(()) for _ in range(variant.numbers)]
     examples += [torch.zeros((), dtype=torch.int32) for _ in range(variant.words)]
     examples += [torch.zeros(TRACED, dtype=torch.int32)] if variant.indexed else []
     graph: GraphModule = make_fx(functionalize(formula, remove="mutations_and_views"), tracing_mode="fake")(*examples)
-    for node in list(graph.graph.nodes):
-        # A formula may write into fields that are its own here, for they were widened; nobody reads them afterwards.
-        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
-            graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     _name(graph, variant)
     return graph
@@ -198,42 +195,102 @@ def _lines(graph: GraphModule) -> tuple[list[str], list[str]]:
 
 
 def _line(node: Node) -> str:
-    target: Any = node.target
-    name, kind = target.overloadpacket.__name__, _kind(node.meta["val"])
-    if set(node.kwargs) - {"dtype", "layout", "device", "pin_memory", "non_blocking"}:
-        raise UnknownOperationError(f"{name} with {sorted(node.kwargs)}")
-    parts = list(_operands(node))
-    if name == "view_copy" and target._overloadname == "dtype":
-        return f"const {kind} {node.name} = bits<{kind}>({parts[0]});"
-    if name == "clamp":
-        name, parts = _limits(parts)
-    if name not in OPERATIONS:
+    return f"const {_kind(_value(node))} {node.name} = {_expression(node)};"
+
+
+def _expression(node: Node) -> str:
+    """What an operation does, in C++; nothing is left to C++'s own conversions.
+
+    Raises:
+        UnknownOperationError: it is not among those that are known to do the same.
+    """
+    name, kind, given = _name_of(node), _kind(_value(node)), node.args
+    if name == "view_copy" and len(given) == 2 and isinstance(given[1], torch.dtype):
+        return f"bits<{kind}>({_operand(given[0], _own(given[0]))})"
+    if name == "_to_copy":
+        return _converted(given[0], kind)
+    if name == "zeros":
+        return f"({kind})0"
+    if node.kwargs:
+        raise UnknownOperationError(f"{name} with {sorted(node.kwargs)} is not known")
+    if name in SHIFTS and kind == "int32_t" and isinstance(given[1], int) and 0 <= given[1] < 32:
+        return SHIFTS[name].format(_operand(given[0], kind), given[1])
+    if name in COMPARISONS:
+        left, right = (_operand(each, _common(given)) for each in given)
+        return f"{left} {COMPARISONS[name]} {right}"
+    if name == "where" and len(given) == 3:
+        return "{} ? {} : {}".format(_operand(given[0], "bool"), *(_operand(each, kind) for each in given[1:]))
+    if name not in OPERATIONS or (name in FLOATING and kind != "float"):
         raise UnknownOperationError(f"{name} is not known")
-    if name == "div" and any(each.meta["val"].dtype != torch.float32 for each in node.args if isinstance(each, Node)):
-        raise UnknownOperationError("a division of whole numbers")
-    return f"const {kind} {node.name} = {OPERATIONS[name].format(*parts, kind=kind)};"
+    if kind == "bool" and name == "bitwise_not":
+        return f"!{_operand(given[0], kind)}"
+    if kind == "bool" and name not in LOGICAL:
+        raise UnknownOperationError(f"{name} of truth values is not known")
+    try:
+        return OPERATIONS[name].format(*(_operand(each, kind) for each in given), kind=kind)
+    except IndexError:
+        raise UnknownOperationError(f"{name} of {len(given)} is not known") from None
 
 
-def _limits(parts: Sequence[str]) -> tuple[str, list[str]]:
-    """A clamp with both limits, as the upper limit of what the lower one leaves."""
-    value, low, high = parts
-    return "clamp_max", [f"({OPERATIONS['clamp_min'].format(value, low, kind='float')})", high]
+def _converted(given: Any, kind: str) -> str:
+    """A conversion that is asked for: between the kinds that are reckoned with, or from what is only stored."""
+    before = RECKONED.get(_value(given).dtype)
+    if before == "float" and kind == "int32_t":
+        return f"whole({_called(given)})"
+    if before == "float" and kind == "bool":
+        raise UnknownOperationError("a truth value of a number is not known")
+    return f"({kind}){_called(given)}"
 
 
-def _operands(node: Node) -> Iterator[str]:
-    """The arguments of an operation; numbers are of the kind of what they are reckoned with."""
-    if node.target is torch.ops.aten.view_copy.dtype or _name_of(node) in ("zeros", "_to_copy"):
-        yield from [_called(each) for each in node.args[:1] if isinstance(each, Node)]
-        return
-    given = [each.meta["val"].dtype for each in node.args if isinstance(each, Node)]
-    floating = any(dtype.is_floating_point for dtype in given)
-    for each in node.args:
-        if isinstance(each, Node):
-            yield _called(each)
-        elif isinstance(each, bool | int | float):
-            yield float(each).hex() + "f" if floating else f"{int(each)}"
-        else:
-            raise UnknownOperationError(f"{_name_of(node)} of {each!r}")
+def _operand(given: Any, kind: str) -> str:
+    """An argument as a number of that kind, as torch promotes it.
+
+    Raises:
+        UnknownOperationError: torch would not, or it is no number.
+    """
+    if isinstance(given, Node):
+        own = _own(given)
+        if own == kind:
+            return _called(given)
+        if own == "float" or kind == "bool":
+            raise UnknownOperationError(f"{own} as {kind} is not known")
+        return f"({kind}){_called(given)}"
+    if isinstance(given, int | float) and kind == "float":
+        return _literal(float(given))
+    if isinstance(given, int) and kind == "int32_t" and -(1 << 31) <= given < 1 << 31:
+        return f"int32_t({int(given)}LL)"
+    raise UnknownOperationError(f"{given!r} as {kind} is not known")
+
+
+def _literal(number: float) -> str:
+    """A number, rounded to float32."""
+    rounded = float(torch.tensor(number, dtype=torch.float32))
+    if math.isnan(rounded):
+        return '__builtin_nanf("")'
+    if math.isinf(rounded):
+        return "__builtin_inff()" if rounded > 0 else "(-__builtin_inff())"
+    return f"({rounded.hex()}f)"
+
+
+def _common(given: Sequence[Any]) -> str:
+    """The kind that two numbers are compared as."""
+    left, right = (_value(each) if isinstance(each, Node) else each for each in given)
+    dtype = torch.result_type(left, right)
+    if dtype not in RECKONED:
+        raise UnknownOperationError(f"{dtype} is not reckoned with")
+    return RECKONED[dtype]
+
+
+def _own(given: Any) -> str:
+    return _kind(_value(given))
+
+
+def _value(node: Any) -> Tensor:
+    """What a node was when it was traced."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    if not isinstance(value, Tensor):
+        raise UnknownOperationError(f"{node} is no tensor")
+    return value
 
 
 def _name_of(node: Node) -> str:
@@ -263,10 +320,6 @@ def _stored(dtype: torch.dtype) -> str:
     if dtype not in STORED:
         raise UnknownOperationError(f"{dtype} is not known")
     return STORED[dtype]
-
-
-def _reckoned(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype.is_floating_point else torch.int32
 
 
 def _indented(depth: int, lines: Sequence[str]) -> str:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from merging.batches import Table
@@ -32,6 +35,8 @@ FLAGS = (
 PROCESSOR = (("-march=native",), ("-mcpu=native",), ())
 #: Seconds that a compiler may take.
 PATIENCE = 120
+#: Kernels that a process keeps.
+KEPT = 256
 #: Bytes of results from which on they are written past the caches, which they would not fit into.
 PAST_CACHES = 1 << 25
 #: Elements of the pieces that cores share.
@@ -39,7 +44,11 @@ PIECE = 1 << 20
 
 
 class CompilerError(Exception):
-    """There is no compiler, or it did not take what it was given."""
+    """The compiler did not take what it was given, or what it made cannot be loaded."""
+
+
+class NoCompilerError(CompilerError):
+    """There is no compiler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,76 +100,84 @@ class Native:
         if past is None:
             past = sum(each.table.tensors[0].nbytes for each in found) >= PAST_CACHES
 
-        def work(piece: Piece) -> Table | None:
+        def work(piece: Piece) -> Arguments | None:
             arguments = piece.arguments
             unsound = self._function(*arguments.before, piece.top, piece.end, arguments.columns, past)
-            return arguments.table if unsound else None
+            return arguments if unsound else None
 
-        unsound = spread(work, (piece for each in found for piece in _pieces(each)), lanes)
-        return [Note(math.nan, [task.out for task in table.tasks]) for table in unsound if table is not None]
+        told = spread(work, (piece for each in found for piece in _pieces(each)), lanes)
+        unsound = {id(each): each.table for each in told if each is not None}
+        return [Note(math.nan, [task.out for task in table.tasks]) for table in unsound.values()]
 
 
 def compile_native(source: str) -> Native:
     """Compile C++ of `expressions.source_of` for this processor.
 
     Raises:
-        CompilerError: there is no compiler, or it failed.
-        OSError: the library cannot be written or loaded.
+        CompilerError: there is no compiler, it failed, or what it made cannot be loaded.
+        OSError: the source cannot be written.
     """
+    return _compiled(source, compiler())
+
+
+@lru_cache(KEPT)
+def _compiled(source: str, command: tuple[str, ...]) -> Native:
+    """The same, once per process."""
     with tempfile.TemporaryDirectory(prefix="huarizo-kernel-") as folder:
-        library = Path(folder) / "kernel.so"
-        _compile(source, library)
-        function = ctypes.CDLL(str(library)).kernel
+        file, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        file.write_text(source)
+        _run([*command, *_flags(command), *FLAGS, str(file), "-o", str(library)])
+        try:
+            function = ctypes.CDLL(str(library)).kernel
+        except OSError as error:
+            raise CompilerError(f"{error}; name a folder that programs may run from in TMPDIR") from error
     function.restype = ctypes.c_int64
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     function.argtypes = [pointer] * 5 + [number] * 5
     return Native(function)
 
 
-def _compile(source: str, library: Path) -> None:
-    compiler = _compiler()
-    file = library.with_suffix(".cpp")
-    file.write_text(source)
-    command = [compiler, *_flags(compiler), *FLAGS, str(file), "-o", str(library)]
-    _run(command)
+def _run(command: Sequence[str]) -> None:
+    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    # A compiler runs programs of its own, which are to end with it.
+    with subprocess.Popen(command, start_new_session=True, **kept) as process:  # type: ignore[call-overload]
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise CompilerError(f"{command[0]} took more than {PATIENCE} s") from error
+    if process.returncode:
+        raise CompilerError(f"{command[0]} said: {said.strip()[:2000] or process.returncode}")
 
 
-def _run(command: list[str]) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CompilerError(f"{command[0]} took more than {PATIENCE} s") from error
-    if done.returncode:
-        raise CompilerError(f"{command[0]} said: {done.stderr.strip()[:2000] or done.returncode}")
-
-
-def _compiler() -> str:
-    """The path of the compiler.
+def compiler() -> tuple[str, ...]:
+    """The compiler's path, and what it is always to be given.
 
     Raises:
-        CompilerError: there is none.
+        NoCompilerError: there is none.
     """
-    named = os.environ.get(NAMED)
+    named = os.environ.get(NAMED, "")
     for name in (named,) if named else KNOWN:
-        found = shutil.which(name)
-        if found is not None:
-            return found
-    raise CompilerError(f"there is no C++ compiler {named or ' or '.join(KNOWN)!r}; install one, or name it in {NAMED}")
+        # A path with blanks, or a command with arguments.
+        for words in ([name], shlex.split(name)):
+            if words and (found := shutil.which(words[0])):
+                return (found, *words[1:])
+    raise NoCompilerError(
+        f"there is no C++ compiler {named or ' or '.join(KNOWN)!r}; install one, or name it in {NAMED}"
+    )
 
 
 @cache
-def _flags(compiler: str) -> tuple[str, ...]:
+def _flags(command: tuple[str, ...]) -> tuple[str, ...]:
     """The first flags for the processor that the compiler takes."""
     with tempfile.TemporaryDirectory(prefix="huarizo-kernel-") as folder:
         file = Path(folder) / "empty.cpp"
         file.write_text("int nothing;\n")
         for flags in PROCESSOR:
-            try:
-                _run([compiler, *flags, *FLAGS, str(file), "-o", str(file.with_suffix(".so"))])
-            except CompilerError:
-                continue
-            return flags
-    raise CompilerError(f"{compiler} cannot make a library")
+            with suppress(CompilerError):
+                _run([*command, *flags, *FLAGS, str(file), "-o", str(file.with_suffix(".so"))])
+                return flags
+    raise CompilerError(f"{command[0]} cannot make a library")
 
 
 def _arguments(table: Table) -> Arguments:
