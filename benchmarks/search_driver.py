@@ -26,7 +26,7 @@ from search.finalists import optimism
 from search.history import Known
 from search.parents import told_apart
 from search.past import Past
-from search.racing import Decision, Standing, decide
+from search.racing import Decision, Standing, beaten, decide
 from search.scores import Floats, Heard, paired, plain, smooth
 from search.strategies import strategy as registered
 from search.study import Proposal, Proposer
@@ -253,6 +253,7 @@ class Search:
                 self.ledger.parents += self._scored(parent)
             for name in told_apart({name: _answers(each.margins[:, :size]) for name, each in left.items()}, SHARES):
                 del left[name]
+                self._standings += beaten(rung + 1, self.rungs)
 
     def _begin(self, clock: int) -> None:
         """A free worker takes what has waited longest; another proposal takes its place."""

@@ -27,7 +27,7 @@ from core.rungs import rung_sizes
 from core.statistics import Verdict, confirm
 from search.parents import told_apart
 from search.plan import seeds
-from search.racing import Decision, Standing, decide
+from search.racing import Decision, Standing, beaten, decide
 from search.refining import Candidate, Granularity, Start, around, starts
 from search.scores import paired, smooth
 from workers.runner.descent import Pace, walk
@@ -167,6 +167,7 @@ class Race:
             candidate.score = paired(own, self._reference, self.shares).score
             candidate.first = candidate.first if rung else candidate.score
             self._standings.append(Standing(rung, candidate.score))
+        self._standings += beaten(len(passed), self.rungs)
 
     def _heard(self) -> list[Candidate]:
         return [

@@ -1,7 +1,7 @@
 """What the default strategy needs in a simulated world, against mergekit-evolve and against all that is shipped.
 
 Everything is counted: parents, reference, stopped candidates, builds, and the confirmation of three finalists and the
-best parent on held-out items; beside it stands what it is where the job asks for one finalist, all that a verdict needs.
+best parent on held-out items; beside it stands what it is with one finalist, which is all that a verdict needs.
 A claim stands on seeds that nothing was tuned on.
 """
 

@@ -17,6 +17,7 @@ All scores at a rung are taken over the same items, the first of the study's one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -35,6 +36,18 @@ class Standing(NamedTuple):
 
     rung: int
     score: float
+
+
+def beaten(passed: int, rungs: Sequence[int]) -> list[Standing]:
+    """The standings of a parent that is out, at the rungs that it did not reach: behind everybody.
+
+    It counts there as if it had been read on: how many go on must not depend on how soon it was told apart.
+
+    Args:
+        passed: rungs that it has passed.
+        rungs: items per task at each rung.
+    """
+    return [Standing(rung, -math.inf) for rung in range(passed, len(rungs))]
 
 
 def raised_unheard(seen: int, eta: int) -> bool:

@@ -1,8 +1,9 @@
+import math
 import random
 
 import pytest
 
-from search.racing import Decision, Standing, decide
+from search.racing import Decision, Standing, beaten, decide
 
 RUNGS = (50, 200, 1000)
 
@@ -62,3 +63,8 @@ def test_arriving_in_random_order_about_a_third_goes_on_and_the_best_always_does
             seen.append(macro)
         assert 20 <= len(raised) <= 42
         assert max(seen) in raised
+
+
+def test_a_parent_that_is_out_stands_behind_everybody_where_it_was_not_read():
+    assert beaten(1, RUNGS) == [Standing(rung, -math.inf) for rung in range(1, len(RUNGS))]
+    assert beaten(len(RUNGS), RUNGS) == []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from core.records import TrialBrief
 from core.states import TrialState
 from search.finalists import PARENT
-from search.racing import Decision, Standing, decide, raised_unheard
+from search.racing import Decision, Standing, beaten, decide, raised_unheard
 from store import trials
 from store.session import Session
 from workers.phases.study import Search
@@ -59,7 +59,7 @@ def _word(
         return Decision.RAISE, 0  # Scored less than the first rung, before the rungs were settled.
     rung = passed[-1]
     if not ready:
-        seen = sum(other.scored_items >= search.rungs[rung] for other in every)
+        seen = sum(other.scored_items >= search.rungs[rung] or _out(other) for other in every)
         sure = rung < len(search.rungs) - 1 and (whole or raised_unheard(seen, search.job.request.racing.eta))
         return (Decision.RAISE if sure else None), rung + 1
     rivals = [standing for other in every if other.id != trial.id for standing in _standings(other, search.rungs)]
@@ -103,4 +103,10 @@ def to_complete(every: Sequence[TrialBrief]) -> TrialBrief | None:
 def _standings(trial: TrialBrief, rungs: Sequence[int]) -> list[Standing]:
     """The candidate's score at every rung that it has passed."""
     heard = {score.items: score.score for score in trial.heard}
-    return [Standing(rung, heard[size]) for rung, size in enumerate(rungs) if size in heard]
+    found = [Standing(rung, heard[size]) for rung, size in enumerate(rungs) if size in heard]
+    return [*found, *beaten(sum(size <= trial.scored_items for size in rungs), rungs)] if _out(trial) else found
+
+
+def _out(trial: TrialBrief) -> bool:
+    """Whether it is a parent that was told apart from the best one."""
+    return trial.origin == PARENT and trial.state is TrialState.STOPPED

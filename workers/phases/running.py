@@ -15,6 +15,7 @@ from core.settings import Settings
 from core.states import TrialState
 from search.finalists import PARENT
 from search.plan import seeds
+from search.stacks import stacks
 from search.study import Proposer
 from store import events, jobs, steps, trials
 from store.session import ReadSession, Session
@@ -54,7 +55,7 @@ def begin(session: Session, settings: Settings, job: JobRecord) -> None:
     proposer = proposers.of(session, settings, search.job, search.space)
     if search.strategy.starts:
         hearing.choose_reference(session, search)
-        for values in seeds(search.space):
+        for values in [*seeds(search.space), *stacks(search.space)]:
             proposer.enqueue(values)
     look(session, settings, job)
 

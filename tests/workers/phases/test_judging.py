@@ -58,6 +58,25 @@ def test_before_anybody_is_heard_only_the_first_of_a_rung_go_on():
     assert word(brief(9), more, whole=True, ready=False) == (Decision.RAISE, 1)
 
 
+def test_a_parent_that_is_out_counts_as_beaten_at_the_rungs_that_it_did_not_reach():
+    out = brief(1, 6, score=0.9, origin="parent", state=TrialState.STOPPED)
+    rivals = [out, *(brief(n, 24, score=0.5) for n in (2, 3, 4, 5))]
+    # Of six the second best goes on; of five it would not.
+    assert word(brief(9, 12, score=0.4), rivals)[0] is Decision.STOP
+    assert word(
+        brief(9, 12, score=0.45), [out, brief(2, 24, score=0.5), *(brief(n, 24, score=0.1) for n in (3, 4, 5))]
+    ) == (
+        Decision.RAISE,
+        2,
+    )
+    assert (
+        word(brief(9, 12, score=0.45), [brief(2, 24, score=0.5), *(brief(n, 24, score=0.1) for n in (3, 4, 5))])[0]
+        is Decision.STOP
+    )
+    assert word(brief(9, 12), [out, brief(2, 24)], ready=False)[0] is None
+    assert word(brief(9, 12), [brief(2, 24)], ready=False)[0] is Decision.RAISE
+
+
 def test_whoever_was_scored_on_less_than_the_first_rung_that_stayed_goes_on_to_it():
     rivals = [brief(n, 24, score=0.9) for n in range(9)]
     assert word(brief(10, score=0.1), rivals, rungs=(12, 24)) == (Decision.RAISE, 0)
