@@ -5,18 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from core.architectures import architecture_of
 from core.errors import GeneratorMisfitError, MissingGeneratorError
 from core.jobs import GeneratorJob, SearchJob
 from core.model import Model, check_fit
+from core.recipe.ingredients import names_in
 from core.recipe.resolve import resolve
 from core.recipe.short import Recipe
 from core.selectors import select
 from core.space_spec import GenerationFamily, OwnGenerator
 
-#: The generator's digest to the weights digests of all it was trained on.
-Lineage = Callable[[str], Sequence[str]]
+
+class Learned(NamedTuple):
+    """What a generator says of itself.
+
+    Attributes:
+        models: weights digests of all that it was trained on.
+        tensors: that it can sample, by name.
+    """
+
+    models: tuple[str, ...]
+    tensors: tuple[str, ...]
+
+
+#: The generator's digest to what it has learned.
+Lineage = Callable[[str], Learned]
 
 
 def check_sources(job: GeneratorJob, models: Mapping[str, Model]) -> None:
@@ -51,7 +66,8 @@ def check_lineage(job: SearchJob, models: Mapping[str, Model], lineage: Lineage)
         lineage: told by the artifacts.
 
     Raises:
-        GeneratorMisfitError: a generator has never seen a model.
+        GeneratorMisfitError: a generator has never seen a model, or a tensor that is to be sampled.
+        SelectorError: a selector that finds nothing in what is sampled around.
         MissingGeneratorError: `lineage` knows no such generator.
     """
     for family in job.space.families:
@@ -59,23 +75,44 @@ def check_lineage(job: SearchJob, models: Mapping[str, Model], lineage: Lineage)
             if isinstance(family.generator, OwnGenerator):
                 continue  # It learns from whatever it samples around.
             known = lineage(family.generator)
-            foreign = [digest for digest in _around(job, family, models) if digest not in known]
+            foreign = [digest for digest in _around(job, family, models) if digest not in known.models]
             if foreign:
                 raise GeneratorMisfitError(
                     f"a generator samples around the models it was trained on, but {foreign[0]!r} is none of "
-                    f"{list(known)!r}: take one of these as the base, or train it anew",
+                    f"{list(known.models)!r}: take one of these as the base, or train it anew",
                     where="generator",
                 )
+            _check_tensors(job, family, models, known.tensors)
 
 
-def read_lineage(folder: Path) -> tuple[str, ...]:
-    """The weights digests of all that a generator was trained on, from its folder.
+def _check_tensors(
+    job: SearchJob, family: GenerationFamily, models: Mapping[str, Model], tensors: Sequence[str]
+) -> None:
+    """Every tensor that is to be sampled is one that the generator has learned, as far as a header is known."""
+    around = names_in(family.around) if isinstance(family.around, Recipe) else (family.base or job.models[0].name,)
+    base = next((models[name] for name in around if name in models), None)
+    if base is None:
+        return
+    names = [info.name for info in base.header.tensors]
+    chosen = select(names, architecture_of(base.header.model_type), base.header.layers, family.selectors)
+    unknown = [target.name for target in chosen if target.name not in tensors]
+    if unknown:
+        raise GeneratorMisfitError(
+            f"a generator samples the tensors that it was trained on, but of {list(family.selectors)!r} it does not "
+            f"know {unknown[0]!r}: choose other selectors, or train it with these",
+            where="selectors",
+        )
+
+
+def read_lineage(folder: Path) -> Learned:
+    """What a generator was trained on, from its folder.
 
     Raises:
         MissingGeneratorError: it is gone, or cannot be read.
     """
     try:
-        return tuple(json.loads((folder / "config.json").read_text(encoding="utf-8"))["lineage"])
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return Learned(tuple(config["lineage"]), tuple(tensor["name"] for tensor in config["tensors"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MissingGeneratorError(
             f"the generator {folder.name!r} is no longer there ({type(error).__name__}): train it anew",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import HuarizoError, MissingCheckpointError, ParentsDoNotFitError, UnknownModelError
-from core.generator_fit import check_lineage, read_lineage
+from core.generator_fit import Learned, check_lineage, read_lineage
 from core.jobs import HUB_REF, LOCAL_REF
 from core.parents import check_parents
 from core.records import Device, Failure, JobRecord, ModelRecord, StepKind
@@ -79,7 +79,7 @@ def _check(session: Session, settings: Settings, job: JobRecord) -> None:
         raise in_tokens(error, known.values(), lambda ref: _at_hand(ref, settings)) from error
 
 
-def _lineage(session: Session, settings: Settings, digest: str) -> tuple[str, ...]:
+def _lineage(session: Session, settings: Settings, digest: str) -> Learned:
     return read_lineage(settings.artifact_root() / generators.named(session, digest).path)
 
 
