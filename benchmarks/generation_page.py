@@ -46,7 +46,7 @@ class Figures:
         return float(self._claims[name]["value"])
 
     def told(self, name: str) -> str:
-        """The value in four digits at most, without a sign where it is above 0."""
+        """The value in five digits at most, without a sign where it is above 0."""
         return _number(self.value(name))
 
     def goal(self, name: str) -> str:
@@ -67,7 +67,7 @@ class Figures:
 def must_hold(figures: Figures) -> Rows:
     """All figures of the acceptance items that have a goal, and those that only need be told beside them."""
     yield "#", "", "measured", "goal"
-    for item in ("1", "2", "3", "4", "5", "6", "7", "9b", "10", "11", "12", "13", "14", "15"):
+    for item in ("1", "2", "3", "4", "5", "6", "7", "9b", "10", "11", "12", "13", "14", "15", "card"):
         for name in figures._claims:
             number, _, about = name.partition(": ")
             if number == item and not (item == "11" and about.startswith(POOLS)):
@@ -271,7 +271,7 @@ def _studies(figures: Figures) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value:.5g}".replace("-", "−")
 
 
 def _unit(unit: str) -> str:
