@@ -26,7 +26,7 @@ def for_training() -> DDPMScheduler:
     return DDPMScheduler(**SCHEDULE)
 
 
-class Sampling(DDIMScheduler):
+class Sampling(DDIMScheduler):  # type: ignore[misc]
     """diffusers' sampler, which gives no number for its first step where all is noise and all of it is drawn anew.
 
     There (eta 1) it takes the root of 1 - abar - sigma², which is 0, or by rounding a little less. A sigma² that is
