@@ -16,9 +16,9 @@ from merging.randomness import WORD, mix, signed
 from merging.sources import is_finite
 
 #: Elements handled at once, by device; must divide 2^32. Bounds the memory, does not change the bytes.
-#: On a CPU what a formula makes of a block stays in the cache while Python's own time between two operations does not
-#: count for much; a GPU wants enough to keep it busy.
-SIZES = {"cpu": 1 << 18}
+#: On a CPU what a formula makes of a block stays in the cache that cores share, while Python's own time between two
+#: operations, for which threads wait on one another, does not count for much; a GPU wants enough to keep it busy.
+SIZES = {"cpu": 1 << 19}
 ELSEWHERE = 1 << 22
 
 

@@ -73,8 +73,9 @@ static inline int32_t whole(float number) {
     return number >= -0x1p31f && number < 0x1p31f ? (int32_t)number : INT32_MIN;
 }
 
-// Bytes of a result that stay in the first cache while they are computed.
-constexpr int64_t TILE = 8192;
+// Bytes of a result that stay in the first cache while they are computed; small, so that the memory is read and written
+// at the same time.
+constexpr int64_t TILE = 2048;
 
 // Copies a finished tile to where it belongs. Past the caches, memory need not be read before it is written.
 static inline void put(void *target, const void *tile, size_t bytes, bool past) {

@@ -281,6 +281,18 @@ def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor
     return total
 
 
+def weighted_deltas(block: Block, weights: Sequence[Tensor]) -> Tensor:
+    """As `weighted_sum` of the task vectors; each is there for no longer than it is needed, so that caches hold all."""
+    if any(weight.requires_grad for weight in weights):
+        return weighted_sum(block.deltas(), weights)
+    total: Tensor | None = None
+    for other, weight in zip(block.others, weights, strict=True):
+        term = (other - block.base).mul_(weight)
+        total = term if total is None else total.add_(term)
+    assert total is not None
+    return total
+
+
 def combination(block: Block, *, divide: bool = False) -> Tensor:
     """Formula: sum_i c_i M_i over the sources, with a number each; divided by one more number under `divide`."""
     count = len(block.others)
@@ -294,7 +306,7 @@ def delta_combination(block: Block, *, divide: bool = False, factor: bool = Fals
     The numbers are the c_i, then the divisor, then the factor, as far as they are there.
     """
     count = len(block.others)
-    total = weighted_sum(block.deltas(), block.numbers[:count])
+    total = weighted_deltas(block, block.numbers[:count])
     if divide:
         total.div_(block.numbers[count])
     if factor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +17,8 @@ from core.errors import OutOfMemoryError
 
 #: Bytes that tensors must be a multiple of to lie one after another, so that all of them are aligned.
 ALIGNED = 64
+#: Bytes of a large page, on most machines.
+LARGE_PAGE = 1 << 21
 
 
 @contextmanager
@@ -56,9 +61,23 @@ def in_rows(sizes: Sequence[tuple[Sequence[int], torch.dtype]], device: torch.de
         if elements * dtype.itemsize % ALIGNED:
             rows = [torch.empty(elements, dtype=dtype, device=device) for _ in places]
         else:
-            rows = list(torch.empty(len(places), elements, dtype=dtype, device=device).unbind())
+            table = torch.empty(len(places), elements, dtype=dtype, device=device)
+            if device.type == "cpu":
+                _on_large_pages(table)
+            rows = list(table.unbind())
         made.update((place, row.view(sizes[place][0])) for place, row in zip(places, rows, strict=True))
     return [made[place] for place in range(len(sizes))]
+
+
+def _on_large_pages(table: torch.Tensor) -> None:
+    """Ask the system for large pages under a tensor that nobody has written to yet, where it knows any.
+
+    They are found faster, and the first touch of each clears two megabytes instead of four kilobytes.
+    """
+    start, end = table.data_ptr(), table.data_ptr() + table.nbytes
+    start, end = -(-start // LARGE_PAGE) * LARGE_PAGE, end // LARGE_PAGE * LARGE_PAGE
+    if sys.platform == "linux" and end > start:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_HUGEPAGE)
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:

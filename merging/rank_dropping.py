@@ -92,7 +92,9 @@ def _chances(ranks: Tensor, smallest: Tensor, step: Tensor) -> Tensor:
 
 
 def _below(draws: Tensor, chances: Tensor) -> Tensor:
-    """The mask of the draws that are below their chance; they are whole numbers, so it may be rounded up."""
+    """The mask of the draws that are below their chance; 24 bits are exact, and differences have the right sign."""
+    if chances.dtype == torch.float32 and not chances.requires_grad:
+        return (draws.to(torch.float32) - chances).view(torch.int32).bitwise_right_shift_(31)
     return below(draws, torch.ceil(chances).to(torch.int32))
 
 

@@ -97,7 +97,7 @@ def elected(block: Block, thinned: Sequence[Tensor], *, elect: str, normalize: b
         term = chosen(part, agrees) * weight
         merged = term if merged is None else merged.add_(term)
         if normalize:
-            share = agrees.to(part.dtype).neg_() * weight
+            share = chosen(weight, agrees)
             divisor = share if divisor is None else divisor.add_(share)
     assert merged is not None
     if divisor is not None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import mmap
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from core.errors import OutOfMemoryError
-from merging.memory import fits, free_bytes, in_rows, lacks_memory, natural
+from merging.memory import LARGE_PAGE, fits, free_bytes, in_rows, lacks_memory, natural
 
 CPU = torch.device("cpu")
 
@@ -50,3 +52,21 @@ def test_tensors_that_would_end_between_aligned_addresses_lie_alone():
 def test_names_are_ordered_by_the_numbers_in_them():
     names = ["layers.10.b", "layers.9.b", "layers.9.a", "head", "layers.100.a"]
     assert sorted(names, key=natural) == ["head", "layers.9.a", "layers.9.b", "layers.10.b", "layers.100.a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux only")
+def test_large_pages_are_asked_for_within_a_table_and_never_beside_it(monkeypatch):
+    asked = []
+
+    class Library:
+        def madvise(self, start, length, advice):
+            asked.append((start.value, length.value, advice))
+
+    monkeypatch.setattr("merging.memory.ctypes.CDLL", lambda name: Library())
+    small, large = ((1024,), torch.float32), ((3 << 20,), torch.float32)
+    made = in_rows([small, small, large, large], torch.device("cpu"))
+    ((start, length, advice),) = asked
+    assert advice == mmap.MADV_HUGEPAGE
+    assert start % LARGE_PAGE == length % LARGE_PAGE == 0
+    assert made[2].data_ptr() <= start < start + length <= made[3].data_ptr() + made[3].nbytes
+    assert length >= 2 * made[2].nbytes - 2 * LARGE_PAGE
