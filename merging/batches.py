@@ -53,7 +53,8 @@ class Task:
         fields = self.step.fields
         self.dense = not fields or all(each.shape == self.inputs.shape for each in fields)
         self.flat = (self.out, *self.inputs.tensors)
-        assert all(tensor.is_contiguous() for tensor in self.flat), "results and sources have no gaps"
+        if self.seat is None:
+            assert whole(self.flat)
         if self.dense and fields:
             self.flat += tuple(each.contiguous() for each in fields)
 
@@ -62,6 +63,11 @@ class Task:
         """Whether the result is finite for certain."""
         peak = largest_result(self.step, self.inputs) * abs(self.scale)
         return peak < torch.finfo(self.out.dtype).max / 2
+
+
+def whole(tensors: Sequence[Tensor]) -> bool:
+    """Whether results and sources have no gaps, as everything that cuts them takes for granted."""
+    return all(tensor.is_contiguous() for tensor in tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,8 +290,10 @@ def _field(field: Tensor, inputs: Inputs) -> Tensor:
 
 
 def _numbers(run: Sequence[Task], parts: int) -> Tensor:
-    values = [[*task.step.numbers, task.scale] for task in run]
-    table = torch.tensor(values, dtype=torch.float32, device=run[0].inputs.device)
+    # What is too large for float32 becomes infinite, and is told of the results.
+    with np.errstate(over="ignore"):
+        values = np.array([[*task.step.numbers, task.scale] for task in run], dtype=np.float32)
+    table = torch.from_numpy(values).to(run[0].inputs.device)
     return table if parts == 1 else table.repeat_interleave(parts, 0)
 
 

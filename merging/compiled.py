@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -264,23 +265,24 @@ def _compare(found: Tensor, expected: Tensor) -> None:
 
 def odd_table(table: Table) -> Table:
     """A table of its shape with numbers that candidates seldom hold, and indices from all over the range."""
-    generator = torch.Generator().manual_seed(0)
+    generator = np.random.default_rng(0)
     out, *others = table.tensors
     sources = len(table.tasks[0].inputs.tensors)
     tensors = [torch.empty_like(out)]
     for tensor in others[:sources]:
         numbers = torch.tensor(ODD).to(tensor.dtype)
-        tensors.append(numbers[torch.randint(len(ODD), tensor.shape, generator=generator)].to(out.device))
+        tensors.append(numbers[torch.from_numpy(generator.integers(len(ODD), size=tensor.shape))].to(out.device))
     rows = out.shape[0]
     low, high = -(1 << 31), 1 << 31
 
     def words(*shape: int) -> Tensor:
-        return torch.randint(low, high, shape, generator=generator).to(out.device, torch.int32)
+        return torch.from_numpy(generator.integers(low, high, shape, dtype=np.int32)).to(out.device)
 
+    drawn = generator.normal(size=(rows, table.numbers.shape[1])).astype(np.float32)
     return replace(
         table,
         tensors=[*tensors, *others[sources:]],
-        numbers=torch.randn(rows, table.numbers.shape[1], generator=generator).to(out.device),
+        numbers=torch.from_numpy(drawn).to(out.device),
         words=words(rows, table.words.shape[1]),
         starts=table.starts if table.starts.shape[0] != rows else words(rows, 1),
     )

@@ -19,7 +19,7 @@ from merging.kernels import BLOCK, Inputs, Sibling
 from merging.kernels import Pool as Siblings
 from merging.methods import method_of
 from merging.plan import Leaf, Pool, TensorPlan
-from merging.seats import Seat
+from merging.seats import Seat, Steps
 from merging.sources import Parents
 from merging.statistics import Statistics
 
@@ -84,6 +84,7 @@ class Options:
 
     Attributes:
         held: sources that stay where they are, by the site of their plan.
+        steps: of the candidate at hand, whose plans are all there as long as this is.
     """
 
     parents: Parents
@@ -91,6 +92,7 @@ class Options:
     statistics: Statistics
     compiler: Compiler
     held: dict[bytes, Loaded] = field(default_factory=dict)
+    steps: Steps = field(default_factory=dict)
 
     def load(self, source: Leaf | TensorPlan) -> torch.Tensor:
         """A tensor of a parent, or of a nested recipe."""
@@ -134,16 +136,16 @@ def prepare(
         out.copy_(options.load(planned.sources[0]))
         return None
     if seats is not None and planned.site in seats:
-        return seats[planned.site].task(planned)
+        return seats[planned.site].task(planned, options.steps)
     inputs = inputs_of(planned, options, activations_of(planned, options.parents))
     method = method_of(planned.method)
-    seat = Seat(inputs, out.view(-1), method.kernel, exact=method.info.elementwise)
+    seat = Seat(inputs, out.view(-1), method)
     if seats is None or planned.site is None or planned.site not in options.held or inputs.activations is not None:
-        return seat.task(planned)
+        return seat.task(planned, options.steps)
     if len(seats) >= SEATS:
         seats.clear()
     seats[planned.site] = seat
-    return seat.task(planned)
+    return seat.task(planned, options.steps)
 
 
 def not_finite(planned: TensorPlan) -> NonFiniteWeightsError:

@@ -265,12 +265,14 @@ class Method:
         scratch: bytes per element that the kernel takes at once besides its inputs and its step's fields, where nothing
             can be kept from one candidate to the next.
         fields: bytes per element of every source besides the base that its step's fields take.
+        by_values: whether the kernel looks at values alone, so that tensors with the same ones share a step.
     """
 
     info: MethodInfo
     kernel: Kernel
     scratch: int = 0
     fields: int = 0
+    by_values: bool = False
 
 
 def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel
@@ -41,13 +42,18 @@ class Built:
 
     Attributes:
         model: in eval mode, on the device, in the recipe's `save_dtype` or the resident's wider `forward_dtype`.
-        layer_keys: one key per layer; layers with equal keys share their tensors.
         tensors: every weight by name, in `save_dtype` (a tied head is not among them).
+        keys: gives `layer_keys`.
     """
 
     model: PreTrainedModel
-    layer_keys: tuple[str, ...]
     tensors: Mapping[str, torch.Tensor]
+    keys: Callable[[], tuple[str, ...]]
+
+    @cached_property
+    def layer_keys(self) -> tuple[str, ...]:
+        """One key per layer; layers with equal keys share their tensors."""
+        return self.keys()
 
 
 class Resident:
@@ -125,7 +131,7 @@ class Resident:
             seen = {name: torch.nn.Parameter(shared.data, requires_grad=False) for name, shared in seen.items()}
         skeleton.fill(seen)
         self._filled = skeleton
-        return Built(skeleton.model, recipe.layer_keys(), {name: p.data for name, p in parameters.items()})
+        return Built(skeleton.model, {name: p.data for name, p in parameters.items()}, recipe.layer_keys)
 
     def _skeleton(self, recipe: ResolvedRecipe, rows: int | None) -> Skeleton:
         structure = structure_of(recipe)

@@ -34,4 +34,5 @@ METHOD = Method(
         params=(WEIGHT, normalize(default=True, divides=True)),
     ),
     kernel=kernel,
+    by_values=True,
 )

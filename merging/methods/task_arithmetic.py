@@ -34,4 +34,5 @@ METHOD = Method(
         params=(TASK_WEIGHT, LAMBDA, normalize(default=False)),
     ),
     kernel=kernel,
+    by_values=True,
 )

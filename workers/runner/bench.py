@@ -57,7 +57,7 @@ class Bench:
         self.settings = settings
         self.owner = owner
         if settings.home is not None:
-            # Where torch's compiler keeps its kernels from one start to the next; it is asked for when one is first needed.
+            # Where torch's compiler keeps its kernels from one start to the next; it looks when one is first needed.
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home / "kernels"))
         self.database = Database(settings.database_url, settings.broker_url)
         self.prefer_job: str | None = None
