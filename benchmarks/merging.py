@@ -97,9 +97,20 @@ class Copying:
     def __init__(self, size: int) -> None:
         self.source = torch.ones(size // 4)
         self.target = torch.empty_like(self.source)
+        self.taken: list[float] = []
 
     def __call__(self) -> None:
+        begun = time.perf_counter()
         self.target.copy_(self.source)
+        self.taken.append(time.perf_counter() - begun)
+
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """GB/s read and written, of the slowest and the fastest tenth of all copies."""
+        ordered = sorted(self.taken)
+        tenth = len(ordered) // 10
+        moved = 2 * self.source.nbytes / 1e9
+        return moved / ordered[-1 - tenth], moved / ordered[tenth]
 
 
 def fixed_cost(resident: Resident, found: Iterator[ResolvedRecipe], rounds: int, *, resolving: bool = False) -> float:
@@ -162,6 +173,11 @@ def builds(report: Report, folder: Path, compilers: Mapping[str, Compiler], dtyp
                 report.claim(f"{title}, cold first build", cold, "s", None, "lower")
                 del resident, small
                 gc.collect()
+    slow, fast = copying.speeds
+    report.note(
+        f"copies beside the builds in {dtype} moved {slow:.0f} to {fast:.0f} GB/s (slowest and fastest tenth): whoever "
+        "shares the memory of this machine changes that from minute to minute, and with it every share of it"
+    )
 
 
 def overhead(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> None:
