@@ -175,8 +175,8 @@ def builds(report: Report, folder: Path, compilers: Mapping[str, Compiler], dtyp
                 gc.collect()
     slow, fast = copying.speeds
     report.note(
-        f"copies beside the builds in {dtype} moved {slow:.0f} to {fast:.0f} GB/s (slowest and fastest tenth): whoever "
-        "shares the memory of this machine changes that from minute to minute, and with it every share of it"
+        f"copies beside the builds in {dtype} moved {slow:.0f} to {fast:.0f} GB/s (slowest and fastest tenth), "
+        "and every share of a copy is as much larger or smaller: read a row beside its neighbours"
     )
 
 
