@@ -113,6 +113,7 @@ def test_what_a_formula_may_not_hold_is_named():
         source_of(variant_of(some)._replace(out=torch.float64))
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     "formula",
     [
