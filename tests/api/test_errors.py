@@ -25,6 +25,7 @@ EXPECTED = {
     "MergekitError": 422,
     "LayoutError": 422,
     "SpaceError": 422,
+    "RadiusLostError": 422,
     "BudgetError": 422,
     "TooLargeError": 413,
     "ParentsDoNotFitError": 422,
