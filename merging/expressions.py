@@ -110,7 +110,7 @@ def source_of(variant: Variant) -> str:
     """
     traced = _traced(variant)
     rows, elements = _lines(traced)
-    names = [f"in{place}" for place in range(len(variant.dtypes) + len(variant.fields))]
+    names = _read(variant)
     kinds = [*variant.dtypes, *(dtype for dtype, _, _ in variant.fields)]
     spread = [True] * len(variant.dtypes) + [columns for _, _, columns in variant.fields]
     types = [_stored(dtype) for dtype in kinds]
@@ -173,13 +173,18 @@ def _traced(variant: Variant) -> GraphModule:
 
 def _name(graph: GraphModule, variant: Variant) -> None:
     """Inputs are called what they are called in the C++."""
-    names = [f"in{place}" for place in range(len(variant.dtypes) + len(variant.fields))]
+    names = _read(variant)
     names += [f"number{place}" for place in range(variant.numbers)]
     names += [f"word{place}" for place in range(variant.words)]
     names += ["index"] if variant.indexed else []
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
     for node, name in zip(inputs, names, strict=True):
         node.meta["called"] = name
+
+
+def _read(variant: Variant) -> list[str]:
+    """What sources and fields are called."""
+    return [f"in{place}" for place in range(len(variant.dtypes) + len(variant.fields))]
 
 
 def _lines(graph: GraphModule) -> tuple[list[str], list[str]]:
