@@ -80,7 +80,7 @@ class Paper:
     """
 
     def __init__(self, settings: Training, known: Header) -> None:
-        shapes = known.shapes()
+        shapes = known.shapes
         targets = select(shapes, known.architecture, known.layers, settings.selectors)
         self.parameters = sum(numel("full", shapes[target.name]) for target in targets)
         lengths = [numel(settings.parameterisation, shapes[target.name]) for target in targets]
@@ -213,7 +213,7 @@ def measured(settings: Training, known: Header, device: torch.device, steps: int
 
     Weights are random, and made as they are asked for.
     """
-    shapes, stamps = known.shapes(), {}
+    shapes, stamps = known.shapes, {}
     source = Source("0" * 64, ("0" * 64,), lambda name: _weight(shapes[name], device))
     few = settings.evolve(autoencoder_steps=steps, denoiser_steps=steps)
     generator = train(

@@ -65,6 +65,7 @@ class AdapterHeader(Noun):
         """Number of weights."""
         return sum(tensor.elements for tensor in self.tensors)
 
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape by tensor name."""
         return {tensor.name: tensor.shape for tensor in self.tensors}

@@ -204,7 +204,7 @@ def _training_bytes(job: SearchJob, headers: Mapping[str, Header]) -> int:
     if lesson is None or family is None or family.own is None:
         return 0
     own, base = lesson.settings, headers[lesson.models[0]]
-    shapes = base.shapes()
+    shapes = base.shapes
     found = select(shapes, base.architecture, base.layers, own.selectors)
     by_rows = own.parameterisation == "gain"
     lengths = [shapes[target.name][0] if by_rows else math.prod(shapes[target.name]) for target in found]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -72,7 +73,7 @@ class Header(Noun):
         """A fresh copy of the parsed `config.json`."""
         return dict(json.loads(self.config))
 
-    @property
+    @cached_property
     def config_digest(self) -> str:
         """sha256 over all of the config that may change what equal weights compute."""
         return digest_of({key: value for key, value in self.config_dict.items() if key not in COSMETIC})
@@ -82,7 +83,13 @@ class Header(Noun):
         """Number of weights."""
         return sum(tensor.elements for tensor in self.tensors)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    @cached_property
+    def meaning(self) -> Mapping[str, Any]:
+        """What the config says that must be the same in models that are combined, see `core.meaning.meaning`."""
+        return meaning(self.config_dict, self.architecture)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Shape by tensor name."""
         return {tensor.name: tensor.shape for tensor in self.tensors}
 
@@ -91,6 +98,7 @@ class Header(Noun):
         found = (self.architecture.locate(tensor.name) for tensor in self.tensors)
         return tuple(sorted(place[1] for place in found if place and place[0] == index))
 
+    @cached_property
     def stack_suffixes(self) -> tuple[tuple[str, ...], ...]:
         """`layer_suffixes` of every layer, found in one pass."""
         found: list[list[str]] = [[] for _ in range(self.layers)]
@@ -103,15 +111,13 @@ class Header(Noun):
 
     def embed_tensors(self) -> tuple[str, ...]:
         """Names of the tensors before the stack: all of them where the family is not known."""
-        names = {tensor.name for tensor in self.tensors}
         if not self.architecture.known:
-            return tuple(sorted(names))
-        return tuple(name for name in self.architecture.embed if name in names)
+            return tuple(sorted(self.shapes))
+        return tuple(name for name in self.architecture.embed if name in self.shapes)
 
     def head_tensors(self) -> tuple[str, ...]:
         """Names of the tensors after the stack (no `lm_head` where it is tied)."""
-        names = {tensor.name for tensor in self.tensors}
-        return tuple(name for name in self.architecture.head if name in names)
+        return tuple(name for name in self.architecture.head if name in self.shapes)
 
 
 class Model(Noun):
@@ -160,11 +166,12 @@ def _check_pair(first: Model, other: Model, same_depth: bool, same_vocabulary: b
         _check_vocabulary(first, other)
     if same_depth and a.layers != b.layers:
         raise _misfit(first, other, f"merging needs equal depth, but they have {a.layers} and {b.layers} layers")
-    ours, theirs = meaning(a.config_dict, a.architecture), meaning(b.config_dict, b.architecture)
-    for key in sorted(ours.keys() | theirs.keys()):
-        if ours.get(key) != theirs.get(key):
-            values = f"{ours.get(key)!r} and {theirs.get(key)!r}"
+    for key in sorted(a.meaning.keys() | b.meaning.keys()):
+        if a.meaning.get(key) != b.meaning.get(key):
+            values = f"{a.meaning.get(key)!r} and {b.meaning.get(key)!r}"
             raise _misfit(first, other, f"{key!r} must be the same, but they have {values}", key)
+    if a.shapes == b.shapes:
+        return
     left_shapes, right_shapes = (_comparable(header, same_depth, same_vocabulary) for header in (a, b))
     for name in sorted(left_shapes.keys() | right_shapes.keys()):
         left_shape, right_shape = left_shapes.get(name), right_shapes.get(name)
@@ -206,7 +213,7 @@ def _rope_base(header: Header) -> float | None:
 
 def _comparable(header: Header, same_depth: bool, same_vocabulary: bool) -> dict[str, tuple[int, ...]]:
     """Shapes by full name, less what may differ: the layer's index and the rows of the vocabulary."""
-    family, shapes = header.architecture, header.shapes()
+    family, shapes = header.architecture, dict(header.shapes)
     if not same_vocabulary:
         shapes |= {name: shapes[name][1:] for name in family.vocabulary if name in shapes}
     if same_depth:

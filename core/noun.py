@@ -20,7 +20,9 @@ class Noun(BaseModel):
         Raises:
             pydantic.ValidationError: a change breaks a rule of the noun.
         """
-        return type(self).model_validate({**dict(self), **changes})
+        # Field by field: what a noun has worked out of itself once stands beside its fields.
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate({**fields, **changes})
 
     def digest(self) -> str:
         """The sha256 hex digest of the canonical JSON form."""

@@ -25,7 +25,7 @@ from merging.batches import Layouts, Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
 from merging.expressions import UnknownOperationError, source_of
 from merging.lanes import spread
-from merging.native import Native, NoCompilerError, compile_native, compiler
+from merging.native import PAST_CACHES, Native, NoCompilerError, compile_native, compiler
 from merging.variants import Kernel, Variant, carries, function_of, variant_of
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class Compiler:
             if kernel is None:
                 notes += self._as_it_stands(variant, members)
             elif isinstance(kernel, Native):
-                lanes = 1 if _small(members) else None
-                notes += kernel.run((layouts or Layouts()).tables(members, LARGEST), lanes)
+                lanes, past = 1 if _small(members) else None, sum([task.out.nbytes for task in members]) >= PAST_CACHES
+                notes += kernel.run((layouts or Layouts()).tables(members, LARGEST), lanes, past=past)
             else:
                 notes += _call(kernel, members, layouts or Layouts())
         return notes
@@ -304,7 +304,7 @@ def _mark(table: Table) -> None:
 
 def _small(tasks: Sequence[Task]) -> bool:
     """Whether one core is done before others have begun."""
-    return sum(task.inputs.elements for task in tasks) < SMALL
+    return sum([task.out.numel() for task in tasks]) < SMALL
 
 
 def _kinds(tasks: Sequence[Task]) -> Iterator[tuple[bool, list[Task]]]:

@@ -160,14 +160,16 @@ class Inputs:
 
     def dot(self, left: int, right: int) -> float:
         """<M_l, M_r> over the whole tensor, in float64; taken once per pair of contents."""
-        left, right = sorted((left, right), key=lambda position: self.content[position])
+        if self.content[right] < self.content[left]:
+            left, right = right, left
         key = ("dot", self.content[left], self.content[right])
         return float(self.statistics.number(key, lambda: dot(self.tensors[left], self.tensors[right])))
 
     def delta_dot(self, left: int, right: int) -> float:
         """<D_l, D_r> of two task vectors, as `dot`."""
         assert self.base is not None
-        left, right = sorted((left, right), key=lambda position: self.content[position])
+        if self.content[right] < self.content[left]:
+            left, right = right, left
         key = ("delta dot", self.content[left], self.content[right], self.content[self.base])
 
         def taken() -> float:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from itertools import chain, islice
+from threading import Lock
+from typing import Generic, TypeVar
 
 import torch
 
@@ -33,19 +34,18 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
 
     Args:
         work: what to do with an item.
-        items: all of them.
+        items: all of them; each is asked for when it is wanted, by one thread at a time, while the others work.
         lanes: how many threads share them; as many as torch is set to by default.
 
     Raises:
-        The first error of the work, once every thread has stopped.
+        The first error of the work or of the items, once every thread has stopped.
     """
     _hold_freed_memory()
-    waiting = deque(items)
-    lanes = min(lanes or torch.get_num_threads(), len(waiting))
-    if lanes <= 1:
+    waiting = Waiting(items, lanes or torch.get_num_threads())
+    if waiting.lanes <= 1:
         return _lane(work, waiting)
     with single_threaded():
-        others = [_pool(lanes - 1).submit(_lane, work, waiting) for _ in range(lanes - 1)]
+        others = [_pool(waiting.lanes - 1).submit(_lane, work, waiting) for _ in range(waiting.lanes - 1)]
         try:
             found = _lane(work, waiting)
         finally:
@@ -55,20 +55,47 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
     return found
 
 
+class Waiting(Generic[Item]):
+    """What is still to be done, for several threads.
+
+    Args:
+        items: all of it.
+        lanes: how many threads there may be.
+
+    Attributes:
+        lanes: as many, or as there are items if these are fewer.
+    """
+
+    def __init__(self, items: Iterable[Item], lanes: int) -> None:
+        rest = iter(items)
+        first = list(islice(rest, lanes))
+        self.lanes = len(first)
+        self._items = chain(first, rest)
+        self._lock = Lock()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            with self._lock:
+                try:
+                    item = next(self._items)
+                except StopIteration:
+                    return
+            yield item
+
+    def drop(self) -> None:
+        """Leave nothing to anybody."""
+        with self._lock:
+            self._items = chain()
+
+
 @torch.no_grad()
-def _lane(work: Callable[[Item], Result], waiting: deque[Item]) -> list[Result]:
+def _lane(work: Callable[[Item], Result], waiting: Waiting[Item]) -> list[Result]:
     """Work on what is waiting until nothing is; an error leaves nothing to the others."""
-    found: list[Result] = []
-    while True:
-        try:
-            item = waiting.popleft()
-        except IndexError:
-            return found
-        try:
-            found.append(work(item))
-        except BaseException:
-            waiting.clear()
-            raise
+    try:
+        return [work(item) for item in waiting]
+    except BaseException:
+        waiting.drop()
+        raise
 
 
 @contextmanager

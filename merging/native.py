@@ -85,28 +85,25 @@ class Native:
     def __init__(self, function: Callable[..., int]) -> None:
         self._function = function
 
-    def run(self, tables: Iterable[Table], lanes: int | None = None, *, past: bool | None = None) -> list[Note]:
+    def run(self, tables: Iterable[Table], lanes: int | None = None, *, past: bool = False) -> list[Note]:
         """Write the results of all tables.
 
         Args:
-            tables: of the variant it was compiled for.
+            tables: of the variant it was compiled for; each is asked for when it is wanted.
             lanes: how many threads share them; as many as torch is set to by default.
-            past: whether to write past the caches; by default where they would not hold the results.
+            past: whether to write past the caches, for results that would not fit into them.
 
         Returns:
             What is known of results that are not finite; nothing if all are.
         """
-        found = [_arguments(table) for table in tables]
-        if past is None:
-            past = sum(each.table.tensors[0].nbytes for each in found) >= PAST_CACHES
 
-        def work(piece: Piece) -> Arguments | None:
+        def work(piece: Piece) -> Table | None:
             arguments = piece.arguments
             unsound = self._function(*arguments.before, piece.top, piece.end, arguments.columns, past)
-            return arguments if unsound else None
+            return arguments.table if unsound else None
 
-        told = spread(work, (piece for each in found for piece in _pieces(each)), lanes)
-        unsound = {id(each): each.table for each in told if each is not None}
+        told = spread(work, (piece for table in tables for piece in _pieces(_arguments(table))), lanes)
+        unsound = {id(table): table for table in told if table is not None}
         return [Note(math.nan, [task.out for task in table.tasks]) for table in unsound.values()]
 
 

@@ -128,7 +128,7 @@ class TensorPlan:
             return self
         return replace(self, part=None, shift=0.0, sampled=None, dtype=torch.float32)
 
-    @property
+    @cached_property
     def shared(self) -> Leaf | None:
         """The parent's tensor that this one is, byte for byte, if it is one."""
         source = self.sources[0]

@@ -13,6 +13,9 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from core.architectures import Architecture, architecture_of
 from core.errors import CheckpointError
 
+#: A tensor's name, a module's parameters, the attribute among them, and a parameter on the meta device.
+Spot = tuple[str, dict[str, torch.nn.Parameter | None], str, torch.nn.Parameter]
+
 
 @dataclass(frozen=True)
 class Skeleton:
@@ -33,35 +36,34 @@ class Skeleton:
         Raises:
             CheckpointError: a tensor the model has no place for, or a place without a tensor.
         """
-        odd = sorted(parameters.keys() ^ self.places.keys())
-        if odd:
+        if parameters.keys() != self.places.keys():
+            odd = sorted(parameters.keys() ^ self.places.keys())
             raise CheckpointError(
                 f"the tensors must be those of {type(self.model).__name__}, but {odd[0]!r} is only in one of them: "
                 "export the parent again",
                 where=odd[0],
             )
-        for name, parameter in parameters.items():
-            for module, attribute in self.places[name]:
-                module._parameters[attribute] = parameter
+        for name, held, attribute, _ in self._spots:
+            held[attribute] = parameters[name]
 
     def empty(self) -> None:
         """Let go of every tensor: the model fails if it is used before it is filled again."""
-        for module, attribute, nothing in self._blanks:
-            module._parameters[attribute] = nothing
+        for _, held, attribute, nothing in self._spots:
+            held[attribute] = nothing
 
     @cached_property
-    def _blanks(self) -> list[tuple[torch.nn.Module, str, torch.nn.Parameter]]:
-        """What stands in every place while there is no candidate, on the meta device."""
+    def _spots(self) -> list[Spot]:
+        """Every place with its tensor's name, and what stands there while there is no candidate."""
         nothing: dict[tuple[torch.Size, torch.dtype], torch.nn.Parameter] = {}
-        blanks = []
-        for module, attribute in (place for places in self.places.values() for place in places):
+        spots = []
+        for name, module, attribute in ((name, *place) for name, places in self.places.items() for place in places):
             held = module._parameters[attribute]
             assert held is not None
             kind = held.shape, held.dtype
             if kind not in nothing:
                 nothing[kind] = torch.nn.Parameter(torch.empty_like(held, device="meta"), requires_grad=False)
-            blanks.append((module, attribute, nothing[kind]))
-        return blanks
+            spots.append((name, module._parameters, attribute, nothing[kind]))
+        return spots
 
 
 def build_skeleton(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -95,20 +95,28 @@ class Slots:
 
     def _reuse(self, missing: Mapping[Hashable, Wanted], free: list[Hashable]) -> dict[Hashable, Slot]:
         """Free slots of the right shape and dtype; first those that had the same name, for they lie in order."""
-        kinds: dict[tuple[torch.Size, torch.dtype], dict[str, list[Hashable]]] = defaultdict(lambda: defaultdict(list))
-        for content in free:
-            slot = self._held[content]
-            kinds[slot.parameter.shape, slot.parameter.dtype][slot.name].append(content)
+        named = {self._held[content].name: content for content in free}
         claimed, others = {}, []
         for content, planned in missing.items():
-            same = kinds[torch.Size(planned.shape), planned.dtype].get(planned.name)
-            if same:
-                claimed[content] = self._held.pop(same.pop())
+            same = named.get(planned.name)
+            memory = None if same is None else self._held[same].memory
+            if memory is not None and memory.shape == planned.shape and memory.dtype == planned.dtype:
+                claimed[content] = self._held.pop(named.pop(planned.name))
             else:
                 others.append((content, planned))
-        for content, planned in others:
-            names = kinds[torch.Size(planned.shape), planned.dtype]
-            found = next((slots for slots in names.values() if slots), None)
+        if others:
+            claimed |= self._reuse_any(others, [content for content in free if content in self._held])
+        return claimed
+
+    def _reuse_any(self, missing: Sequence[tuple[Hashable, Wanted]], free: Sequence[Hashable]) -> dict[Hashable, Slot]:
+        """The same whatever the slots were called."""
+        kinds: dict[tuple[torch.Size, torch.dtype], list[Hashable]] = defaultdict(list)
+        for content in reversed(free):
+            memory = self._held[content].memory
+            kinds[memory.shape, memory.dtype].append(content)
+        claimed = {}
+        for content, planned in missing:
+            found = kinds[torch.Size(planned.shape), planned.dtype]
             if found:
                 slot = self._held.pop(found.pop())
                 claimed[content] = Slot(slot.parameter, planned.name, slot.memory)

@@ -90,11 +90,11 @@ def output_tensors(
     )
 
 
-def source_shapes(source: ResolvedSource, headers: Mapping[str, Header]) -> dict[str, Shape]:
+def source_shapes(source: ResolvedSource, headers: Mapping[str, Header]) -> Mapping[str, Shape]:
     """Shape by tensor name of an ingredient; errors as in `output_tensors`."""
     if source.recipe is not None:
         return {tensor.name: tensor.shape for tensor in output_tensors(source.recipe, headers)}
-    return _header(source.source_digest, headers).shapes()
+    return _header(source.source_digest, headers).shapes
 
 
 def output_config(recipe: ResolvedRecipe, headers: Mapping[str, Header], rows: int | None = None) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _rows(recipe: ResolvedRecipe, rows: int | None) -> int:
     return rows
 
 
-def _shape(tensor: OutputTensor, architecture: Architecture, shapes: list[dict[str, Shape]]) -> Shape:
+def _shape(tensor: OutputTensor, architecture: Architecture, shapes: list[Mapping[str, Shape]]) -> Shape:
     found: list[Shape] = []
     for position, (source, _) in enumerate(tensor.entry.sources):
         name = tensor.source_name(position, architecture)

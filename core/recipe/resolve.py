@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def _ingredient(source: Source, models: Registered) -> Ingredient:
         )
     model = model_of(source, models)
     header = model.header
-    suffixes = header.stack_suffixes()
+    suffixes = header.stack_suffixes
     resolved = resolved_source(model)
     edges = header.embed_tensors(), header.head_tensors()
     kinds = attention_kinds(header)
@@ -214,11 +214,12 @@ def _layer_entry(
     _same_tensors(suffixes)
     family = ingredients[picked[0][0]].models[0].header.architecture
     indices = [layer, *(index for _, index in picked)]
-    places = {}
-    for suffix in suffixes[picked[0][0]]:
+
+    def places(suffix: str) -> tuple[Place, ...]:
         by_index = {i: Place(family.layer_tensor(i, suffix), index=step, count=count) for i in set(indices)}
-        places[suffix] = tuple(by_index[i] for i in indices)
-    return _entry(part, [(table[name], index) for name, index in picked], places)
+        return tuple([by_index[i] for i in indices])
+
+    return _entry(part, [(table[name], index) for name, index in picked], suffixes[picked[0][0]], places)
 
 
 def _edge_entry(part: Slice, edge: Any, ingredients: Mapping[str, Ingredient], table: Mapping[str, int]) -> Entry:
@@ -226,8 +227,11 @@ def _edge_entry(part: Slice, edge: Any, ingredients: Mapping[str, Ingredient], t
     tensors = {s.source: getattr(ingredients[s.source], edge) for s in part.sources}
     _same_tensors(tensors)
     names = tensors[part.sources[0].source]
-    places = {t: (Place(tensor=t, part=edge),) * (1 + len(part.sources)) for t in names}
-    return _entry(part, [(table[s.source], -1) for s in part.sources], places)
+
+    def places(name: str) -> tuple[Place, ...]:
+        return (Place(tensor=name, part=edge),) * (1 + len(part.sources))
+
+    return _entry(part, [(table[s.source], -1) for s in part.sources], names, places)
 
 
 def _same_tensors(tensors: Mapping[str, tuple[str, ...]]) -> None:
@@ -238,27 +242,39 @@ def _same_tensors(tensors: Mapping[str, tuple[str, ...]]) -> None:
             raise ParentsDoNotFitError(f"{first!r} and {other!r} do not fit: only one has tensor {odd!r}", where=odd)
 
 
-def _entry(part: Slice, sources: list[tuple[int, int]], places: Mapping[str, tuple[Place, ...]]) -> Entry:
-    """The entry of these tensors; `places` has the place of each in the candidate and then in every source."""
+def _entry(
+    part: Slice, sources: list[tuple[int, int]], tensors: Sequence[str], places: Callable[[str], tuple[Place, ...]]
+) -> Entry:
+    """The entry of these tensors; `places` gives the place of each in the candidate and then in every source."""
     info = catalog().method(part.method)
     base = [s.source for s in part.sources].index(part.base) if part.base is not None else None
-    groups: dict[str, tuple[list[str], Group]] = {}
-    # Without filters all of them get the same values: asked for once, for this is done for every layer of a candidate.
-    alike = places and not any(map(has_filters, part.params.values()))
-    for members in [sorted(places)] if alike else [[tensor] for tensor in sorted(places)]:
-        group = _group(info, part, base, members[0], places[members[0]])
-        groups.setdefault(canonical_json(group.model_dump(exclude={"tensors"})), ([], group))[0].extend(members)
     return Entry(
         sources=tuple(sources),
         base=base,
         method=info.name,
         version=info.version,
-        groups=tuple(group.evolve(tensors=tuple(tensors)) for tensors, group in groups.values()),
+        groups=tuple(_groups(info, part, base, sorted(tensors), places)),
     )
 
 
-def _group(info: MethodInfo, part: Slice, base: int | None, tensor: str, places: tuple[Place, ...]) -> Group:
-    """The values of one tensor."""
+def _groups(
+    info: MethodInfo, part: Slice, base: int | None, tensors: list[str], places: Callable[[str], tuple[Place, ...]]
+) -> Iterable[Group]:
+    """Sorted tensors in groups of equal values."""
+    # Without filters all of them get the same: asked for once, for this is done for every layer of a candidate.
+    if tensors and not any(map(has_filters, part.params.values())):
+        return [_group(info, part, base, tuple(tensors), places(tensors[0]))]
+    alike: dict[str, list[Group]] = {}
+    for tensor in tensors:
+        group = _group(info, part, base, (tensor,), places(tensor))
+        alike.setdefault(canonical_json(group.model_dump(exclude={"tensors"})), []).append(group)
+    return [groups[0].evolve(tensors=tuple(each.tensors[0] for each in groups)) for groups in alike.values()]
+
+
+def _group(
+    info: MethodInfo, part: Slice, base: int | None, tensors: tuple[str, ...], places: tuple[Place, ...]
+) -> Group:
+    """Tensors, with the values of the one whose places these are."""
     place, *own = places
     params: dict[str, Scalar] = {}
     per_source: list[dict[str, Scalar]] = [{} for _ in part.sources]
@@ -273,7 +289,7 @@ def _group(info: MethodInfo, part: Slice, base: int | None, tensor: str, places:
             reach = isinstance(spec, FloatParam) and spec.reach
             params |= _told(spec, reached(float(found), place) if reach else found)
     _check_weights(info, params, per_source, place)
-    return Group(tensors=(tensor,), params=params, source_params=tuple(per_source), scale=_scale(part, place, own))
+    return Group(tensors=tensors, params=params, source_params=tuple(per_source), scale=_scale(part, place, own))
 
 
 def _told(spec: Any, value: Scalar) -> dict[str, Scalar]:

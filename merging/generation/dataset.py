@@ -81,7 +81,7 @@ def dataset_of(header: Header, sources: Sequence[Source], settings: Training, de
         NonFiniteCheckpointError: a selected tensor of a source with NaN or infinity in it.
     """
     _check(sources, settings)
-    shapes = header.shapes()
+    shapes = header.shapes
     targets = select(shapes, header.architecture, header.layers, settings.selectors)
     kinds = tuple(sorted({target.kind for target in targets}))
     numels = [numel(settings.parameterisation, shapes[target.name]) for target in targets]

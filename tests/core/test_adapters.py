@@ -171,7 +171,7 @@ def test_an_adapted_model_has_its_bases_tensors_those_that_change_in_float32(tmp
     base = base.evolve(header=base.header.evolve(tensors=halves))
     found = adapt(base, adapter(write(tmp_path, lora())), name="maths")
     assert (found.name, found.ref) == ("maths", "local:base")
-    assert found.header.shapes() == base.header.shapes()
+    assert found.header.shapes == base.header.shapes
     assert [t.name for t in found.header.tensors if t.dtype == "F32"] == [f"{Q}.weight"]
     assert found.header.config_digest == base.header.config_digest
     with pytest.raises(CheckpointError, match="has the adapter 'lora' already"):
@@ -205,4 +205,4 @@ def test_names_without_the_familys_prefix_are_found(tmp_path):
     bare = header(model_type="gpt2", config={"n_layer": 1})
     base = model("base").evolve(header=bare.evolve(tensors=infos))
     found = adapt(base, adapter(write(tmp_path, lora("h.0.attn.c_attn", 8, 24))))
-    assert found.header.shapes() == {"transformer.h.0.attn.c_attn.weight": (8, 24)}
+    assert found.header.shapes == {"transformer.h.0.attn.c_attn.weight": (8, 24)}

@@ -132,7 +132,7 @@ def test_a_bfloat16_base_is_not_rounded_before_the_candidate_is(half_family, tmp
     )
     built = Resident(parents).build(resolve(identity("mine", save_dtype="bfloat16"), {"mine": adapted}))
     assert torch.equal(built.tensors[f"{name}.weight"], expected.float().bfloat16())
-    assert adapted.header.shapes() == plain.header.shapes()
+    assert adapted.header.shapes == plain.header.shapes
     assert {t.dtype for t in adapted.header.tensors if "q_proj" in t.name} == {"F32"}
     assert {t.dtype for t in adapted.header.tensors if "q_proj" not in t.name} == {"BF16"}
 
@@ -257,6 +257,6 @@ def test_an_export_counts_with_the_factors_of_an_adapter(family, tmp_path):
     recipe = resolve(identity("mine", save_dtype="float32"), {"mine": adapted})
     plans = plan(recipe, {adapted.weights_digest: adapted.header})
     peaks = {each.name: peak_bytes(each, parents) for each in plans}
-    outputs, inputs = adapted.header.shapes()[name]
+    outputs, inputs = adapted.header.shapes[name]
     assert peaks[name] >= 8 * 300 * (outputs + inputs)
     assert peaks[name] - parents.making_bytes(adapted.weights_digest, name) == 8 * outputs * inputs

@@ -42,6 +42,39 @@ def test_the_first_error_stops_the_others_and_is_raised():
     assert len(done) < 100
 
 
+def test_items_are_made_when_they_are_wanted_while_others_are_worked_on():
+    seen = threading.Event()
+
+    def items():
+        yield from (0, 1)
+        assert seen.wait(30)
+        yield 2
+
+    def work(item):
+        seen.set()
+        return item
+
+    assert sorted(spread(work, items(), 2)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_an_error_of_the_items_is_raised_once_nobody_works(lanes):
+    busy: set[int] = set()
+
+    def items():
+        yield from range(4)
+        raise ValueError("four")
+
+    def work(item):
+        busy.add(item)
+        time.sleep(0.01)
+        busy.remove(item)
+
+    with pytest.raises(ValueError, match="four"):
+        spread(work, items(), lanes)
+    assert not busy
+
+
 def test_no_graph_is_kept():
     leaf = torch.ones(3, requires_grad=True)
     assert all(not found.requires_grad for found in spread(lambda _: leaf * 2, range(4), 2))

@@ -126,7 +126,11 @@ def test_the_keys_of_tensors_and_layers_know_of_the_rest_of_the_model(family):
 
 def test_what_a_recipe_does_not_name_is_implied_and_leaves_its_digest_alone(family):
     plain, named = (family.merge("ties", density=0.5, **more) for more in ({}, {"trim_scope": "tensor"}))
-    assert plain.digest() == named.digest() != family.merge("ties", density=0.5, trim_scope="model").digest()
+    whole = family.merge("ties", density=0.5, trim_scope="model")
+    assert plain.digest() == named.digest() != whole.digest()
+    # Its layer keys hold a digest of the whole, which is kept; a recipe made of it is another one.
+    assert whole.layer_keys() != plain.layer_keys()
+    assert whole.evolve(seed=9).whole_digest != whole.whole_digest
     assert "trim_scope" not in plain.layers[0].groups[0].params
     headers = {model.weights_digest: model.header for model in family.models.values()}
     assert {p.params["trim_scope"] for p in plan(plain, headers)} == {"tensor"}

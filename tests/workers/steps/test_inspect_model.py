@@ -125,7 +125,7 @@ def test_a_parent_is_registered_with_the_header_and_digest_of_its_files(copied):
     config = json.loads((nursery / "wino" / "config.json").read_text())
     assert found.header.layers == config["num_hidden_layers"]
     stored = load_file(nursery / "wino" / "model.safetensors")
-    assert found.header.shapes() == {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    assert found.header.shapes == {name: tuple(tensor.shape) for name, tensor in stored.items()}
 
 
 def test_files_that_were_replaced_are_read_anew_by_the_next_job(copied):
