@@ -93,6 +93,15 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
+def settled(measure: Callable[[], float]) -> float:
+    """What is measured once the threads of what ran before, in whatever process, have gone to sleep.
+
+    Those of torch's own operations keep a core busy for a few milliseconds after each.
+    """
+    time.sleep(SETTLED)
+    return measure()
+
+
 class Copying:
     """A plain copy of as many bytes as a model has."""
 
@@ -138,9 +147,7 @@ def fractions(
     for _ in range(rounds):
         recipe = next(found)
         before = seconds(copying)
-        # The copy's threads keep a core busy for a few milliseconds after it.
-        time.sleep(SETTLED)
-        taken = seconds(lambda recipe=recipe: resident.build(recipe))
+        taken = settled(lambda recipe=recipe: seconds(lambda: resident.build(recipe)))
         # A copy moves the model twice, a build once per source and once for the result.
         ideal = (before + seconds(copying)) / 2 * (sources + 1) / 2
         shares.append((ideal / max(taken - fixed, 1e-9), ideal / taken))
@@ -281,14 +288,15 @@ def against_mergekit(report: Report, folder: Path, compilers: Mapping[str, Compi
             found = candidates(family, method, 2)
             memory, files, limit = [], [], []
             for number in range(3 * rounds + 1):
-                theirs = merge(in_memory(family, method, number))
-                ours = seconds(lambda r=resident, f=found: r.build(next(f)))
+                theirs = settled(lambda m=method, n=number: merge(in_memory(family, m, n)))
+                ours = settled(lambda r=resident, f=found: seconds(lambda: r.build(next(f))))
                 memory.append(theirs / ours)
                 # A copy moves the model twice, a build once per source and once for the result.
-                limit.append(theirs / (seconds(copying) * (3 + (method not in ("linear", "slerp"))) / 2))
+                copied = settled(lambda: seconds(copying))
+                limit.append(theirs / (copied * (3 + (method not in ("linear", "slerp"))) / 2))
             for number in range(rounds):
-                theirs = merge(through_files(family, method, number, folder / "theirs"))
-                files.append(theirs / seconds(lambda r=resident, f=found: r.build(next(f))))
+                theirs = settled(lambda m=method, n=number: merge(through_files(family, m, n, folder / "theirs")))
+                files.append(theirs / settled(lambda r=resident, f=found: seconds(lambda: r.build(next(f)))))
             # The first of each warms up.
             by_memory, by_files = statistics.median(memory[1:]), statistics.median(files[1:])
             report.claim(f"{method}, times as fast as mergekit", min(by_memory, by_files), "x", goal)
@@ -373,7 +381,7 @@ def on_gpu(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> N
     found, source = candidates(family, "linear", 2), torch.empty(family.bytes // 4, device="cuda")
     target = torch.empty_like(source)
 
-    def settled(work: Callable[[], Any]) -> float:
+    def synchronised(work: Callable[[], Any]) -> float:
         def done() -> None:
             work()
             torch.cuda.synchronize()
@@ -385,8 +393,8 @@ def on_gpu(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> N
     shares = []
     for _ in range(10):
         recipe = next(found)
-        copied = settled(lambda: target.copy_(source))
-        shares.append(copied * 3 / 2 / settled(lambda recipe=recipe: resident.build(recipe)))
+        copied = synchronised(lambda: target.copy_(source))
+        shares.append(copied * 3 / 2 / synchronised(lambda recipe=recipe: resident.build(recipe)))
     report.claim(name, statistics.median(shares), "of copy", 0.7)
 
 

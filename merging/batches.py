@@ -10,9 +10,11 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from merging.kernels import Inputs, Step, largest_result
@@ -204,7 +206,8 @@ class Layouts:
         fields = [_spot(field) for task in tasks for field in task.flat[len(task.inputs.tensors) + 1 :]]
         known = self._known.get(key)
         if known is None or known[0] != fields:
-            runs = list(_runs(tasks))
+            # The largest first, so that all who share them are done at nearly one time.
+            runs = sorted(_runs(tasks), key=lambda run: -len(run) * run[0].inputs.elements)
             if not all(_parts(run[0].inputs.elements) for run in runs):
                 yield from tables(tasks, limit)
                 return
@@ -293,14 +296,18 @@ def _numbers(run: Sequence[Task], parts: int) -> Tensor:
     # What is too large for float32 becomes infinite, and is told of the results.
     with np.errstate(over="ignore"):
         values = np.array([[*task.step.numbers, task.scale] for task in run], dtype=np.float32)
-    table = torch.from_numpy(values).to(run[0].inputs.device)
-    return table if parts == 1 else table.repeat_interleave(parts, 0)
+    return _repeated(values, parts, run[0].inputs.device)
 
 
 def _words(run: Sequence[Task], parts: int) -> Tensor:
-    values = np.array([task.step.words for task in run], dtype=np.int64).reshape(len(run), -1)
-    table = torch.from_numpy(values.astype(np.uint32).view(np.int32)).to(run[0].inputs.device)
-    return table if parts == 1 else table.repeat_interleave(parts, 0)
+    if not run[0].step.words:
+        return torch.empty((len(run) * parts, 0), dtype=torch.int32, device=run[0].inputs.device)
+    values = np.array([task.step.words for task in run], dtype=np.int64)
+    return _repeated(values.astype(np.uint32).view(np.int32), parts, run[0].inputs.device)
+
+
+def _repeated(values: NDArray[Any], parts: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.repeat(parts, 0) if parts > 1 else values).to(device)
 
 
 @cache

@@ -71,21 +71,23 @@ SOURCE = """{prelude}
 using Out = {out};
 
 extern "C" int64_t kernel(void *const *tensors, const int64_t *strides, const float *numbers, const int32_t *words,
-                          const int32_t *starts, int64_t start_stride, int64_t top, int64_t end, int64_t columns,
-                          int64_t past) {{
+                          const int32_t *starts, int64_t start_stride, int64_t *taken, int64_t some, int64_t rows,
+                          int64_t columns, int64_t past) {{
     constexpr int64_t tile = TILE / sizeof(Out);
     alignas(64) float found[tile];
     uint32_t unsound = 0;
-    for (int64_t row = top; row < end; ++row) {{
-        Out *const out = static_cast<Out *>(tensors[0]) + row * strides[0];
+    for (int64_t row, end; (row = take(taken, some)) < rows;) {{
+        for (end = row + some < rows ? row + some : rows; row < end; ++row) {{
+            Out *const out = static_cast<Out *>(tensors[0]) + row * strides[0];
 {per_row}
-        for (int64_t begin = 0; begin < columns; begin += tile) {{
-            const int64_t count = columns - begin < tile ? columns - begin : tile;
+            for (int64_t begin = 0; begin < columns; begin += tile) {{
+                const int64_t count = columns - begin < tile ? columns - begin : tile;
 {per_tile}
-            for (int64_t i = 0; i < count; ++i) {{
+                for (int64_t i = 0; i < count; ++i) {{
 {per_element}
+                }}
+                unsound |= finish(out + begin, found, count, past);
             }}
-            unsound |= finish(out + begin, found, count, past);
         }}
     }}
     settled(past);
@@ -102,8 +104,9 @@ def source_of(variant: Variant) -> str:
     """The C++ of a variant's kernel.
 
     Its function `kernel` takes the addresses of the result, the sources and the fields, their strides from row to row,
-    numbers (rows, k + 1), words (rows, k), the index of every row's first element with its stride, the first row, the
-    row after the last, columns, and whether results go past the caches. It returns 0 if every result is finite.
+    numbers (rows, k + 1), words (rows, k), the index of every row's first element with its stride, where it is counted
+    how many rows are taken, how many to take at once, rows, columns, and whether results go past the caches. All who
+    call it with one count share the rows. It returns 0 if every result of the caller's rows is finite.
 
     Raises:
         UnknownOperationError: it cannot be written so.
@@ -135,9 +138,9 @@ def source_of(variant: Variant) -> str:
     return SOURCE.format(
         prelude=prelude(),
         out=_stored(variant.out),
-        per_row=_indented(2, per_row + rows),
-        per_tile=_indented(3, per_tile),
-        per_element=_indented(4, [*loaded, *elements, f"found[i] = {result};"]),
+        per_row=_indented(3, per_row + rows),
+        per_tile=_indented(4, per_tile),
+        per_element=_indented(5, [*loaded, *elements, f"found[i] = {result};"]),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
-from itertools import chain, islice
+from operator import length_hint
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -41,11 +41,13 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
         The first error of the work or of the items, once every thread has stopped.
     """
     _hold_freed_memory()
-    waiting = Waiting(items, lanes or torch.get_num_threads())
-    if waiting.lanes <= 1:
+    lanes = lanes or torch.get_num_threads()
+    # Where it is not known how many there are, there may be enough for all lanes.
+    lanes, waiting = min(lanes, length_hint(items, lanes)), Waiting(items)
+    if lanes <= 1:
         return _lane(work, waiting)
     with single_threaded():
-        others = [_pool(waiting.lanes - 1).submit(_lane, work, waiting) for _ in range(waiting.lanes - 1)]
+        others = [_pool(lanes - 1).submit(_lane, work, waiting) for _ in range(lanes - 1)]
         try:
             found = _lane(work, waiting)
         finally:
@@ -56,22 +58,10 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
 
 
 class Waiting(Generic[Item]):
-    """What is still to be done, for several threads.
+    """What is still to be done, for several threads."""
 
-    Args:
-        items: all of it.
-        lanes: how many threads there may be.
-
-    Attributes:
-        lanes: as many, or as there are items if these are fewer.
-    """
-
-    def __init__(self, items: Iterable[Item], lanes: int) -> None:
-        rest = iter(items)
-        first = list(islice(rest, lanes))
-        self.lanes = len(first)
-        self._items = chain(first, rest)
-        self._lock = Lock()
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items, self._lock = iter(items), Lock()
 
     def __iter__(self) -> Iterator[Item]:
         while True:
@@ -85,7 +75,7 @@ class Waiting(Generic[Item]):
     def drop(self) -> None:
         """Leave nothing to anybody."""
         with self._lock:
-            self._items = chain()
+            self._items = iter(())
 
 
 @torch.no_grad()

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
+import torch
+
 from merging.batches import Table
 from merging.blocks import Note
 from merging.lanes import spread
@@ -39,8 +41,8 @@ PATIENCE = 120
 KEPT = 256
 #: Bytes of results from which on they are written past the caches, which they would not fit into.
 PAST_CACHES = 1 << 25
-#: Elements of the pieces that cores share.
-PIECE = 1 << 20
+#: Elements that a core takes of a table at once.
+PIECE = 1 << 17
 
 
 class CompilerError(Exception):
@@ -51,28 +53,17 @@ class NoCompilerError(CompilerError):
     """There is no compiler."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some rows of a table."""
-
-    arguments: Arguments
-    top: int
-    end: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Arguments:
     """A table as the function takes it.
 
     Attributes:
         table: what the addresses point into.
-        before: (tensors, strides, numbers, words, starts, start stride), in the function's order.
-        columns: of the result.
+        all: in the function's order, but for where results go.
     """
 
     table: Table
-    before: tuple[object, ...]
-    columns: int
+    all: tuple[object, ...]
 
 
 class Native:
@@ -97,14 +88,26 @@ class Native:
             What is known of results that are not finite; nothing if all are.
         """
 
-        def work(piece: Piece) -> Table | None:
-            arguments = piece.arguments
-            unsound = self._function(*arguments.before, piece.top, piece.end, arguments.columns, past)
-            return arguments.table if unsound else None
+        def work(arguments: Arguments) -> Table | None:
+            return arguments.table if self._function(*arguments.all, past) else None
 
-        told = spread(work, (piece for table in tables for piece in _pieces(_arguments(table))), lanes)
+        lanes = lanes or torch.get_num_threads()
+        told = spread(work, _shared(map(_arguments, tables), lanes), lanes)
         unsound = {id(table): table for table in told if table is not None}
         return [Note(math.nan, [task.out for task in table.tasks]) for table in unsound.values()]
+
+
+def _shared(arguments: Iterable[Arguments], lanes: int) -> Iterator[Arguments]:
+    """All of them for every lane, which take what is left of a table's rows.
+
+    Others join in a table only once the next one is begun: so that is made while somebody is at work.
+    """
+    before: list[Arguments] = []
+    for each in arguments:
+        yield each
+        yield from before
+        before = [each] * (lanes - 1)
+    yield from before
 
 
 def compile_native(source: str) -> Native:
@@ -130,7 +133,7 @@ def _compiled(source: str, command: tuple[str, ...]) -> Native:
             raise CompilerError(f"{error}; name a folder that programs may run from in TMPDIR") from error
     function.restype = ctypes.c_int64
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    function.argtypes = [pointer] * 5 + [number] * 5
+    function.argtypes = [*[pointer] * 5, number, pointer, *[number] * 4]
     return Native(function)
 
 
@@ -184,11 +187,6 @@ def _arguments(table: Table) -> Arguments:
     numbers, words, starts = table.numbers, table.words, table.starts
     start_stride = 0 if starts.shape[0] == 1 else starts.stride(0)
     pointers = (numbers.data_ptr(), words.data_ptr(), starts.data_ptr())
-    return Arguments(table, (addresses, strides, *pointers, start_stride), table.columns)
-
-
-def _pieces(arguments: Arguments) -> Iterator[Piece]:
-    rows = arguments.table.tensors[0].shape[0]
-    height = max(1, PIECE // max(1, arguments.columns))
-    for top in range(0, rows, height):
-        yield Piece(arguments, top, min(top + height, rows))
+    some, taken = max(1, PIECE // max(1, table.columns)), ctypes.c_int64(0)
+    shape = (some, tensors[0].shape[0], table.columns)
+    return Arguments(table, (addresses, strides, *pointers, start_stride, ctypes.byref(taken), *shape))

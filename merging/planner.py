@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from merging.plan import TensorPlan, plan
 
 #: Structures that are remembered.
 KEPT = 16
+#: Version of `marshal` in which equal values have equal bytes: later ones tell objects apart, too.
+SAME_BYTES = 2
 #: The attributes of a plan that are the recipe's values.
 VALUES = ("params", "source_params", "scale", "part", "shift")
 
@@ -60,12 +63,19 @@ class Planner:
 
     def __init__(self, headers: Mapping[str, Header]) -> None:
         self._headers = headers
-        self._known: OrderedDict[Hashable, Last] = OrderedDict()
+        self._known: OrderedDict[Structure, Last] = OrderedDict()
         self._values: dict[Hashable, Values] = {}
 
-    def plan(self, recipe: ResolvedRecipe, alignment: Alignment | None = None) -> tuple[TensorPlan, ...]:
-        """As `merging.plan.plan`."""
-        structure = structure_of(recipe)
+    def plan(
+        self, recipe: ResolvedRecipe, alignment: Alignment | None, structure: Structure | None
+    ) -> tuple[TensorPlan, ...]:
+        """As `merging.plan.plan`.
+
+        Args:
+            recipe: the candidate.
+            alignment: as there.
+            structure: `structure_of(recipe)`.
+        """
         if structure is None:
             return plan(recipe, self._headers, alignment)
         if structure not in self._known:
@@ -91,16 +101,31 @@ class Planner:
         return [[self._own(before, entry, group) for group in entry.groups] for entry in _entries(recipe)]
 
     def _own(self, before: Mapping[Hashable, Values], entry: Entry, group: Group) -> Values:
-        # As text, which tells a zero from its negative.
-        text = repr((group.params, group.source_params, group.scale, group.part, group.shift))
-        key = entry.method, entry.base, text
+        # As bytes, which tell a zero from its negative.
+        numbers = marshal.dumps((group.params, group.source_params, group.scale, group.shift), SAME_BYTES)
+        key = entry.method, entry.base, group.part, numbers
         found = self._values.get(key) or before.get(key) or _values(entry, group)
         self._values[key] = found
         return found
 
 
-def structure_of(recipe: ResolvedRecipe) -> Hashable | None:
-    """What recipes with equal plans but for the values have in common.
+class Structure:
+    """What recipes with equal plans but for the values have in common; hashed once, for it is large."""
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, *parts: Hashable) -> None:
+        self._parts, self._hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Structure) and self._parts == other._parts)
+
+
+def structure_of(recipe: ResolvedRecipe) -> Structure | None:
+    """The structure of a recipe.
 
     None where more than that depends on the values, or on other recipes: nested ones, draws, aligned vocabularies, and
     task vectors that are trimmed over the whole model.
@@ -110,12 +135,16 @@ def structure_of(recipe: ResolvedRecipe) -> Hashable | None:
     drawn = recipe.generation is not None
     if nested or drawn or recipe.vocabulary is not None or any(entry.trims_the_model for entry in entries):
         return None
-    sources = tuple(source.source_digest for source in recipe.sources)
+    sources = tuple([source.source_digest for source in recipe.sources])
     shapes = tuple(
-        (entry.sources, entry.base, entry.method, entry.version, tuple(group.tensors for group in entry.groups))
-        for entry in entries
+        [
+            (entry.sources, entry.base, entry.method, entry.version, tuple([group.tensors for group in entry.groups]))
+            for entry in entries
+        ]
     )
-    return recipe.model_type, sources, shapes, recipe.tokenizer, recipe.save_dtype, recipe.seed, recipe.statistics
+    return Structure(
+        recipe.model_type, sources, shapes, recipe.tokenizer, recipe.save_dtype, recipe.seed, recipe.statistics
+    )
 
 
 def _entries(recipe: ResolvedRecipe) -> tuple[Entry, ...]:

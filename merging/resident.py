@@ -21,7 +21,7 @@ from merging.compiled import Compiler
 from merging.compute import Loaded, Options, not_finite, prepare
 from merging.memory import fits, free_bytes
 from merging.plan import Leaf, TensorPlan
-from merging.planner import Planner, structure_of
+from merging.planner import Planner, Structure, structure_of
 from merging.skeleton import Skeleton, build_skeleton
 from merging.slots import Kind, Slot, Slots
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
@@ -42,13 +42,18 @@ class Built:
 
     Attributes:
         model: in eval mode, on the device, in the recipe's `save_dtype` or the resident's wider `forward_dtype`.
-        tensors: every weight by name, in `save_dtype` (a tied head is not among them).
+        parameters: what `tensors` are the data of.
         keys: gives `layer_keys`.
     """
 
     model: PreTrainedModel
-    tensors: Mapping[str, torch.Tensor]
+    parameters: Mapping[str, torch.Tensor]
     keys: Callable[[], tuple[str, ...]]
+
+    @cached_property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Every weight by name, in `save_dtype` (a tied head is not among them)."""
+        return {name: parameter.data for name, parameter in self.parameters.items()}
 
     @cached_property
     def layer_keys(self) -> tuple[str, ...]:
@@ -88,7 +93,7 @@ class Resident:
         self._attention = attn_implementation
         self._forward_dtype = forward_dtype
         self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
-        self._keys: dict[Hashable, str] = {}
+        self._keys: dict[Structure, str] = {}
         self._planner = Planner(parents.headers)
         self._held: dict[bytes, Loaded] = {}
         self._slots, self._widened = Slots(self.device), Slots(self.device)
@@ -119,8 +124,9 @@ class Resident:
             MissingCheckpointError, ParentsDoNotFitError, UnknownMethodError, CheckpointError: see `merging.plan`.
         """
         alignment = self.vocabularies.align(recipe)
-        plans = self._planner.plan(recipe, alignment)
-        skeleton = self._skeleton(recipe, None if alignment is None else alignment.rows)
+        structure = structure_of(recipe)
+        plans = self._planner.plan(recipe, alignment, structure)
+        skeleton = self._skeleton(recipe, structure, None if alignment is None else alignment.rows)
         # The last candidate lets go first, so that nobody can score a model that is half this one and half that one.
         if self._filled is not None:
             self._filled.empty()
@@ -131,10 +137,9 @@ class Resident:
             seen = {name: torch.nn.Parameter(shared.data, requires_grad=False) for name, shared in seen.items()}
         skeleton.fill(seen)
         self._filled = skeleton
-        return Built(skeleton.model, {name: p.data for name, p in parameters.items()}, recipe.layer_keys)
+        return Built(skeleton.model, parameters, recipe.layer_keys)
 
-    def _skeleton(self, recipe: ResolvedRecipe, rows: int | None) -> Skeleton:
-        structure = structure_of(recipe)
+    def _skeleton(self, recipe: ResolvedRecipe, structure: Structure | None, rows: int | None) -> Skeleton:
         key = None if structure is None else self._keys.get(structure)
         if key is None or key not in self._skeletons:
             config = output_config(recipe, self.parents.headers, rows)
@@ -159,8 +164,8 @@ class Resident:
         claimed = self._slots.claim(wanted)
         self._write([(wanted[content], slot) for content, slot in claimed.items()])
         self._slots.settle(claimed)
-        shared, held = self._shared, self._slots.parameter
-        return {p.name: shared[p.content] if p.content in shared else held(p.content) for p in plans}
+        shared, held = self._shared, self._slots.held
+        return {p.name: shared[p.content] if p.content in shared else held[p.content].parameter for p in plans}
 
     def _widen(
         self, plans: Iterable[TensorPlan], parameters: Mapping[str, torch.nn.Parameter]
@@ -175,7 +180,8 @@ class Resident:
         for content, slot in claimed.items():
             slot.parameter.data.copy_(parameters[contents[content].name].data)
         self._widened.settle(claimed)
-        return {planned.name: self._widened.parameter(planned.content) for planned in plans}
+        held = self._widened.held
+        return {planned.name: held[planned.content].parameter for planned in plans}
 
     @torch.no_grad()
     def _write(self, plans: Sequence[tuple[TensorPlan, Slot]]) -> None:

@@ -62,63 +62,60 @@ class Slots:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._held: dict[Hashable, Slot] = {}
+        #: What holds which content.
+        self.held: dict[Hashable, Slot] = {}
         #: How tasks that end up here are laid out.
         self.layouts = Layouts()
-
-    def parameter(self, content: Hashable) -> torch.nn.Parameter:
-        """The slot that holds a content."""
-        return self._held[content].parameter
 
     def claim(self, wanted: Mapping[Hashable, Wanted]) -> dict[Hashable, Slot]:
         """A slot for every content that is not held yet; `settle` them once they are written.
 
         Until then they hold nothing, so that a failed build leaves no slot under a wrong content.
         """
-        missing = {content: planned for content, planned in wanted.items() if content not in self._held}
-        claimed = self._reuse(missing, [content for content in self._held if content not in wanted])
+        missing = {content: planned for content, planned in wanted.items() if content not in self.held}
+        claimed = self._reuse(missing, [content for content in self.held if content not in wanted])
         rest = {content: planned for content, planned in missing.items() if content not in claimed}
         try:
             return {**claimed, **self._allocate(rest)}
         except (MemoryError, RuntimeError) as error:
-            free = [content for content in self._held if content not in wanted]
+            free = [content for content in self.held if content not in wanted]
             if not free or not lacks_memory(error):
                 raise
             self.layouts.clear()
             for content in free:
-                del self._held[content]
+                del self.held[content]
             return {**claimed, **self._allocate(rest)}
 
     def settle(self, written: Mapping[Hashable, Slot]) -> None:
         """Claimed slots hold their contents now."""
-        self._held.update(written)
+        self.held.update(written)
 
     def _reuse(self, missing: Mapping[Hashable, Wanted], free: list[Hashable]) -> dict[Hashable, Slot]:
         """Free slots of the right shape and dtype; first those that had the same name, for they lie in order."""
-        named = {self._held[content].name: content for content in free}
+        named = {self.held[content].name: content for content in free}
         claimed, others = {}, []
         for content, planned in missing.items():
             same = named.get(planned.name)
-            memory = None if same is None else self._held[same].memory
+            memory = None if same is None else self.held[same].memory
             if memory is not None and memory.shape == planned.shape and memory.dtype == planned.dtype:
-                claimed[content] = self._held.pop(named.pop(planned.name))
+                claimed[content] = self.held.pop(named.pop(planned.name))
             else:
                 others.append((content, planned))
         if others:
-            claimed |= self._reuse_any(others, [content for content in free if content in self._held])
+            claimed |= self._reuse_any(others, [content for content in free if content in self.held])
         return claimed
 
     def _reuse_any(self, missing: Sequence[tuple[Hashable, Wanted]], free: Sequence[Hashable]) -> dict[Hashable, Slot]:
         """The same whatever the slots were called."""
         kinds: dict[tuple[torch.Size, torch.dtype], list[Hashable]] = defaultdict(list)
         for content in reversed(free):
-            memory = self._held[content].memory
+            memory = self.held[content].memory
             kinds[memory.shape, memory.dtype].append(content)
         claimed = {}
         for content, planned in missing:
             found = kinds[torch.Size(planned.shape), planned.dtype]
             if found:
-                slot = self._held.pop(found.pop())
+                slot = self.held.pop(found.pop())
                 claimed[content] = Slot(slot.parameter, planned.name, slot.memory)
         return claimed
 

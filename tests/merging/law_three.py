@@ -101,7 +101,7 @@ def visited(recipe: ResolvedRecipe, parents: Parents, backwards: bool) -> str:
     """The digest of the tensors, computed one by one in the order asked for, with what is found out on the way kept."""
     plans, statistics = plan(recipe, parents.headers), Statistics()
     tensors = {p.name: compute(p, parents, statistics=statistics) for p in (reversed(plans) if backwards else plans)}
-    return resident_digest(Built(model=None, tensors=tensors, keys=tuple))
+    return resident_digest(Built(model=None, parameters=tensors, keys=tuple))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ def test_an_error_of_the_items_is_raised_once_nobody_works(lanes):
     assert not busy
 
 
+def test_there_are_no_more_lanes_than_items_where_these_can_be_counted():
+    threads = spread(lambda _: (threading.get_ident(), torch.get_num_threads()), [0], 5)
+    assert threads == [(threading.get_ident(), torch.get_num_threads())]
+
+
 def test_no_graph_is_kept():
     leaf = torch.ones(3, requires_grad=True)
     assert all(not found.requires_grad for found in spread(lambda _: leaf * 2, range(4), 2))

@@ -121,6 +121,13 @@ def test_pieces_of_rows_have_their_own_numbers_and_indices_whoever_computes_them
             assert torch.equal(some.out, expected)
 
 
+def test_every_lane_joins_in_every_table_once_the_next_one_is_begun():
+    begun = []
+    shared = native._shared((begun.append(each) or each for each in range(3)), 2)
+    assert [(each, len(begun)) for each in shared] == [(0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (2, 3)]
+    assert list(native._shared(range(3), 1)) == [0, 1, 2]
+
+
 @needs_compiler
 def test_only_results_that_are_not_finite_are_told():
     sound, broken = task("linear", 4096, seed=1), task("linear", 4096, seed=2)

@@ -22,11 +22,15 @@ def recipes(family):
         yield family.recipe(slices=(layers,), save_dtype="float32")
 
 
+def planned_by(planner, recipe):
+    return planner.plan(recipe, None, structure_of(recipe))
+
+
 def test_plans_are_those_of_a_candidate_planned_by_itself(family):
     headers = family.parents().headers
     planner = Planner(headers)
     for recipe in recipes(family):
-        assert planner.plan(recipe) == plan(recipe, headers)
+        assert planned_by(planner, recipe) == plan(recipe, headers)
 
 
 def test_values_alone_are_not_planned_anew(family, monkeypatch):
@@ -34,10 +38,10 @@ def test_values_alone_are_not_planned_anew(family, monkeypatch):
     monkeypatch.setattr(module, "plan", lambda recipe, *rest: (planned.append(recipe), plan(recipe, *rest))[1])
     planner = Planner(family.parents().headers)
     for weight in (0.1, 0.2, 0.3):
-        planner.plan(family.merge("linear", weight=weight))
+        planned_by(planner, family.merge("linear", weight=weight))
     assert len(planned) == 1
     for seed in (0, 1):
-        planner.plan(family.merge("dare_ties", density=0.5, seed=seed))
+        planned_by(planner, family.merge("dare_ties", density=0.5, seed=seed))
     assert len(planned) == 3
 
 
@@ -48,7 +52,7 @@ def test_what_keeps_its_values_keeps_its_plan(family):
 
     headers = family.parents().headers
     planner = Planner(headers)
-    first, second, again = (planner.plan(candidate(value)) for value in (0.2, 0.3, 0.2))
+    first, second, again = (planned_by(planner, candidate(value)) for value in (0.2, 0.3, 0.2))
     kept = {each.name for each, before in zip(second, first, strict=True) if each is before}
     assert kept == {each.name for each in second if "mlp" not in each.name}
     assert again == first == plan(candidate(0.2), headers)
@@ -57,7 +61,7 @@ def test_what_keeps_its_values_keeps_its_plan(family):
 
 def test_contents_are_equal_where_keys_are(family):
     planner = Planner(family.parents().headers)
-    plans = [each for recipe in recipes(family) for each in planner.plan(recipe)]
+    plans = [each for recipe in recipes(family) for each in planned_by(planner, recipe)]
     keys: dict[str, set[object]] = {}
     for each in plans:
         keys.setdefault(each.key, set()).add(each.content)
@@ -67,7 +71,9 @@ def test_contents_are_equal_where_keys_are(family):
 
 def test_a_zero_and_its_negative_are_different_contents(family):
     planner = Planner(family.parents().headers)
-    first, second = (planner.plan(family.merge("linear", weight={"a": w, "b": 1.0, "c": 1.0}))[0] for w in (0.0, -0.0))
+    first, second = (
+        planned_by(planner, family.merge("linear", weight={"a": w, "b": 1.0, "c": 1.0}))[0] for w in (0.0, -0.0)
+    )
     assert first == second
     assert first.content != second.content
     slow = [plan(family.merge("linear", weight={"a": w, "b": 1.0, "c": 1.0}), family.parents().headers)[0].content
@@ -85,11 +91,11 @@ def test_what_depends_on_more_than_values_is_planned_every_time(family, case):
         recipe = family.merge("ties", density=0.5, trim_scope="model")
     assert structure_of(recipe) is None
     headers = family.parents().headers
-    assert Planner(headers).plan(recipe) == plan(recipe, headers)
+    assert planned_by(Planner(headers), recipe) == plan(recipe, headers)
 
 
 def test_only_so_many_structures_are_remembered(family):
     planner = Planner(family.parents().headers)
     for seed in range(KEPT + 3):
-        planner.plan(family.merge("dare_ties", density=0.5, seed=seed))
+        planned_by(planner, family.merge("dare_ties", density=0.5, seed=seed))
     assert len(planner._known) == KEPT

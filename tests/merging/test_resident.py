@@ -210,7 +210,7 @@ def test_what_the_last_candidate_left_is_given_up_before_memory_runs_out(family,
         left.append(sum(gone() is None for gone in before))
         return real(sizes, device)
 
-    before = [weakref.ref(slot.parameter) for slot in resident._slots._held.values()]
+    before = [weakref.ref(slot.parameter) for slot in resident._slots.held.values()]
     resident._filled.empty()
     monkeypatch.setattr(slots, "in_rows", full)
     recipe = family.merge("linear", save_dtype="bfloat16")
