@@ -61,6 +61,8 @@ LARGE = Shape(layers=16, width=1472, inner=4096, heads=23, vocabulary=32_000)
 MEMORY = 768 << 20
 #: Seconds until torch's threads stop looking for more work.
 SETTLED = 0.01
+#: Processes of mergekit's that are measured.
+PROCESSES = 3
 #: Layer groups of a candidate that is changed in one of them.
 GROUPS = 4
 #: Weights of about 16 GB in bfloat16: a Llama of 8 B.
@@ -275,36 +277,62 @@ def through_files(family: Family, method: str, number: int, out: Path) -> dict[s
 def against_mergekit(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> None:
     """A candidate until it can be scored, here and there, one after the other."""
     family = Family(folder / "bfloat16", MEASURED, "bfloat16")
-    rounds, copying = 2 if report.quick else 3, Copying(family.bytes)
+    processes = 1 if report.quick else PROCESSES
     report.note(
-        f"mergekit {MERGEKIT} runs in a process and environment of its own, up to a live model that holds the merge: "
-        "in memory (merge_state_dicts over loaded parents), and through files (a configuration merged and loaded). "
-        "Goals are set against the faster of the two. Imports and the first merge of each are not counted. Its "
-        "plan_in_memory, of the deprecated mergekit-evolve, fails with the pydantic it installs"
+        f"mergekit {MERGEKIT} runs in an environment of its own, up to a live model that holds the merge: in memory "
+        "(merge_state_dicts over loaded parents), and through files (a configuration merged and loaded). Goals are set "
+        "against the faster of the two. Imports and the first merge of each are not counted. Its plan_in_memory, of "
+        f"the deprecated mergekit-evolve, fails with the pydantic it installs. Medians are over {processes} of its "
+        "processes, one after the other: where their memory lies moves its times by half"
     )
-    with mergekit() as merge:
-        for method, goal in AGAINST.items():
-            resident = Resident(family.parents(), compiler=compilers["always"])
-            found = candidates(family, method, 2)
-            memory, files, limit = [], [], []
-            for number in range(3 * rounds + 1):
-                theirs = settled(lambda m=method, n=number: merge(in_memory(family, m, n)))
-                ours = settled(lambda r=resident, f=found: seconds(lambda: r.build(next(f))))
+    rivals = {method: Rival(family, method, compilers["always"]) for method in AGAINST}
+    for _ in range(processes):
+        with mergekit() as merge:
+            for rival in rivals.values():
+                rival.measure(merge, folder / "theirs")
+    for method, goal in AGAINST.items():
+        by_memory, by_files, at_most = map(statistics.median, rivals[method].ratios)
+        report.claim(f"{method}, times as fast as mergekit", min(by_memory, by_files), "x", goal)
+        report.claim(f"{method}, times as fast as mergekit in memory", by_memory, "x")
+        report.claim(f"{method}, times as fast as mergekit through files", by_files, "x")
+        report.claim(f"{method}, a plain copy of as many bytes against mergekit in memory", at_most, "x")
+
+
+class Rival:
+    """One method, here and with mergekit.
+
+    Attributes:
+        ratios: mergekit's seconds in memory by ours, its seconds through files by ours, and its seconds in memory by
+            those of a plain copy of as many bytes.
+    """
+
+    def __init__(self, family: Family, method: str, compiler: Compiler) -> None:
+        self.ratios: tuple[list[float], list[float], list[float]] = ([], [], [])
+        self._family, self._method = family, method
+        self._resident, self._found = Resident(family.parents(), compiler=compiler), candidates(family, method, 2)
+        self._copying = Copying(family.bytes)
+        # A copy moves the model twice, a build once per source and once for the result.
+        self._copies = (3 + (method not in ("linear", "slerp"))) / 2
+        self._number = 0
+
+    def measure(self, merge: Callable[[dict[str, Any]], float], out: Path) -> None:
+        """With one process of mergekit's, whose first merge of either way is not counted."""
+        memory, files, limit = self.ratios
+        for counted in range(4):
+            theirs, ours = self._both(merge, in_memory(self._family, self._method, self._number))
+            copied = self._copies * settled(lambda: seconds(self._copying))
+            if counted:
                 memory.append(theirs / ours)
-                # A copy moves the model twice, a build once per source and once for the result.
-                copied = settled(lambda: seconds(copying))
-                limit.append(theirs / (copied * (3 + (method not in ("linear", "slerp"))) / 2))
-            for number in range(rounds):
-                theirs = settled(lambda m=method, n=number: merge(through_files(family, m, n, folder / "theirs")))
-                files.append(theirs / settled(lambda r=resident, f=found: seconds(lambda: r.build(next(f)))))
-            # The first of each warms up.
-            by_memory, by_files = statistics.median(memory[1:]), statistics.median(files[1:])
-            report.claim(f"{method}, times as fast as mergekit", min(by_memory, by_files), "x", goal)
-            report.claim(f"{method}, times as fast as mergekit in memory", by_memory, "x")
-            report.claim(f"{method}, times as fast as mergekit through files", by_files, "x")
-            at_most = statistics.median(limit[1:])
-            report.claim(f"{method}, a plain copy of as many bytes against mergekit in memory", at_most, "x")
-            del resident
+                limit.append(theirs / copied)
+        for counted in range(2):
+            theirs, ours = self._both(merge, through_files(self._family, self._method, self._number, out))
+            if counted:
+                files.append(theirs / ours)
+
+    def _both(self, merge: Callable[[dict[str, Any]], float], wanted: dict[str, Any]) -> tuple[float, float]:
+        self._number += 1
+        theirs = settled(lambda: merge(wanted))
+        return theirs, settled(lambda: seconds(lambda: self._resident.build(next(self._found))))
 
 
 def exports(report: Report, folder: Path, _: Mapping[str, Compiler]) -> None:
