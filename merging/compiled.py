@@ -25,7 +25,7 @@ from merging.batches import Layouts, Table, Task, grid, laid, slices, tables
 from merging.blocks import Cutter, Note, block_size, run, witness
 from merging.expressions import UnknownOperationError, source_of
 from merging.lanes import spread
-from merging.native import PAST_CACHES, Native, NoCompilerError, compile_native, compiler
+from merging.native import PAST_CACHES, Native, compile_native, compiler
 from merging.variants import Kernel, Variant, carries, function_of, variant_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ LARGEST, CACHED = 1 << 30, 1 << 20
 SMALL = 1 << 18
 #: Kinds of tasks whose variant is remembered.
 SEEN = 1 << 14
-#: So many variants may fail before no more are tried.
+#: So often may a compiler fail before it is not asked again.
 FAILURES = 4
 #: For torch's compiler: everything a guard would look at is part of the variant; divide and round exactly as eager
 #: operations do, without fused multiply-adds.
@@ -157,22 +157,19 @@ class Compiler:
         sample = sample_of(variant, tasks)
         if sample is None:
             return None
-        source: str | None = None
+        if variant.device.type != "cpu":
+            return partial(self._try, variant, sample, None)
         try:
-            if variant.device.type == "cpu":
-                compiler()
-                # Here, for while something is traced, no other thread may run a model.
-                source = source_of(variant)
-        except NoCompilerError as error:
+            compiler()
+        except Exception as error:  # None, or named in a way that nobody understands: so it is for every formula.
             self._give_up(variant, error)
             self._failures = FAILURES
             return None
-        except UnknownOperationError as error:
-            log.debug("%s runs as it stands: %s", variant.formula.__name__, error)
-            self._kernels[variant] = None
-            return None
-        except Exception as error:  # Whatever tracing may raise: the blocks serve.
-            self._give_up(variant, error)
+        try:
+            # Here, for while something is traced, no other thread may run a model.
+            source = source_of(variant)
+        except Exception as error:  # Whatever tracing may raise: the blocks serve, and others may still be compiled.
+            self._leave(variant, error)
             return None
         return partial(self._try, variant, sample, source)
 
@@ -180,7 +177,13 @@ class Compiler:
         try:
             self._kernels[variant] = compile_variant(variant, sample, source)
         except Exception as error:  # Whatever a compiler may raise: the blocks serve.
-            self._give_up(variant, error)
+            (self._leave if source is None and _untraced(error) else self._give_up)(variant, error)
+
+    def _leave(self, variant: Variant, error: Exception) -> None:
+        """Leave a variant alone that nobody can trace; that does not count as a failure of the compiler."""
+        self._kernels[variant] = None
+        level = logging.DEBUG if isinstance(error, UnknownOperationError) else logging.INFO
+        log.log(level, "%s runs as it stands: %s", variant.formula.__name__, error)
 
     def _give_up(self, variant: Variant, error: Exception) -> None:
         self._kernels[variant] = None
@@ -207,6 +210,12 @@ def sample_of(variant: Variant, tasks: Sequence[Task]) -> Task | None:
     tensors = tuple(tensor[: rows * columns].clone() for tensor in inputs.tensors)
     out = torch.empty(rows * columns, dtype=task.out.dtype, device=inputs.device)
     return Task(step, replace(inputs, tensors=tensors, shape=(rows, columns)), out, task.scale)
+
+
+def _untraced(error: Exception) -> bool:
+    """Whether torch's compiler has failed in the formula, before it came to compile anything."""
+    known = torch._dynamo.exc
+    return isinstance(error, known.Unsupported | known.UserError | known.TorchRuntimeError)
 
 
 def _top(table: Tensor | None, rows: int) -> Tensor:

@@ -49,12 +49,14 @@ OPERATIONS = {
     "bitwise_xor": "{0} ^ {1}",
     "bitwise_or": "{0} | {1}",
     "bitwise_not": "~{0}",
+    # Nothing writes in place where these are read, so a copy is as good as the original.
     "detach_copy": "{0}",
+    "clone": "{0}",
 }
 #: Those that only float32 has as they are written above.
 FLOATING = frozenset(("div", "abs", "ceil"))
 #: Those that truth values have.
-LOGICAL = frozenset(("bitwise_and", "bitwise_xor", "bitwise_or", "detach_copy"))
+LOGICAL = frozenset(("bitwise_and", "bitwise_xor", "bitwise_or", "detach_copy", "clone"))
 #: Those by a literal number of bits.
 SHIFTS = {
     "bitwise_right_shift": "{0} >> {1}",

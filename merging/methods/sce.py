@@ -63,7 +63,9 @@ def spread(deltas: Sequence[Tensor]) -> Tensor:
     mean *= 1.0 / len(deltas)
     total = mean * mean
     for other in others:
-        total += other.sub_(mean).square_()
+        distance = other.sub_(mean)
+        # `square_` gives the same and cannot be traced, so nothing that holds it can be compiled.
+        total += distance.mul_(distance)
     return total
 
 

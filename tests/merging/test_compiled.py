@@ -11,13 +11,16 @@ import pytest
 import torch
 
 import merging.compiled as compiled
+from core.params import ChoiceParam
 from merging.batches import Task
 from merging.blocks import run
 from merging.compiled import Compiler
+from merging.expressions import source_of
 from merging.kernels import Inputs
 from merging.methods import methods
 from merging.native import Native
 from merging.randomness import mask_key
+from merging.variants import variant_of
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="compiling needs a C++ compiler, none is installed"
@@ -25,10 +28,10 @@ needs_compiler = pytest.mark.skipif(
 SIZES = (70 * 1000, 3 * 4096, 1009, 257 * 3, 5, 1)
 
 
-def task(method, size=SIZES[0], dtype=torch.float32, *, seed=1, scale=1.0, exact=True, **values):
-    """One tensor of three sources and a base, to be merged."""
+def task(method, size=SIZES[0], dtype=torch.float32, *, seed=1, scale=1.0, exact=True, sources=None, **values):
+    """One tensor of three sources (or as many as told) and a base, to be merged."""
     info, generator = methods()[method].info, np.random.default_rng(seed)
-    count = info.max_sources or 3
+    count = sources or info.max_sources or 3
     tensors = [torch.from_numpy(generator.normal(size=size)).to(dtype) for _ in range(count + info.needs_base)]
     given = {spec.name: values.get(spec.name, spec.default) for spec in info.params}
     scopes = {spec.name: spec.scope for spec in info.params}
@@ -89,6 +92,52 @@ def test_one_kernel_gives_the_bytes_of_the_formula_for_every_size_weight_and_den
     assert len(compiler._kernels) == 1
 
 
+#: Where a number decides, or how many sources there are, what a formula does.
+DECIDED = [
+    ("sce", {"sources": 2, "select_topk": 0.4}),
+    ("sce", {"sources": 3, "select_topk": 0.4}),
+    ("ram", {"sources": 1, "epsilon": 0.5}),
+    ("ramplus_tl", {"sources": 1, "epsilon": 0.5}),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("method", "values"), DECIDED, ids=[f"{name}-{given['sources']}" for name, given in DECIDED])
+def test_what_a_number_or_the_sources_decide_is_compiled_to_the_same_bytes(method, values, dtype):
+    compiler, some = Compiler("always"), task(method, dtype=dtype, **values)
+    assert same(outcome(compiler, [some]), outcome(Compiler("never"), [task(method, dtype=dtype, **values)]))
+    assert [type(kernel) for kernel in compiler._kernels.values()] == [Native]
+    assert compiler._failures == 0
+
+
+def numbers_of(info):
+    """Every parameter that is a number, at the ends and in the middle of what is searched, the others as by default."""
+    yield {}
+    for spec in info.params:
+        if not isinstance(spec, ChoiceParam):
+            low, high = spec.search_low, spec.search_high
+            yield from ({spec.name: value} for value in (low, type(low)((low + high) / 2), high))
+
+
+def variants_of(name):
+    """Every variant of a method that a number or the number of sources decides."""
+    info = methods()[name].info
+    counts = {info.min_sources, info.max_sources or 3, min(info.max_sources or 3, 2)}
+    return {variant_of(task(name, 64, sources=count, **each)) for count in counts for each in numbers_of(info)}
+
+
+def test_every_formula_can_be_written_in_cpp_whatever_number_is_chosen_and_however_many_sources_there_are():
+    refused = set()
+    for name in [name for name, method in methods().items() if method.info.elementwise]:
+        for variant in variants_of(name):
+            try:
+                assert "kernel(" in source_of(variant)
+            except Exception as error:
+                refused.add((name, variant.flags, len(variant.dtypes), str(error)))
+    assert refused == set()
+
+
 @needs_compiler
 def test_a_kernel_whose_bytes_differ_is_never_used(monkeypatch, caplog):
     real = compiled.compile_native
@@ -121,6 +170,50 @@ def test_a_formula_that_cannot_be_written_in_cpp_runs_as_it_stands(caplog):
 
 def of_sines(block):
     return torch.sin(block.others[0])
+
+
+@needs_compiler
+def test_formulas_that_cannot_be_traced_run_as_they_stand_and_others_are_still_compiled(caplog):
+    compiler = Compiler("always")
+    with caplog.at_level(logging.INFO, logger="merging.compiled"):
+        for place in range(compiled.FAILURES + 1):
+            one = task("linear", 4096, scale=1.0 + place % 2)
+            one = replace(one, step=replace(one.step, formula=of_a_look(place), flags={}))
+            compiler.run([one])
+            assert torch.equal(one.out, one.inputs.tensors[0] * one.scale)
+    assert caplog.text.count("of_a_look runs as it stands") == compiled.FAILURES + 1
+    assert compiler._failures == 0
+    outcome(compiler, [task("linear", 4096)])
+    assert [type(kernel) for kernel in compiler._kernels.values()][-1] is Native
+
+
+def test_what_torchs_compiler_cannot_trace_is_no_failure_of_it_either(caplog):
+    compiler, one = Compiler("always"), task("linear", 4096)
+    one = replace(one, step=replace(one.step, formula=of_a_look(0), flags={}))
+    with caplog.at_level(logging.INFO, logger="merging.compiled"):
+        compiler._try(variant_of(one), compiled.sample_of(variant_of(one), [one]), None)
+    assert "of_a_look runs as it stands" in caplog.text
+    assert compiler._kernels == {variant_of(one): None}
+    assert compiler._failures == 0
+
+
+def of_a_look(place):
+    """A formula of its own per place, which looks at a number: while it is traced there is none."""
+
+    def look(block):
+        return block.others[0].clone() if float(block.others[1].sum()) > -1e9 - place else block.others[1].clone()
+
+    look.__name__ = "of_a_look"
+    return look
+
+
+def test_a_compiler_that_is_named_in_no_understandable_way_is_asked_for_once(monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "'c++")
+    compiler = Compiler("always")
+    with caplog.at_level(logging.WARNING):
+        assert same(outcome(compiler, [task("linear")]), outcome(Compiler("never"), [task("linear")]))
+    assert compiler._failures == compiled.FAILURES
+    assert "merging goes on without a compiled kernel for combination" in caplog.text
 
 
 def test_without_a_compiler_merging_goes_on_and_says_so_once(failing, caplog):
