@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from merging.kernels import Inputs, Step, largest_result
+from merging.kernels import Inputs, Step, largest_result, overflows_never
 from merging.randomness import WORD, signed
 
 #: Elements of a row at most: what a formula makes of them stays in a core's own cache.
@@ -63,8 +63,8 @@ class Task:
     @property
     def safe(self) -> bool:
         """Whether the result is finite for certain."""
-        peak = largest_result(self.step, self.inputs) * abs(self.scale)
-        return peak < torch.finfo(self.out.dtype).max / 2
+        peak = largest_result(self.step, self.inputs)
+        return overflows_never(peak, abs(self.scale)) and peak * abs(self.scale) < torch.finfo(self.out.dtype).max / 2
 
 
 def whole(tensors: Sequence[Tensor]) -> bool:

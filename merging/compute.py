@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -23,6 +23,8 @@ from merging.seats import Seat, Steps
 from merging.sources import Parents
 from merging.statistics import Statistics
 
+#: Tensors whose sources are remembered, by the site of their plan.
+HELD = 1 << 14
 #: Seats that are kept of one place in memory: as many as a planner remembers structures.
 SEATS = 16
 #: Runs every step block by block.
@@ -114,6 +116,8 @@ class Options:
         )
         alone = len(leaves) == len(tensors)
         if planned.site is not None and alone and all(self.parents.keeps(leaf.digest, leaf.name) for leaf in leaves):
+            if len(self.held) >= HELD:
+                self.held.clear()
             self.held[planned.site] = loaded
         return loaded
 
@@ -141,7 +145,8 @@ def prepare(
     method = method_of(planned.method)
     seat = Seat(inputs, out.view(-1), method)
     if seats is None or planned.site is None or planned.site not in options.held or inputs.activations is not None:
-        return seat.task(planned, options.steps)
+        # Nothing of it stays: it has no number under which anybody could keep its sources.
+        return replace(seat.task(planned, options.steps), seat=None)
     if len(seats) >= SEATS:
         seats.clear()
     seats[planned.site] = seat

@@ -23,6 +23,8 @@ from merging.statistics import Statistics
 
 #: Elements handled at once. A multiple of 65,536 and a divisor of 2^32; bounds the memory, does not change the bytes.
 BLOCK = 1 << 18
+#: Magnitudes between which float32 keeps its digits, with some room for rounding above.
+SMALLEST, LARGEST = 2.0**-126, 2.0**127
 #: A number that a kernel reckons with: a float, or a float64 scalar tensor where derivatives are wanted.
 Number = float | Tensor
 
@@ -332,15 +334,26 @@ def largest_result(step: Step, inputs: Inputs) -> float:
     if not peaks or step.formula not in (combination, delta_combination):
         return step.peak
     anchor, total = 0.0 if inputs.base is None else peaks[inputs.base], 0.0
-    rest = list(step.numbers)
+    rest = [abs(float(number)) for number in step.numbers]
+    widest = max(peaks[place] for place in inputs.others) + anchor
+    sizes = [*rest, widest]
     for place in inputs.others:
-        total += abs(float(rest.pop(0))) * (peaks[place] + anchor)
+        total += rest.pop(0) * (peaks[place] + anchor)
+    sizes.append(total)
     if step.flags.get("divide"):
-        divisor = abs(float(rest.pop(0)))
-        total = total / divisor if divisor else math.inf
+        divisor = rest.pop(0)
+        # Below this float32 has fewer digits, down to none.
+        total = total / divisor if divisor >= SMALLEST else math.inf
+        sizes.append(total)
     if step.flags.get("factor"):
-        total *= abs(float(rest.pop(0)))
-    return total + anchor
+        total *= rest.pop(0)
+    # Infinity on the way may leave NaN behind, however small the result should be.
+    return total + anchor if overflows_never(*sizes, total + anchor) else math.inf
+
+
+def overflows_never(*sizes: float) -> bool:
+    """Whether magnitudes, and the sums and products that they bound, are far within float32's range."""
+    return all(size < LARGEST for size in sizes)
 
 
 def is_one(number: Number) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from operator import length_hint
-from threading import Lock
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Lock, Thread, local
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -27,6 +27,8 @@ ALLOCATOR = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+#: The last job of each thread, and how many threads torch had, until all of it is over.
+_mine = local()
 
 
 def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | None = None) -> list[Result]:
@@ -41,51 +43,112 @@ def spread(work: Callable[[Item], Result], items: Iterable[Item], lanes: int | N
         The first error of the work or of the items, once every thread has stopped.
     """
     _hold_freed_memory()
-    lanes = lanes or torch.get_num_threads()
+    _finish_last()
+    threads = torch.get_num_threads()
+    lanes = lanes or threads
     # Where it is not known how many there are, there may be enough for all lanes.
-    lanes, waiting = min(lanes, length_hint(items, lanes)), Waiting(items)
-    if lanes <= 1:
-        return _lane(work, waiting)
-    with single_threaded():
-        others = [_pool(lanes - 1).submit(_lane, work, waiting) for _ in range(lanes - 1)]
+    others = min(lanes, length_hint(items, lanes)) - 1
+    job = Job(work, items)
+    if others <= 0:
+        job.lane()
+        return job.results()
+    _mine.last = job, threads
+    try:
+        torch.set_num_threads(1)
+        for _ in range(others):
+            _inbox(others).put(job)
+        job.lane()
+    finally:
+        _finish_last()
+    return job.results()
+
+
+class Job(Generic[Item, Result]):
+    """Work that several threads share.
+
+    The thread that has made it may be interrupted wherever it stands, so nothing that another waits for is left to it:
+    it holds locks of C alone, which no interrupt leaves behind, and the others count for themselves who is at work.
+
+    Args:
+        work: what to do with an item.
+        items: all of them.
+    """
+
+    def __init__(self, work: Callable[[Item], Result], items: Iterable[Item]) -> None:
+        self._work, self._items, self._next = work, iter(items), Lock()
+        self._found: list[list[Result]] = []
+        self._errors: list[BaseException] = []
+        self._busy, self._closed, self._counting = 0, False, Lock()
+        self._done: SimpleQueue[None] = SimpleQueue()
+
+    def help(self) -> None:
+        """Take part as one of the others, unless it is closed already."""
+        with self._counting:
+            if self._closed:
+                return
+            self._busy += 1
         try:
-            found = _lane(work, waiting)
+            self.lane()
+        except BaseException as error:
+            self._errors.append(error)
         finally:
-            wait(others)
-    for other in others:
-        found += other.result()
-    return found
+            with self._counting:
+                self._busy -= 1
+            self._done.put(None)
 
+    @torch.no_grad()
+    def lane(self) -> None:
+        """Work on what is left until nothing is; an error leaves nothing to the others."""
+        try:
+            self._found.append([self._work(item) for item in self._left()])
+        except BaseException:
+            self._drop()
+            raise
 
-class Waiting(Generic[Item]):
-    """What is still to be done, for several threads."""
+    def close(self) -> None:
+        """Let nobody begin any more, and wait for those who have."""
+        with self._counting:
+            self._closed = True
+        self._drop()
+        # Whoever is counted has yet to tell that it is done.
+        while self._busy:
+            self._done.get()
 
-    def __init__(self, items: Iterable[Item]) -> None:
-        self._items, self._lock = iter(items), Lock()
+    def results(self) -> list[Result]:
+        """All of them.
 
-    def __iter__(self) -> Iterator[Item]:
+        Raises:
+            The first error of the others.
+        """
+        if self._errors:
+            raise self._errors[0]
+        return [result for found in self._found for result in found]
+
+    def _left(self) -> Iterator[Item]:
         while True:
-            with self._lock:
+            with self._next:
                 try:
                     item = next(self._items)
                 except StopIteration:
                     return
             yield item
 
-    def drop(self) -> None:
-        """Leave nothing to anybody."""
-        with self._lock:
+    def _drop(self) -> None:
+        with self._next:
             self._items = iter(())
 
 
-@torch.no_grad()
-def _lane(work: Callable[[Item], Result], waiting: Waiting[Item]) -> list[Result]:
-    """Work on what is waiting until nothing is; an error leaves nothing to the others."""
-    try:
-        return [work(item) for item in waiting]
-    except BaseException:
-        waiting.drop()
-        raise
+def _finish_last() -> None:
+    """This thread's last job is closed, and torch has its threads again.
+
+    Done anew before the next one, for an interrupt may have come in the middle of it.
+    """
+    last: tuple[Job[Any, Any], int] | None = getattr(_mine, "last", None)
+    if last is not None:
+        job, threads = last
+        job.close()
+        torch.set_num_threads(threads)
+        _mine.last = None
 
 
 @contextmanager
@@ -113,6 +176,18 @@ def _hold_freed_memory() -> None:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that live as long as the process; each is told once to use one core."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="lane", initializer=torch.set_num_threads, initargs=(1,))
+def _inbox(threads: int) -> SimpleQueue[Job[Any, Any]]:
+    """Where so many threads, which live as long as the process, get their jobs; each uses one core.
+
+    Not an executor's: those hold locks of their own while they are given work, and an interrupt there stops everybody.
+    """
+    inbox: SimpleQueue[Job[Any, Any]] = SimpleQueue()
+
+    def serve() -> None:
+        torch.set_num_threads(1)
+        while True:
+            inbox.get().help()
+
+    for number in range(threads):
+        Thread(target=serve, name=f"lane {number}", daemon=True).start()
+    return inbox

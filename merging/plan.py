@@ -140,7 +140,10 @@ class TensorPlan:
         sources = tuple(s if isinstance(s, Leaf) else s.content for s in self.sources)
         if self.copies:
             return sources, self.dtype
-        values = (_items(self.params), *map(_items, self.source_params), self.scale, self.part, self.shift)
+        part = (
+            None if self.part is None else (self.part.axis, self.part.period, self.part.length, _exact(self.part.scale))
+        )
+        values = (_items(self.params), *map(_items, self.source_params), _exact(self.scale), part, _exact(self.shift))
         more = (self.keys, tuple(pool and pool.key for pool in self.pools), self.activations, self.sampled)
         return sources, self.dtype, self.method, self.version, self.base, self.inputs_first, values, more
 
@@ -161,8 +164,12 @@ class TensorPlan:
 
 
 def _items(values: Mapping[str, Scalar]) -> Hashable:
-    # 0.0 and -0.0 are equal, but may give other bytes.
-    return tuple((name, value or str(value)) for name, value in values.items())
+    return tuple((name, _exact(value)) for name, value in values.items())
+
+
+def _exact(value: Scalar) -> Scalar:
+    """The value, or its text where it is 0: 0.0 and -0.0 are equal, but may give other bytes."""
+    return value or str(value)
 
 
 def plan(

@@ -102,8 +102,9 @@ class Planner:
 
     def _own(self, before: Mapping[Hashable, Values], entry: Entry, group: Group) -> Values:
         # As bytes, which tell a zero from its negative.
-        numbers = marshal.dumps((group.params, group.source_params, group.scale, group.shift), SAME_BYTES)
-        key = entry.method, entry.base, group.part, numbers
+        part = None if group.part is None else tuple(group.part.model_dump().values())
+        numbers = marshal.dumps((group.params, group.source_params, group.scale, part, group.shift), SAME_BYTES)
+        key = entry.method, entry.base, numbers
         found = self._values.get(key) or before.get(key) or _values(entry, group)
         self._values[key] = found
         return found

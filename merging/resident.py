@@ -30,6 +30,8 @@ from merging.vocabulary import Vocabularies
 
 #: Structures (one per depth and dtype) kept for the next candidate that has them.
 KEPT_SKELETONS = 8
+#: Recipes' structures whose skeleton's name is remembered.
+KEPT_KEYS = 256
 #: Share of the memory free at the start that statistics of the parents may fill.
 KEPT_SHARE = 0.2
 #: Elements whose sources are gathered before they are merged: bounds what is held of parents that are not kept.
@@ -145,6 +147,8 @@ class Resident:
             config = output_config(recipe, self.parents.headers, rows)
             key = canonical_json(config)
             if structure is not None:
+                if len(self._keys) >= KEPT_KEYS:
+                    self._keys.clear()
                 self._keys[structure] = key
         if key not in self._skeletons:
             dtype: torch.dtype = self._forward_dtype or getattr(torch, recipe.save_dtype)
@@ -162,7 +166,12 @@ class Resident:
         self._shared = {content: self._share(content, leaf) for content, leaf in leaves.items()}
         wanted = {planned.content: planned for planned in plans if planned.content not in leaves}
         claimed = self._slots.claim(wanted)
-        self._write([(wanted[content], slot) for content, slot in claimed.items()])
+        try:
+            # In the order of the plans, so that of several failures the same one is told whatever was built before.
+            self._write([(planned, claimed[content]) for content, planned in wanted.items() if content in claimed])
+        except BaseException:
+            self._slots.give_back(claimed.values())
+            raise
         self._slots.settle(claimed)
         shared, held = self._shared, self._slots.held
         return {p.name: shared[p.content] if p.content in shared else held[p.content].parameter for p in plans}

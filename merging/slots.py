@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -78,17 +78,20 @@ class Slots:
         try:
             return {**claimed, **self._allocate(rest)}
         except (MemoryError, RuntimeError) as error:
-            free = [content for content in self.held if content not in wanted]
-            if not free or not lacks_memory(error):
+            if not lacks_memory(error):
                 raise
             self.layouts.clear()
-            for content in free:
+            for content in [content for content in self.held if content not in wanted]:
                 del self.held[content]
             return {**claimed, **self._allocate(rest)}
 
     def settle(self, written: Mapping[Hashable, Slot]) -> None:
         """Claimed slots hold their contents now."""
         self.held.update(written)
+
+    def give_back(self, claimed: Iterable[Slot]) -> None:
+        """Claimed slots hold nothing that anybody asks for: they are free, and stay where they are."""
+        self.held.update((object(), slot) for slot in claimed)
 
     def _reuse(self, missing: Mapping[Hashable, Wanted], free: list[Hashable]) -> dict[Hashable, Slot]:
         """Free slots of the right shape and dtype; first those that had the same name, for they lie in order."""

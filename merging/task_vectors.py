@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from core.params import ChoiceParam
-from merging.kernels import Block, Inputs, Number, is_one, weighted_sum
+from merging.kernels import Block, Inputs, Number, is_one, overflows_never, weighted_sum
 from merging.masks import agreeing, chosen, zero_as_one
 from merging.scalars import value
 
@@ -63,7 +63,11 @@ def farthest(inputs: Inputs, growth: float) -> float:
         return math.inf
     total = 1.0 if mean else sum(map(abs, weights))
     delta = anchor + max(inputs.peaks[position] for position in inputs.others)
-    return anchor + abs(value(inputs.number("lambda"))) * total * growth * delta
+    factor = abs(value(inputs.number("lambda")))
+    result = anchor + factor * total * growth * delta
+    # What is divided by the weights is first multiplied by them.
+    summed_up = sum(map(abs, weights)) * max(growth, 1.0) * delta
+    return result if overflows_never(*map(abs, weights), growth, delta, factor, summed_up, result) else math.inf
 
 
 def electing(inputs: Inputs) -> tuple[tuple[Number, ...], dict[str, Any]]:

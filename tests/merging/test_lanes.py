@@ -8,7 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from merging.lanes import M_TRIM_THRESHOLD, _hold_freed_memory, spread
+from merging.lanes import M_TRIM_THRESHOLD, Job, _hold_freed_memory, spread
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_every_item_is_worked_on_once_whatever_the_number_of_lanes():
@@ -78,6 +86,49 @@ def test_an_error_of_the_items_is_raised_once_nobody_works(lanes):
 def test_there_are_no_more_lanes_than_items_where_these_can_be_counted():
     threads = spread(lambda _: (threading.get_ident(), torch.get_num_threads()), [0], 5)
     assert threads == [(threading.get_ident(), torch.get_num_threads())]
+
+
+def test_after_an_interrupt_nobody_works_on_and_torch_has_its_threads_again(two_threads):
+    here, done = threading.get_ident(), []
+
+    def work(item):
+        if threading.get_ident() == here:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        spread(work, iter(range(200)), 3)
+    found = len(done)
+    time.sleep(0.05)
+    assert len(done) == found < 100
+    assert torch.get_num_threads() == 2
+    assert sorted(spread(lambda item: item, range(9), 3)) == list(range(9))
+
+
+def test_what_an_interrupt_leaves_open_is_closed_before_the_next_job(two_threads, monkeypatch):
+    begun, go, done = threading.Event(), threading.Event(), []
+    here = threading.get_ident()
+
+    def work(item):
+        if threading.get_ident() == here:
+            assert begun.wait(30)
+            return
+        begun.set()
+        assert go.wait(30)
+        done.append(item)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            spread(work, range(2), 2)
+    assert torch.get_num_threads() == 1
+    threading.Timer(0.05, go.set).start()
+    assert spread(lambda item: (item, len(done)), [5], 1) == [(5, 1)]
+    assert torch.get_num_threads() == 2
 
 
 def test_no_graph_is_kept():

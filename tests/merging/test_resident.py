@@ -9,8 +9,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from core.errors import CheckpointError, NonFiniteCheckpointError, NonFiniteWeightsError, OutOfMemoryError
+from core.recipe import Recipe, Source
+from core.recipe.short import Merge
+from merging import compute as compute_module
 from merging import resident as resident_module
 from merging import slots
+from merging.compiled import Compiler
 from merging.resident import Resident, weights_digest
 
 LAYOUTS = {
@@ -299,3 +303,80 @@ def test_a_wider_forward_pass_sees_weights_that_were_rounded(family, tokens, sav
     first = wide.model(tokens).logits
     resident.build(family.stack("b", (0, 1, 2, 3)).evolve(save_dtype=save_dtype))
     assert torch.equal(resident.build(recipe).model(tokens).logits, first)
+
+
+@pytest.mark.parametrize("mode", ["never", "always"])
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("linear", {"weight": 1e39}),
+        ("linear", {"weight": 3e38}),
+        ("task_arithmetic", {"weight": 1e39, "scale": 0.0}),
+        ("ties", {"weight": 1e39, "density": 1.0}),
+    ],
+)
+def test_numbers_that_float32_does_not_hold_leave_no_weights_that_are_none(family, mode, method, params):
+    resident = Resident(family.parents(), compiler=Compiler(mode))
+    with pytest.raises(NonFiniteWeightsError, match="built weights must be finite"):
+        resident.build(family.merge(method, **params))
+
+
+def test_a_failed_build_keeps_its_memory_for_the_next(family):
+    resident = Resident(family.parents())
+    resident.build(family.merge("task_arithmetic", weight=0.1))
+    before = {slot.memory.data_ptr() for slot in resident._slots.held.values()}
+    for number in range(3):
+        with pytest.raises(NonFiniteWeightsError):
+            resident.build(family.merge("task_arithmetic", weight=1e39 + number * 1e38))
+    recipe = family.merge("task_arithmetic", weight=0.2)
+    found = weights_digest(resident.build(recipe))
+    assert {slot.memory.data_ptr() for slot in resident._slots.held.values()} == before
+    assert found == weights_digest(Resident(family.parents()).build(recipe))
+
+
+def test_the_tensor_that_is_named_is_the_same_whatever_was_built_before(family):
+    bad, resident = family.merge("linear", weight=1e39), Resident(family.parents())
+    named = []
+    for each in (resident, resident, Resident(family.parents())):
+        with pytest.raises(NonFiniteWeightsError) as failure:
+            each.build(bad)
+        named.append(failure.value.where)
+        resident.build(family.stack("a", (3, 1)))
+        resident.build(family.merge("slerp", ("a", "b")))
+    assert named == ["model.embed_tokens.weight"] * 3
+
+
+def test_layouts_hold_nothing_of_sources_that_do_not_stay(family):
+    resident = Resident(family.parents())
+    for weight in (0.1, 0.2):
+        inner = Recipe(
+            sources=tuple(Source(name=name, model=name) for name in "ab"),
+            merge=Merge(method="linear", params={"weight": {"a": weight, "b": 0.5}}),
+        )
+        merge = {"method": "linear", "sources": ["mix", "c"]}
+        resident.build(
+            family.recipe(sources=(Source(name="mix", recipe=inner), "c"), merge=merge, save_dtype="float32")
+        )
+    assert not resident._slots.layouts._known
+
+
+@pytest.mark.parametrize("scope", [{}, {"trim_scope": "model"}])
+def test_a_zero_and_its_negative_are_two_contents(family, scope):
+    resident = Resident(family.parents())
+    found = []
+    for scale in (0.0, -0.0, 0.0):
+        recipe = family.merge("ties", density=0.5, scale=scale, **scope)
+        found.append(weights_digest(resident.build(recipe)))
+        assert found[-1] == weights_digest(Resident(family.parents()).build(recipe))
+    assert found[0] == found[2] != found[1]
+
+
+def test_what_is_remembered_of_structures_has_an_end(family, monkeypatch):
+    monkeypatch.setattr(resident_module, "KEPT_KEYS", 2)
+    monkeypatch.setattr(compute_module, "HELD", 60)
+    resident = Resident(family.parents())
+    for seed in range(6):
+        recipe = family.merge("dare_ties", density=0.5, seed=seed)
+        assert weights_digest(resident.build(recipe)) == weights_digest(Resident(family.parents()).build(recipe))
+        assert len(resident._keys) <= 2
+        assert len(resident._held) <= 60
