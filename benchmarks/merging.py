@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from benchmarks.parts import measured
 from core.recipe.resolved import ResolvedRecipe
 from merging.compiled import Compiler
 from merging.export import export
+from merging.lanes import spread
 from merging.resident import Resident
 
 #: (fp32, bf16) goals of the compiled build, by method.
@@ -105,25 +106,39 @@ def settled(measure: Callable[[], float]) -> float:
 
 
 class Copying:
-    """A plain copy of as many bytes as a model has."""
+    """A plain copy of as many bytes as a model has: torch's, and past the caches as builds are written.
+
+    The second is the C library's, which goes past the caches from some megabytes on; every core copies its share.
+    """
 
     def __init__(self, size: int) -> None:
         self.source = torch.ones(size // 4)
         self.target = torch.empty_like(self.source)
         self.taken: list[float] = []
+        self.taken_past: list[float] = []
 
-    def __call__(self) -> None:
-        begun = time.perf_counter()
-        self.target.copy_(self.source)
-        self.taken.append(time.perf_counter() - begun)
+    def __call__(self) -> float:
+        """Seconds of torch's copy."""
+        self.taken.append(settled(lambda: seconds(lambda: self.target.copy_(self.source))))
+        return self.taken[-1]
 
-    @property
-    def speeds(self) -> tuple[float, float]:
-        """GB/s read and written, of the slowest and the fastest tenth of all copies."""
-        ordered = sorted(self.taken)
+    def past(self) -> float:
+        """Seconds of the copy past the caches."""
+        lanes = torch.get_num_threads()
+        share = self.source.nbytes // lanes
+
+        def part(lane: int) -> None:
+            ctypes.memmove(self.target.data_ptr() + lane * share, self.source.data_ptr() + lane * share, share)
+
+        self.taken_past.append(settled(lambda: seconds(lambda: spread(part, range(lanes), lanes))))
+        return self.taken_past[-1]
+
+    def speeds(self, taken: Sequence[float]) -> str:
+        """GB/s read and written, of the slowest and the fastest tenth of some copies."""
+        ordered = sorted(taken)
         tenth = len(ordered) // 10
         moved = 2 * self.source.nbytes / 1e9
-        return moved / ordered[-1 - tenth], moved / ordered[tenth]
+        return f"{moved / ordered[-1 - tenth]:.0f} to {moved / ordered[tenth]:.0f} GB/s"
 
 
 def fixed_cost(resident: Resident, found: Iterator[ResolvedRecipe], rounds: int, *, resolving: bool = False) -> float:
@@ -143,17 +158,23 @@ def fixed_cost(resident: Resident, found: Iterator[ResolvedRecipe], rounds: int,
 
 def fractions(
     resident: Resident, found: Iterator[ResolvedRecipe], sources: int, copying: Copying, rounds: int, fixed: float
-) -> tuple[float, float]:
-    """Shares of the copy bandwidth, of builds less the fixed cost and of whole builds: medians over pairs."""
+) -> tuple[float, float, float]:
+    """Shares of the copy bandwidth, medians over rounds.
+
+    Returns:
+        Of whole builds; of builds less the fixed cost; of whole builds, of that of a copy past the caches.
+    """
     shares = []
     for _ in range(rounds):
         recipe = next(found)
-        before = seconds(copying)
+        before = copying()
         taken = settled(lambda recipe=recipe: seconds(lambda: resident.build(recipe)))
         # A copy moves the model twice, a build once per source and once for the result.
-        ideal = (before + seconds(copying)) / 2 * (sources + 1) / 2
-        shares.append((ideal / max(taken - fixed, 1e-9), ideal / taken))
-    return statistics.median(share for share, _ in shares), statistics.median(share for _, share in shares)
+        moved = (sources + 1) / 2
+        ideal, past = (before + copying()) / 2 * moved, copying.past() * moved
+        shares.append((ideal / taken, ideal / max(taken - fixed, 1e-9), past / taken))
+    whole, less, past = map(statistics.median, zip(*shares, strict=True))
+    return whole, less, past
 
 
 def builds(report: Report, folder: Path, compilers: Mapping[str, Compiler], dtype: str) -> None:
@@ -179,17 +200,18 @@ def builds(report: Report, folder: Path, compilers: Mapping[str, Compiler], dtyp
                 )
                 cold = seconds(lambda r=resident, f=found: r.build(next(f)))
                 resident.build(next(found))
-                share, whole = fractions(resident, found, sources, copying, rounds, fixed)
+                whole, less, past = fractions(resident, found, sources, copying, rounds, fixed)
                 goal = goals[which] if mode == "always" else PLAIN_GOAL[which]
                 report.claim(title, whole, "of copy", goal)
-                report.claim(f"{title}, less the fixed cost", share, "of copy")
+                report.claim(f"{title}, less the fixed cost", less, "of copy")
+                report.claim(f"{title}, of a copy past the caches", past, "of copy")
                 report.claim(f"{title}, cold first build", cold, "s", None, "lower")
                 del resident, small
                 gc.collect()
-    slow, fast = copying.speeds
     report.note(
-        f"copies beside the builds in {dtype} moved {slow:.0f} to {fast:.0f} GB/s (slowest and fastest tenth), "
-        "and every share of a copy is as much larger or smaller: read a row beside its neighbours"
+        f"copies beside the builds in {dtype} moved {copying.speeds(copying.taken)} (slowest and fastest tenth), past "
+        f"the caches {copying.speeds(copying.taken_past)}, and every share of a copy is as much larger or smaller: "
+        "read a row beside its neighbours"
     )
 
 
@@ -303,7 +325,7 @@ class Rival:
 
     Attributes:
         ratios: mergekit's seconds in memory by ours, its seconds through files by ours, and its seconds in memory by
-            those of a plain copy of as many bytes.
+            those of the faster of two plain copies of as many bytes.
     """
 
     def __init__(self, family: Family, method: str, compiler: Compiler) -> None:
@@ -320,7 +342,7 @@ class Rival:
         memory, files, limit = self.ratios
         for counted in range(4):
             theirs, ours = self._both(merge, in_memory(self._family, self._method, self._number))
-            copied = self._copies * settled(lambda: seconds(self._copying))
+            copied = self._copies * min(self._copying(), self._copying.past())
             if counted:
                 memory.append(theirs / ours)
                 limit.append(theirs / copied)

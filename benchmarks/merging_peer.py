@@ -3,7 +3,7 @@
 Reads one JSON object per line and answers each with {"seconds": wall} up to a live model that holds the merge:
 
     {"way": "memory", "folders": {...}, "base": ..., "method": ..., "parameters": {...}, "dtype": ...}
-        `merge_state_dicts` over parents that are loaded already; the result is copied into a model's parameters.
+        `merge_state_dicts` over parents that are loaded already; the result takes the place of a model's parameters.
     {"way": "files", "config": {...}, "out": ...}
         a configuration is merged to a folder, and the folder is loaded. Parents are in the page cache.
 """
@@ -36,13 +36,11 @@ def in_memory(wanted: dict[str, Any]) -> float:
         if "live" not in _models:
             config = AutoConfig.from_pretrained(folder)
             _models["live"] = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, wanted["dtype"]))
-    live = dict(_models["live"].named_parameters())
     models = {name: _parents[folder] for name, folder in wanted["folders"].items()}
     started = time.perf_counter()
     with torch.no_grad():
         merged = merge_state_dicts(models, wanted["method"], parameters=wanted["parameters"], base=wanted["base"])
-        for name, tensor in merged.items():
-            live[name].copy_(tensor)
+        _models["live"].load_state_dict(merged, assign=True)
     return time.perf_counter() - started
 
 

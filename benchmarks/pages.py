@@ -65,10 +65,12 @@ MERGING = Page(
 What is compared: wall time of candidates built in memory, each with weights and densities that none before had, the
 parents' statistics warm, on a Llama of 32 layers and 160 M weights. Copies of as many bytes are measured in between: a
 build reads every source once and writes its result once, and "of copy" is the time that takes at a copy's bandwidth
-over the time of the build. More than 1 is possible, because half of what a copy moves is written, and less of what a
-merge of several sources does. What the arithmetic alone reaches is told beside: the build less that of as many tensors
-with next to no weights; so is the first build, which has to find the statistics. The fixed cost of a candidate has
-resolving its recipe in it. Of the four layer groups the first has the embedding and the last the head as well, so that
+over the time of the build. More than 1 is possible: half of what a copy moves is written, and less of what a merge of
+several sources does; and torch's copy also reads what it writes over, while builds are written past the caches. So the
+share of a copy that goes past them as well, the C library's on all cores, is told beside: where arithmetic costs
+nothing it comes near to 1. So are what the arithmetic alone reaches (the build less that of as many tensors with next
+to no weights) and the first build, which has to find the statistics. The fixed cost of a candidate has resolving its
+recipe in it. Of the four layer groups the first has the embedding and the last the head as well, so that
 three tenths of the weights change with one of them, and a fifth with one of the others.""",
 )
 PAGES = (SCORING, MERGING)
