@@ -21,7 +21,7 @@ from merging.compiled import Compiler
 from merging.compute import Loaded, Options, not_finite, prepare
 from merging.memory import fits, free_bytes
 from merging.plan import Leaf, TensorPlan
-from merging.planner import Planner, Structure, structure_of
+from merging.planner import Planner, Structure
 from merging.skeleton import Skeleton, build_skeleton
 from merging.slots import Kind, Slot, Slots
 from merging.sources import Parents, safetensors_dtype, tensor_bytes
@@ -126,7 +126,7 @@ class Resident:
             MissingCheckpointError, ParentsDoNotFitError, UnknownMethodError, CheckpointError: see `merging.plan`.
         """
         alignment = self.vocabularies.align(recipe)
-        structure = structure_of(recipe)
+        structure = self._planner.structure(recipe)
         plans = self._planner.plan(recipe, alignment, structure)
         skeleton = self._skeleton(recipe, structure, None if alignment is None else alignment.rows)
         # The last candidate lets go first, so that nobody can score a model that is half this one and half that one.

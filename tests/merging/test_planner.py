@@ -59,6 +59,17 @@ def test_what_keeps_its_values_keeps_its_plan(family):
     assert second == plan(candidate(0.3), headers)
 
 
+def test_candidates_in_a_row_share_their_structure(family):
+    planner = Planner(family.parents().headers)
+    one, same = (planner.structure(family.merge("linear", weight=weight)) for weight in (0.1, 0.2))
+    other, again = (planner.structure(family.merge("slerp", ("a", "b"), t=t)) for t in (0.1, 0.2))
+    assert one is same
+    assert other is again
+    assert one != other
+    assert planner.structure(family.merge("ties", density=0.5, trim_scope="model")) is None
+    assert planner.structure(family.merge("linear", weight=0.3)) == one
+
+
 def test_contents_are_equal_where_keys_are(family):
     planner = Planner(family.parents().headers)
     plans = [each for recipe in recipes(family) for each in planned_by(planner, recipe)]
