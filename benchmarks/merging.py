@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,12 +30,12 @@ import torch
 
 from benchmarks.claims import Report
 from benchmarks.merging_parents import MEASURED, NARROW, Family, Shape
-from benchmarks.oracle.venv import MERGEKIT, mergekit_python
+from benchmarks.merging_rival import against_mergekit
+from benchmarks.merging_yardstick import Copying, candidates, params, seconds, settled
 from benchmarks.parts import measured
 from core.recipe.resolved import ResolvedRecipe
 from merging.compiled import Compiler
 from merging.export import export
-from merging.lanes import spread
 from merging.resident import Resident
 
 #: (fp32, bf16) goals of the compiled build, by method.
@@ -55,90 +53,13 @@ GOALS = {
 #: The same without a compiler, for the methods whose arithmetic is next to nothing.
 PLAIN_GOAL = (0.4, 0.2)
 DTYPES = ("float32", "bfloat16")
-#: How many times faster than mergekit.
-AGAINST = {"linear": 10, "slerp": 10, "task_arithmetic": 10, "ties": 5, "dare_ties": 5}
 #: Weights of about 2 GB in float32.
 LARGE = Shape(layers=16, width=1472, inner=4096, heads=23, vocabulary=32_000)
 MEMORY = 768 << 20
-#: Seconds until torch's threads stop looking for more work.
-SETTLED = 0.01
-#: Processes of mergekit's that are measured.
-PROCESSES = 3
 #: Layer groups of a candidate that is changed in one of them.
 GROUPS = 4
 #: Weights of about 16 GB in bfloat16: a Llama of 8 B.
 HUGE = Shape(layers=32, width=4096, inner=14_336, heads=32, vocabulary=128_256)
-
-
-def params(method: str, number: int, count: int) -> dict[str, Any]:
-    """Values of candidate `number`, all unlike those of any other."""
-    weight = 0.3 + 0.013 * number
-    if method == "slerp":
-        return {"t": weight}
-    found: dict[str, Any] = {"weight": {name: weight + 0.1 * k for k, name in enumerate("abc"[:count])}}
-    if method not in ("linear", "task_arithmetic"):
-        found["density"] = {name: 0.4 + 0.011 * number + 0.05 * k for k, name in enumerate("abc"[:count])}
-    return found
-
-
-def candidates(family: Family, method: str, count: int) -> Iterator[ResolvedRecipe]:
-    """Candidates of one method, without end."""
-    number = 0
-    while True:
-        yield family.merge(method, count, params(method, number, count), base=method not in ("linear", "slerp"))
-        number += 1
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def settled(measure: Callable[[], float]) -> float:
-    """What is measured once the threads of what ran before, in whatever process, have gone to sleep.
-
-    Those of torch's own operations keep a core busy for a few milliseconds after each.
-    """
-    time.sleep(SETTLED)
-    return measure()
-
-
-class Copying:
-    """A plain copy of as many bytes as a model has: torch's, and past the caches as builds are written.
-
-    The second is the C library's, which goes past the caches from some megabytes on; every core copies its share.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.source = torch.ones(size // 4)
-        self.target = torch.empty_like(self.source)
-        self.taken: list[float] = []
-        self.taken_past: list[float] = []
-
-    def __call__(self) -> float:
-        """Seconds of torch's copy."""
-        self.taken.append(settled(lambda: seconds(lambda: self.target.copy_(self.source))))
-        return self.taken[-1]
-
-    def past(self) -> float:
-        """Seconds of the copy past the caches."""
-        lanes = torch.get_num_threads()
-        share = self.source.nbytes // lanes
-
-        def part(lane: int) -> None:
-            ctypes.memmove(self.target.data_ptr() + lane * share, self.source.data_ptr() + lane * share, share)
-
-        self.taken_past.append(settled(lambda: seconds(lambda: spread(part, range(lanes), lanes))))
-        return self.taken_past[-1]
-
-    def speeds(self, taken: Sequence[float]) -> str:
-        """GB/s read and written, of the slowest and the fastest tenth of some copies."""
-        ordered = sorted(taken)
-        tenth = len(ordered) // 10
-        moved = 2 * self.source.nbytes / 1e9
-        return f"{moved / ordered[-1 - tenth]:.0f} to {moved / ordered[tenth]:.0f} GB/s"
 
 
 def fixed_cost(resident: Resident, found: Iterator[ResolvedRecipe], rounds: int, *, resolving: bool = False) -> float:
@@ -245,116 +166,6 @@ def overhead(report: Report, folder: Path, compilers: Mapping[str, Compiler]) ->
     medians = [statistics.median(found[1:]) for found in shares.values()]
     for group, median in enumerate(medians, 1):
         report.claim(f"layer group {group} of the four changed, against a full build", median, "x", 3)
-
-
-@contextmanager
-def mergekit() -> Iterator[Callable[[dict[str, Any]], float]]:
-    """mergekit in a process of its own; gives a function that merges and tells the seconds."""
-    script = Path(__file__).with_name("merging_peer.py")
-    command = [str(mergekit_python()), str(script)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-
-        def merge(wanted: dict[str, Any]) -> float:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(wanted) + "\n")
-            process.stdin.flush()
-            return float(json.loads(process.stdout.readline())["seconds"])
-
-        try:
-            yield merge
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def in_memory(family: Family, method: str, number: int) -> dict[str, Any]:
-    """The candidate for mergekit's library, parents loaded."""
-    own = params(method, number, 2)
-    names = ("a", "b") if method in ("linear", "slerp") else ("base", "a", "b")
-    base = {"linear": None, "slerp": "a"}.get(method, "base")
-    # The base takes no values, but a mapping must name every input.
-    values = {
-        key: {"base": 1.0, **value} if isinstance(value, dict) and base == "base" else value
-        for key, value in own.items()
-    }
-    folders = {name: str(family.folder / name) for name in names}
-    what = {"folders": folders, "base": base, "method": method, "parameters": values, "dtype": family.dtype}
-    return {"way": "memory", **what}
-
-
-def through_files(family: Family, method: str, number: int, out: Path) -> dict[str, Any]:
-    """The candidate as mergekit's configuration."""
-    own = params(method, number, 2)
-    config: dict[str, Any] = {"merge_method": method, "dtype": family.dtype}
-    if method == "slerp":
-        config |= {"base_model": str(family.folder / "a"), "parameters": {"t": own.pop("t")}}
-    elif method != "linear":
-        config["base_model"] = str(family.folder / "base")
-    named = [(str(family.folder / n), {k: v[n] for k, v in own.items()}) for n in ("a", "b")]
-    config["models"] = [{"model": folder, "parameters": values} for folder, values in named]
-    return {"way": "files", "config": config, "out": str(out)}
-
-
-def against_mergekit(report: Report, folder: Path, compilers: Mapping[str, Compiler]) -> None:
-    """A candidate until it can be scored, here and there, one after the other."""
-    family = Family(folder / "bfloat16", MEASURED, "bfloat16")
-    processes = 1 if report.quick else PROCESSES
-    report.note(
-        f"mergekit {MERGEKIT} runs in an environment of its own, up to a live model that holds the merge: in memory "
-        "(merge_state_dicts over loaded parents), and through files (a configuration merged and loaded). Goals are set "
-        "against the faster of the two. Imports and the first merge of each are not counted. Its plan_in_memory, of "
-        f"the deprecated mergekit-evolve, fails with the pydantic it installs. Medians are over {processes} of its "
-        "processes, one after the other: where their memory lies moves its times by half"
-    )
-    rivals = {method: Rival(family, method, compilers["always"]) for method in AGAINST}
-    for _ in range(processes):
-        with mergekit() as merge:
-            for rival in rivals.values():
-                rival.measure(merge, folder / "theirs")
-    for method, goal in AGAINST.items():
-        by_memory, by_files, at_most = map(statistics.median, rivals[method].ratios)
-        report.claim(f"{method}, times as fast as mergekit", min(by_memory, by_files), "x", goal)
-        report.claim(f"{method}, times as fast as mergekit in memory", by_memory, "x")
-        report.claim(f"{method}, times as fast as mergekit through files", by_files, "x")
-        report.claim(f"{method}, a plain copy of as many bytes against mergekit in memory", at_most, "x")
-
-
-class Rival:
-    """One method, here and with mergekit.
-
-    Attributes:
-        ratios: mergekit's seconds in memory by ours, its seconds through files by ours, and its seconds in memory by
-            those of the faster of two plain copies of as many bytes.
-    """
-
-    def __init__(self, family: Family, method: str, compiler: Compiler) -> None:
-        self.ratios: tuple[list[float], list[float], list[float]] = ([], [], [])
-        self._family, self._method = family, method
-        self._resident, self._found = Resident(family.parents(), compiler=compiler), candidates(family, method, 2)
-        self._copying = Copying(family.bytes)
-        # A copy moves the model twice, a build once per source and once for the result.
-        self._copies = (3 + (method not in ("linear", "slerp"))) / 2
-        self._number = 0
-
-    def measure(self, merge: Callable[[dict[str, Any]], float], out: Path) -> None:
-        """With one process of mergekit's, whose first merge of either way is not counted."""
-        memory, files, limit = self.ratios
-        for counted in range(4):
-            theirs, ours = self._both(merge, in_memory(self._family, self._method, self._number))
-            copied = self._copies * min(self._copying(), self._copying.past())
-            if counted:
-                memory.append(theirs / ours)
-                limit.append(theirs / copied)
-        for counted in range(2):
-            theirs, ours = self._both(merge, through_files(self._family, self._method, self._number, out))
-            if counted:
-                files.append(theirs / ours)
-
-    def _both(self, merge: Callable[[dict[str, Any]], float], wanted: dict[str, Any]) -> tuple[float, float]:
-        self._number += 1
-        theirs = settled(lambda: merge(wanted))
-        return theirs, settled(lambda: seconds(lambda: self._resident.build(next(self._found))))
 
 
 def exports(report: Report, folder: Path, _: Mapping[str, Compiler]) -> None:
