@@ -160,18 +160,20 @@ class Inputs:
         assert self.base is not None
         return self.block(position, start, stop) - self.block(self.base, start, stop)
 
+    def in_order(self, left: int, right: int) -> tuple[int, int]:
+        """Two positions by their content, so that what is taken of a pair is taken in one order and kept once."""
+        return (right, left) if self.content[right] < self.content[left] else (left, right)
+
     def dot(self, left: int, right: int) -> float:
         """<M_l, M_r> over the whole tensor, in float64; taken once per pair of contents."""
-        if self.content[right] < self.content[left]:
-            left, right = right, left
+        left, right = self.in_order(left, right)
         key = ("dot", self.content[left], self.content[right])
         return float(self.statistics.number(key, lambda: dot(self.tensors[left], self.tensors[right])))
 
     def delta_dot(self, left: int, right: int) -> float:
         """<D_l, D_r> of two task vectors, as `dot`."""
         assert self.base is not None
-        if self.content[right] < self.content[left]:
-            left, right = right, left
+        left, right = self.in_order(left, right)
         key = ("delta dot", self.content[left], self.content[right], self.content[self.base])
 
         def taken() -> float:

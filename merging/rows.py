@@ -34,7 +34,7 @@ def dots(inputs: Inputs, axis: Axis, left: int, right: int, *, deltas: bool) -> 
         left, right: positions of two sources.
         deltas: take the task vectors.
     """
-    left, right = sorted((left, right), key=lambda position: inputs.content[position])
+    left, right = inputs.in_order(left, right)
     base = inputs.content[inputs.base] if deltas and inputs.base is not None else None
     key = ("dots", axis, inputs.content[left], inputs.content[right], base, inputs.shape)
 

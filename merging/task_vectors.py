@@ -61,13 +61,13 @@ def farthest(inputs: Inputs, growth: float) -> float:
     mean = bool(inputs.flag("normalize"))
     if mean and min(weights) < 0.0:
         return math.inf
-    total = 1.0 if mean else sum(map(abs, weights))
+    sizes = [abs(weight) for weight in weights]
     delta = anchor + max(inputs.peaks[position] for position in inputs.others)
     factor = abs(value(inputs.number("lambda")))
-    result = anchor + factor * total * growth * delta
+    result = anchor + factor * (1.0 if mean else sum(sizes)) * growth * delta
     # What is divided by the weights is first multiplied by them.
-    summed_up = sum(map(abs, weights)) * max(growth, 1.0) * delta
-    return result if overflows_never(*map(abs, weights), growth, delta, factor, summed_up, result) else math.inf
+    summed_up = sum(sizes) * max(growth, 1.0) * delta
+    return result if overflows_never(*sizes, growth, delta, factor, summed_up, result) else math.inf
 
 
 def electing(inputs: Inputs) -> tuple[tuple[Number, ...], dict[str, Any]]:
